@@ -1,0 +1,92 @@
+# Everything here needs Python 3.11 to 3.13 and make, nothing else: each target first
+# builds what it needs in .venv, with the versions of requirements/, and keeps it there.
+
+PYTHON ?= python3
+WORKERS ?= 2
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := $(wildcard requirements/constraints-*.txt)
+EXTRAS := bench dev docs test
+
+# Compiled programs are kept from run to run.
+CACHE := \
+	JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.jax_cache" \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+# One thread a worker, so that the workers do not wait for each other's cores.
+ONE_THREAD := \
+	XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+# A worker keeps neighbouring tests, which share compiled programs, until another is idle.
+PYTEST := $(CACHE) $(ONE_THREAD) $(BIN)/python -m pytest \
+	--numprocesses $(WORKERS) --dist worksteal --durations 15 --durations-min 5
+
+.DEFAULT_GOAL := install
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: install demo test test-slow lint docs bench clean help
+
+install: $(VENV)/.installed-core  ## make .venv and install bayeskit into it (the default)
+
+demo: $(VENV)/.installed-core  ## fit a model to real data, check the kernel, write results to demo/
+	$(BIN)/bayeskit demo --out demo
+
+test: $(VENV)/.installed-test  ## all tests and doctests but the slow ones
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed-test  ## the slow tests
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev  ## style, format, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html
+	$(CACHE) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(VENV)/.installed-bench  ## speed and accuracy beside other packages
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+clean:  ## remove what the other targets wrote, except .venv
+	rm -rf build demo dist docs/_build docs/reference/generated .jax_cache
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find bayeskit benchmarks docs tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The environment. A stamp is newer than pyproject.toml and the pinned versions while
+# what it stands for is installed; the package itself is installed in place.
+
+CONSTRAINTS = requirements/constraints-$$($(BIN)/python -c \
+	'import sys; print("%d.%d" % sys.version_info[:2])').txt
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet \
+	--constraint $(CONSTRAINTS)
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "bayeskit needs Python 3.11 to 3.13, and $(PYTHON) is another or none:" \
+			"try 'make PYTHON=python3.11'" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# pip first, since an old one may not know what follows; the build tool once for all.
+$(VENV)/.installed-tools: pyproject.toml $(REQUIREMENTS) | $(VENV)/.created
+	@$(PIP_INSTALL) --upgrade pip
+	@$(PIP_INSTALL) editables hatchling
+	@touch $@
+
+$(VENV)/.installed-core: $(VENV)/.installed-tools
+	@echo "Installing bayeskit into $(VENV)"
+	@$(PIP_INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(EXTRAS:%=$(VENV)/.installed-%): $(VENV)/.installed-%: $(VENV)/.installed-tools
+	@echo "Installing bayeskit[$*] into $(VENV)"
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[$*]"
+	@touch $@ $(VENV)/.installed-core

@@ -1,0 +1,103 @@
+"""Every error and warning that bayeskit raises, each also a child of the built-in that fits.
+
+A message says what was found, what was expected and what to do, with the name of the
+argument and the first offending place; never the data in bulk.
+"""
+
+__all__ = [
+    "BayeskitError",
+    "BayeskitWarning",
+    "ConvergenceWarning",
+    "CorruptFileError",
+    "DegenerateWeightsError",
+    "ImproperPriorError",
+    "InitializationError",
+    "InvalidDataError",
+    "InvalidWeightsError",
+    "KeyReuseError",
+    "LawMismatch",
+    "MissingGradientError",
+    "NumericalWarning",
+    "ParticleCollapseError",
+    "StalledError",
+    "TooManyPathsError",
+    "TraceLevelError",
+    "UnenumerableDrawError",
+    "ValidationFailed",
+]
+
+
+class BayeskitError(Exception):
+    """Base class of all errors raised on purpose by this package."""
+
+
+class BayeskitWarning(UserWarning):
+    """Base class of all warnings raised by this package."""
+
+
+class ConvergenceWarning(BayeskitWarning):
+    """A result is returned, but its own diagnostics say that it cannot be trusted yet."""
+
+
+class NumericalWarning(BayeskitWarning):
+    """Some density evaluations were not finite; they were counted and given weight zero."""
+
+
+class InvalidDataError(BayeskitError, ValueError):
+    """Data that no model can use: NaN, infinities, shapes that do not match, no rows."""
+
+
+class InvalidWeightsError(BayeskitError, ValueError):
+    """Log-weights that are NaN or +inf."""
+
+
+class DegenerateWeightsError(BayeskitError, ValueError):
+    """Every log-weight is -inf: there is nothing to choose from."""
+
+
+class ParticleCollapseError(BayeskitError, RuntimeError):
+    """All particles have weight zero at some step of an algorithm."""
+
+
+class StalledError(BayeskitError, RuntimeError):
+    """An adaptive schedule stopped making progress."""
+
+
+class InitializationError(BayeskitError, RuntimeError):
+    """No starting point with a finite density and a finite gradient was found."""
+
+
+class ImproperPriorError(BayeskitError, ValueError):
+    """The prior cannot be drawn from, so evidence and prior-started samplers do not exist."""
+
+
+class MissingGradientError(BayeskitError, TypeError):
+    """A kernel that follows gradients was given a target that has none."""
+
+
+class LawMismatch(BayeskitError, TypeError):
+    """Two blocks were composed whose laws do not fit: the targets differ."""
+
+
+class KeyReuseError(BayeskitError, ValueError):
+    """A random key was consumed twice."""
+
+
+class TraceLevelError(BayeskitError, TypeError):
+    """An enumerating key was used inside a raw jit, vmap, scan or cond."""
+
+
+class UnenumerableDrawError(BayeskitError, TypeError):
+    """A continuous draw was asked of an enumerating key."""
+
+
+class TooManyPathsError(BayeskitError, ValueError):
+    """Exact enumeration would need more paths than allowed."""
+
+
+class ValidationFailed(BayeskitError, AssertionError):
+    """A block does not preserve what its law says it preserves."""
+
+
+class CorruptFileError(BayeskitError, ValueError):
+    """A file is not a container of ours, or was changed since it was written."""

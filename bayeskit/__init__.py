@@ -1,0 +1,66 @@
+"""Bayesian inference from blocks that compose, with a validator that checks them.
+
+The names below are loaded when they are first used, so that ``import bayeskit`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Name -> module that defines it.
+_PUBLIC = {
+    "BayesianModel": "bayeskit.models.bayesian",
+    "FeynmanKac": "bayeskit.inference.measure",
+    "NUTS": "bayeskit.inference.engines",
+    "Posterior": "bayeskit.inference.posterior",
+    "Report": "bayeskit.validation",
+    "SMC": "bayeskit.inference.engines",
+    "Target": "bayeskit.inference.measure",
+    "load": "bayeskit.files",
+    "validate": "bayeskit.validation",
+}
+_ROOMS = ("accel", "errors", "inference", "models", "validation")
+
+__all__ = [
+    "NUTS",
+    "SMC",
+    "BayesianModel",
+    "FeynmanKac",
+    "Posterior",
+    "Report",
+    "Target",
+    "accel",
+    "errors",
+    "inference",
+    "load",
+    "models",
+    "validate",
+    "validation",
+]
+
+if TYPE_CHECKING:
+    from bayeskit import accel, errors, inference, models, validation
+    from bayeskit.files import load
+    from bayeskit.inference.engines import NUTS, SMC
+    from bayeskit.inference.measure import FeynmanKac, Target
+    from bayeskit.inference.posterior import Posterior
+    from bayeskit.models.bayesian import BayesianModel
+    from bayeskit.validation import Report, validate
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"bayeskit.{name}")
+    else:
+        raise AttributeError(f"module 'bayeskit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,121 @@
+"""Tempered sequential Monte Carlo: from the prior to the posterior, by temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bayeskit.inference.adaptation import initial_tuning
+from bayeskit.inference.blocks import (
+    Chain,
+    adapt,
+    move,
+    resample,
+    schedule,
+    spawn,
+    until,
+    weigh,
+)
+from bayeskit.inference.measure import Target, TemperedPath
+
+__all__ = ["tempered_smc", "waste_free_smc"]
+
+
+def tempered_smc(
+    target: Target,
+    kernel: Any,
+    num_particles: int,
+    *,
+    ess: float = 0.5,
+    ladder: Sequence[float] | None = None,
+    scheme: str = "systematic",
+    correlation: float = 0.1,
+    max_stages: int = 200,
+) -> Chain:
+    """Return adaptive tempered SMC, which keeps the last state of each chain of moves.
+
+    Parameters
+    ----------
+    target : Target with log_prior, log_likelihood and sample_prior, on vectors
+    kernel : Kernel
+    num_particles : int
+    ess : float
+        Effective sample size, as a fraction, that the temperatures are chosen for.
+    ladder : sequence of float, optional
+        Fixed inverse temperatures instead.
+    scheme : str
+        Resampling scheme.
+    correlation : float
+        Moves go on until the worst correlation with the start is about this small.
+    max_stages : int
+
+    References
+    ----------
+    Del Moral, Doucet & Jasra (2006), *Sequential Monte Carlo samplers*.
+    """
+    path = TemperedPath(target)
+    stage = path.start(initial_tuning(kernel, _dim(target)))
+    step = (
+        schedule(path, ess, ladder)
+        >> weigh(path.increment)
+        >> adapt(kernel, correlation)
+        >> resample(scheme)
+        >> move(kernel, path)
+    )
+    start = spawn(path.initial, num_particles, stage=stage, track_lineage=True)
+    return Chain(start, until(path.is_complete, step, max_rounds=max_stages))
+
+
+def waste_free_smc(
+    target: Target,
+    kernel: Any,
+    num_chains: int,
+    chain_length: int,
+    *,
+    ess: float = 0.5,
+    ladder: Sequence[float] | None = None,
+    scheme: str = "systematic",
+    correlation: float = 0.5,
+    max_stages: int = 200,
+) -> Chain:
+    """Return waste-free tempered SMC, which keeps all states of all chains of moves.
+
+    At each stage ``num_chains`` parents are resampled and each becomes a chain of
+    ``chain_length`` states, its start included.
+
+    Parameters
+    ----------
+    target : Target with log_prior, log_likelihood and sample_prior, on vectors
+    kernel : Kernel
+    num_chains, chain_length : int
+        Their product is the number of particles.
+    ess, ladder, scheme, max_stages
+        As in :func:`tempered_smc`.
+    correlation : float
+        Worst correlation of successive kept states that the number of kernel steps between
+        them is chosen for.
+
+    References
+    ----------
+    Dau & Chopin (2022), *Waste-free sequential Monte Carlo*, algorithm 2.
+    """
+    path = TemperedPath(target)
+    stage = path.start(initial_tuning(kernel, _dim(target)))
+    step = (
+        schedule(path, ess, ladder)
+        >> weigh(path.increment)
+        >> adapt(kernel, correlation)
+        >> resample(scheme, num=num_chains)
+        >> move(kernel, path, chain_length - 1, keep="all")
+    )
+    start = spawn(path.initial, num_chains * chain_length, stage=stage, track_lineage=True)
+    return Chain(start, until(path.is_complete, step, max_rounds=max_stages))
+
+
+def _dim(target: Target) -> int:
+    shape = target.position_spec().shape
+    if len(shape) != 1:
+        raise TypeError(
+            f"positions must be vectors, got shape {shape}: use Target.on_vectors(...) first"
+        )
+    return shape[0]

@@ -1,0 +1,51 @@
+"""Blocks: the pieces that compose, with ``>>``, into every algorithm.
+
+A block maps a :class:`~bayeskit.inference.population.Population` to another and states, as an
+arrow on laws, what the result stands for. Composition checks that the laws fit. Functions
+handed to blocks are written for one particle:
+
+- a sampler is ``sample(key) -> particle``;
+- a potential is ``log_g(stage, particle) -> ()``; where a step extends particles,
+  ``log_g(stage, previous, particle)``;
+- a proposal is ``kernel(key, stage, previous) -> particle``.
+
+The *stage* is the time index inside :func:`scan`, and a
+:class:`~bayeskit.inference.measure.TemperingStage` on a tempered path.
+"""
+
+from bayeskit.inference.blocks.base import Block, Chain, Custom, custom, run
+from bayeskit.inference.blocks.loops import LoopState, Scan, Until, When, scan, until, when
+from bayeskit.inference.blocks.moving import Move, move
+from bayeskit.inference.blocks.resampling import Resample, draw_ancestors, resample
+from bayeskit.inference.blocks.tempering import Adapt, Schedule, adapt, schedule
+from bayeskit.inference.blocks.weighting import Extend, Spawn, Weigh, extend, spawn, weigh
+
+__all__ = [
+    "Adapt",
+    "Block",
+    "Chain",
+    "Custom",
+    "Extend",
+    "LoopState",
+    "Move",
+    "Resample",
+    "Scan",
+    "Schedule",
+    "Spawn",
+    "Until",
+    "Weigh",
+    "When",
+    "adapt",
+    "custom",
+    "draw_ancestors",
+    "extend",
+    "move",
+    "resample",
+    "run",
+    "scan",
+    "schedule",
+    "spawn",
+    "until",
+    "weigh",
+    "when",
+]

@@ -1,0 +1,183 @@
+"""What a block is, how two compose, and how one is run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from bayeskit import accel
+from bayeskit.inference import random
+from bayeskit.inference.law import UNKNOWN, Law, Measure, Tagged
+
+__all__ = ["Block", "Chain", "Custom", "custom", "leaves", "path_of", "run", "set_law"]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A step of an algorithm that knows its law.
+
+    ``run(key, population) -> (population, info)`` is a pure function; ``info`` is a dict of
+    arrays that describe the step. ``arrow(law) -> law`` derives the law of the result or
+    raises :class:`~bayeskit.errors.LawMismatch`. ``law`` is the derived law of a block that
+    starts from nothing, else None.
+    """
+
+    law: Law | None = field(default=None, init=False)
+
+    @property
+    def name(self) -> str:
+        """Short name, as printed in derivations."""
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> tuple[Block, ...]:
+        """The blocks that this one is made of."""
+        return ()
+
+    def run(self, key: Any, population: Any = None) -> tuple[Any, dict[str, jax.Array]]:
+        """Return the next population and what there is to say about the step."""
+        raise NotImplementedError
+
+    def arrow(self, law: Law | None) -> Law:
+        """Return the law of the result for a population with the given law."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def compiled(self) -> Callable:
+        """The compiled :meth:`run`, kept as long as the block."""
+        return jax.jit(self.run)
+
+    def __rshift__(self, other: Block) -> Block:
+        if not isinstance(other, Block):
+            return NotImplemented
+        return Chain(self, other)
+
+    def explain(self) -> str:
+        """Return the derivation of the law as text.
+
+        For a block that still waits for a population the derivation starts from a measure
+        called γ.
+        """
+        if self.law is not None:
+            return self.law.explain()
+        start = _expected_input(self) or Measure("γ")
+        derived = self.arrow(Law(start))
+        return f"given a population that stands for {start}:\n" + derived.explain()
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def leaves(block: Block) -> Iterator[Block]:
+    """Yield the blocks that a block is made of and that have no parts themselves."""
+    if not block.parts:
+        yield block
+    for part in block.parts:
+        yield from leaves(part)
+
+
+def _expected_input(block: Block) -> Measure | None:
+    """Return the measure that the first declared function of a block starts from."""
+    for leaf in leaves(block):
+        function = getattr(leaf, "log_g", None)
+        if isinstance(function, Tagged):
+            return function.source
+    return None
+
+
+def path_of(block: Block) -> Measure | None:
+    """Return the measure of the path that the declared functions of a block belong to."""
+    for leaf in leaves(block):
+        function = getattr(leaf, "log_g", None)
+        if isinstance(function, Tagged) and function.target.time:
+            return function.target
+    return None
+
+
+def set_law(block: Block, law: Law | None) -> None:
+    """Store the law that was derived while a frozen block was built."""
+    object.__setattr__(block, "law", law)
+
+
+@dataclass(frozen=True, eq=False)
+class Chain(Block):
+    """One block after another; their arrows compose."""
+
+    first: Block
+    second: Block
+
+    def __post_init__(self):
+        if self.first.law is not None:
+            set_law(self, self.second.arrow(self.first.law))
+
+    @property
+    def name(self):
+        return f"{self.first.name} >> {self.second.name}"
+
+    @property
+    def parts(self):
+        return (self.first, self.second)
+
+    def run(self, key, population=None):
+        first_key, second_key = random.split(key)
+        population, info = self.first.run(first_key, population)
+        population, more = self.second.run(second_key, population)
+        for name, value in more.items():
+            number = 2
+            unique = name
+            while unique in info:
+                unique, number = f"{name}_{number}", number + 1
+            info = {**info, unique: value}
+        return population, info
+
+    def arrow(self, law):
+        return self.second.arrow(self.first.arrow(law))
+
+
+@dataclass(frozen=True, eq=False)
+class Custom(Block):
+    """A user's step without a declared law. See :func:`custom`."""
+
+    function: Callable
+    title: str
+
+    @property
+    def name(self):
+        return self.title
+
+    def run(self, key, population=None):
+        return self.function(key, population), {}
+
+    def arrow(self, law):
+        return law.then(law.measure, self.name, UNKNOWN)
+
+
+def custom(function: Callable, name: str = "") -> Block:
+    """Wrap ``function(key, population) -> population``; the law of the whole is unknown."""
+    return Custom(function, name or getattr(function, "__name__", "custom"))
+
+
+def run(block: Block, key: Any, *, with_info: bool = False) -> Any:
+    """Run a block that starts from nothing, compiled as one program.
+
+    Parameters
+    ----------
+    block : Block
+        Begins with :func:`spawn`.
+    key : int or JAX key
+    with_info : bool
+        Return ``(population, info)`` instead of the population.
+
+    Raises
+    ------
+    TypeError
+        If the block waits for a population.
+    """
+    if block.law is None:
+        raise TypeError(f"{block.name} waits for a population: begin with spawn(...)")
+    population, info = block.compiled(accel.as_key(key))
+    return (population, info) if with_info else population

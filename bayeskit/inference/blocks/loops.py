@@ -1,0 +1,249 @@
+"""Run a block for each time, until a condition holds, or only where it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bayeskit.errors import LawMismatch, UnenumerableDrawError
+from bayeskit.inference import random
+from bayeskit.inference.blocks.base import Block, path_of
+from bayeskit.inference.keys import EnumerationKey
+from bayeskit.inference.law import Law, Measure, require
+from bayeskit.inference.population import Population
+
+__all__ = ["LoopState", "Scan", "Until", "When", "scan", "until", "when"]
+
+
+@dataclass(frozen=True, eq=False)
+class When(Block):
+    """Run a block where a condition holds. See :func:`when`."""
+
+    predicate: Callable
+    body: Block
+
+    @property
+    def name(self):
+        return f"when({self.body.name})"
+
+    @property
+    def parts(self):
+        return (self.body,)
+
+    def run(self, key, population=None):
+        needed = self.predicate(population)
+
+        def changed(branch_key, carried):
+            return self.body.run(branch_key, carried[0])
+
+        shapes = _info_shapes(self.body, population)
+        blank = jax.tree.map(_blank, shapes)
+        population, info = random.cond(needed, changed, key, (population, blank))
+        return population, {**info, "applied": needed}
+
+    def arrow(self, law):
+        inner = self.body.arrow(law)
+        if inner.measure != law.measure:
+            raise LawMismatch(
+                f"when: the block inside takes {law.measure} to {inner.measure}, so the result "
+                "would stand for either. It must keep the measure"
+            )
+        return law.then(law.measure, self.name, inner.kind)
+
+
+def when(predicate: Callable[[Population], jax.Array], body: Block) -> Block:
+    """Run ``body`` where ``predicate(population)`` holds, else change nothing.
+
+    The predicate may look at weights, stage and particles of the population before the block,
+    never at randomness that comes later; then the law of the block carries over.
+    """
+    return When(predicate, body)
+
+
+def _blank(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    empty = jnp.nan if jnp.issubdtype(shape.dtype, jnp.floating) else 0
+    return jnp.full(shape.shape, empty, shape.dtype)
+
+
+def _info_shapes(body: Block, population: Population) -> Any:
+    return jax.eval_shape(lambda p: body.run(jax.random.key(0), p)[1], population)
+
+
+def _inductive_law(body: Block, path: Measure, what: str, law: Law) -> Law:
+    """Prove by induction that a loop takes γ[0] to γ[T] if a round takes γ[t-1] to γ[t]."""
+    require(path.at("0"), law.measure, f"{what}: starts from")
+    before = path.at("t-1")
+    inner = body.arrow(Law(before, law.kind))
+    if inner.measure != path.at("t"):
+        raise LawMismatch(
+            f"{what}: one round takes {before} to {inner.measure}, not to {path.at('t')}. "
+            "The declared potentials of a round must add up to one step of the path"
+        )
+    lines = (*law.derivation, f"{what}:", *("    " + line for line in inner.derivation))
+    return Law(path.at("T"), inner.kind, lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Scan(Block):
+    """A block for each time in turn. See :func:`scan`."""
+
+    body: Block
+    times: range
+    path: Measure
+
+    @property
+    def name(self):
+        return f"scan({self.body.name})"
+
+    @property
+    def parts(self):
+        return (self.body,)
+
+    def run(self, key, population=None):
+        if not len(self.times):
+            return population, {}
+        population = population._replace(stage=jnp.asarray(self.times[0], jnp.int32))
+
+        def step(step_key, carried, time):
+            return self.body.run(step_key, carried._replace(stage=time))
+
+        return random.scan(step, key, population, jnp.asarray(self.times, jnp.int32))
+
+    def arrow(self, law):
+        what = f"scan over {len(self.times)} steps"
+        return _inductive_law(self.body, self.path, what, law)
+
+
+def scan(body: Block, times: range | None = None, path: Any = None) -> Block:
+    """Run ``body`` once for each time, as one compiled loop.
+
+    The law follows by induction: if a round takes γ[t-1] to γ[t], the loop takes γ[0] to γ[T].
+
+    Parameters
+    ----------
+    body : Block
+    times : range, optional
+        Default: times 1, 2, ... of the Feynman-Kac model that the body is declared on.
+    path : FeynmanKac or TemperedPath, optional
+        What the loop runs along. Default: as declared in the body.
+
+    Raises
+    ------
+    ValueError
+        If the body declares no path and none is given.
+    """
+    declared = path.measure if path is not None else path_of(body)
+    if declared is None:
+        raise ValueError("scan: no function of the body declares a path; give path= and times=")
+    if times is None:
+        num_steps = getattr(declared.owner, "num_steps", None)
+        if num_steps is None:
+            raise ValueError(f"scan: {declared.name} has no number of steps; give times=")
+        times = range(1, num_steps)
+    return Scan(body, times, declared)
+
+
+class LoopState(NamedTuple):
+    """State of an adaptive loop between two rounds.
+
+    Parameters
+    ----------
+    key : key
+        Round number i uses ``fold_in(key, i)``, so that stopping between rounds changes
+        nothing.
+    round : () int32 array
+    population : Population
+    infos : dict of arrays (max_rounds, ...)
+    """
+
+    key: Any
+    round: jax.Array
+    population: Population
+    infos: dict[str, jax.Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Until(Block):
+    """A block again and again until a condition holds. See :func:`until`."""
+
+    condition: Callable
+    body: Block
+    path: Measure
+    max_rounds: int = 200
+
+    @property
+    def name(self):
+        return f"until({self.body.name})"
+
+    @property
+    def parts(self):
+        return (self.body,)
+
+    def start(self, key: Any, population: Population) -> LoopState:
+        """Return the state before the first round."""
+        shapes = _info_shapes(self.body, population)
+        infos = jax.tree.map(
+            lambda s: _blank(jax.ShapeDtypeStruct((self.max_rounds, *s.shape), s.dtype)),
+            shapes,
+        )
+        return LoopState(key, jnp.zeros((), jnp.int32), population, infos)
+
+    def is_done(self, state: LoopState) -> jax.Array:
+        """Return whether the condition holds, or nothing is left to go on with."""
+        dead = ~jnp.isfinite(state.population.log_evidence)
+        return self.condition(state.population.stage) | dead | (state.round >= self.max_rounds)
+
+    def advance(self, state: LoopState, num_rounds: int | jax.Array) -> LoopState:
+        """Run at most ``num_rounds`` more rounds."""
+        last = state.round + num_rounds
+
+        def one_round(now):
+            population, info = self.body.run(random.fold_in(now.key, now.round), now.population)
+            infos = jax.tree.map(lambda all_, one: all_.at[now.round].set(one), now.infos, info)
+            return LoopState(now.key, now.round + 1, population, infos)
+
+        return lax.while_loop(
+            lambda now: ~self.is_done(now) & (now.round < last), one_round, state
+        )
+
+    def run(self, key, population=None):
+        if isinstance(key, EnumerationKey):
+            raise UnenumerableDrawError(
+                "until has no fixed number of rounds, so its paths cannot be laid out in one "
+                "program. Validate the block itself: it is then enumerated round by round"
+            )
+        state = self.advance(self.start(key, population), self.max_rounds)
+        return state.population, {**state.infos, "num_rounds": state.round}
+
+    def arrow(self, law):
+        return _inductive_law(self.body, self.path, "until the path is complete", law)
+
+
+def until(
+    condition: Callable[[Any], jax.Array],
+    body: Block,
+    path: Any = None,
+    max_rounds: int = 200,
+) -> Block:
+    """Run ``body`` until ``condition(stage)`` holds, as one compiled loop.
+
+    Parameters
+    ----------
+    condition : callable (stage) -> () bool array
+    body : Block
+    path : TemperedPath, optional
+        What the loop runs along. Default: as declared in the body.
+    max_rounds : int
+        Size of the record of infos; the loop ends there with the condition unmet.
+    """
+    declared = path.measure if path is not None else path_of(body)
+    if declared is None:
+        raise ValueError("until: no function of the body declares a path; give path=")
+    if max_rounds < 1:
+        raise ValueError(f"max_rounds must be at least 1, got {max_rounds}")
+    return Until(condition, body, declared, max_rounds)

@@ -1,0 +1,223 @@
+"""Move every particle by a kernel that leaves its target invariant."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bayeskit.errors import LawMismatch
+from bayeskit.inference import random
+from bayeskit.inference.blocks.base import Block
+from bayeskit.inference.measure import PointState, Target, TemperedPath, TemperingStage
+from bayeskit.inference.population import Population
+
+__all__ = ["Move", "move"]
+
+
+# Golden-ratio sequence: the lengths of successive trajectories are spread evenly.
+_GOLDEN = 0.6180339887498949
+
+
+class _MoveTotals(NamedTuple):
+    acceptance: jax.Array
+    not_finite: jax.Array
+    divergent: jax.Array
+
+    def plus(self, info: Any) -> _MoveTotals:
+        return _MoveTotals(
+            self.acceptance + jnp.mean(info.acceptance),
+            self.not_finite + jnp.sum(info.not_finite, dtype=jnp.int32),
+            self.divergent + jnp.sum(info.divergent, dtype=jnp.int32),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Move(Block):
+    """Apply an invariant kernel to every particle. See :func:`move`."""
+
+    kernel: Any
+    on: TemperedPath | Target
+    steps: int = 1
+    keep: str = "last"
+    repeats: int | None = None
+    tuning: Any = None
+
+    @property
+    def name(self):
+        kept = ", keep all" if self.keep == "all" else ""
+        return f"move({self.kernel.name}, {self.steps} steps{kept})"
+
+    def density(self, stage: Any) -> Any:
+        """Return the density that the kernel leaves invariant at a stage."""
+        return self.on.density() if isinstance(self.on, Target) else self.on.at(stage)
+
+    def tuning_at(self, stage: Any) -> Any:
+        """Return the tuning that was adapted on the way, or the fixed one."""
+        if self.tuning is not None:
+            return self.tuning
+        return getattr(stage, "tuning", None)
+
+    def transition(self, key: Any, state: Any, stage: Any, number: Any) -> tuple[Any, Any]:
+        """Apply kernel step ``number`` of this stage to one refreshed particle."""
+        tuning = self.tuning_at(stage)
+        if getattr(tuning, "phase", None) is not None:
+            phase = jnp.mod(_GOLDEN * (number + 1.0), 1.0).astype(tuning.step_size.dtype)
+            tuning = tuning._replace(phase=phase)
+        return self.kernel.step(key, state, self.density(stage), tuning)
+
+    def refreshed(self, particle: Any, stage: Any) -> Any:
+        """Return one particle with the cached values of the density at hand."""
+        density = self.density(stage)
+        if isinstance(particle, PointState):
+            return self.kernel.refresh(particle, density)
+        return self.kernel.init(particle, density)
+
+    @staticmethod
+    def restored(state: Any, particle: Any) -> Any:
+        """Return a moved state in the form in which the population keeps its particles."""
+        if isinstance(particle, PointState):
+            return state._replace(gradient=particle.gradient)
+        return state.position
+
+    def run(self, key, population=None):
+        stage, particles = population.stage, population.particles
+        states = jax.vmap(lambda x: self.refreshed(x, stage))(particles)
+        if self.repeats is not None:
+            repeats = self.repeats
+        else:
+            repeats = getattr(stage, "repeats", 1)
+        rounds = jnp.arange(self.steps)
+        zero = jnp.zeros((), population.log_weights.dtype)
+        count = jnp.zeros((), jnp.int32)
+
+        def one_round(round_key, carry, number):
+            def one_step(step_key, inner, repeat_number):
+                now, totals = inner
+                now, info = random.lanes(
+                    lambda k, s: self.transition(k, s, stage, number * repeats + repeat_number),
+                    step_key,
+                    now,
+                )
+                return now, totals.plus(info)
+
+            carry = random.repeat(one_step, round_key, carry, repeats)
+            return carry, self.restored(carry[0], particles) if self.keep == "all" else None
+
+        (last, totals), kept = random.scan(
+            one_round, key, (states, _MoveTotals(zero, count, count)), rounds
+        )
+        moved = self.restored(last, particles)
+        num_steps = self.steps * repeats
+        info = {
+            "acceptance": totals.acceptance / num_steps,
+            "repeats": jnp.asarray(repeats, jnp.int32),
+            "num_not_finite": totals.not_finite,
+            "num_divergent": totals.divergent,
+        }
+        if self.keep == "all":
+            kept = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), particles, kept)
+            info["correlation"] = _correlation(kept, 1)
+            population = _as_independent_chains(population, kept)
+        else:
+            both = jax.tree.map(lambda a, b: jnp.stack([a, b]), particles, moved)
+            info["correlation"] = _correlation(both, 1)
+            population = population._replace(particles=moved)
+        if isinstance(stage, TemperingStage):
+            stage = stage._replace(
+                acceptance=info["acceptance"], correlation=info["correlation"]
+            )
+            population = population._replace(stage=stage)
+        return population, info
+
+    def arrow(self, law):
+        at_time = isinstance(self.on, TemperedPath)
+        invariant = self.on.measure.at("t") if at_time else self.on.measure
+        if invariant != law.measure:
+            raise LawMismatch(
+                f"move: {self.kernel.name} leaves {invariant} invariant, but the population "
+                f"stands for {law.measure}. Weigh to {invariant} first, or move on the target "
+                "that the population stands for"
+            )
+        if self.keep == "all" and not law.derivation[-1].startswith("resample"):
+            raise LawMismatch(
+                "move(keep='all') gives all states of a chain the weight of its start, so it "
+                "must follow resample(...), which makes the weights equal"
+            )
+        return law.then(law.measure, self.name)
+
+
+def _correlation(states: Any, lag: int) -> jax.Array:
+    """Return the worst correlation, over coordinates and log-likelihood, at a lag of rounds.
+
+    Parameters
+    ----------
+    states : particles with axes (round, particle, ...)
+    """
+    rows = [jnp.asarray(states.position if isinstance(states, PointState) else states)]
+    if isinstance(states, PointState):
+        rows.append(states.components[..., -1:])
+    table = jnp.concatenate([r.reshape(*r.shape[:2], -1).astype(float) for r in rows], axis=-1)
+    centred = table - jnp.mean(table, axis=(0, 1))
+    centred = jnp.where(jnp.isfinite(centred), centred, 0.0)
+    spread = jnp.mean(centred**2, axis=(0, 1))
+    covariance = jnp.mean(centred[lag:] * centred[:-lag], axis=(0, 1))
+    return jnp.max(jnp.where(spread > 0, covariance / jnp.where(spread > 0, spread, 1.0), 0.0))
+
+
+def _as_independent_chains(population: Population, kept: Any) -> Population:
+    """Flatten states (round, chain, ...) to one population; each chain is a group."""
+    length, num_chains = kept.position.shape[:2]
+    num = length * num_chains
+    particles = jax.tree.map(lambda a: a.reshape(num, *a.shape[2:]), kept)
+    lineage = population.lineage
+    if lineage is not None:
+        label = jnp.tile(jnp.arange(num_chains, dtype=jnp.int32), length)
+        lineage = lineage.restarted(label, num_chains)
+    return population._replace(
+        particles=particles,
+        log_weights=jnp.full(num, -math.log(num), population.log_weights.dtype),
+        lineage=lineage,
+    )
+
+
+def move(
+    kernel: Any,
+    on: TemperedPath | Target,
+    steps: int = 1,
+    *,
+    keep: str = "last",
+    repeats: int | None = None,
+    tuning: Any = None,
+) -> Block:
+    """Apply a kernel that leaves the population's target invariant (law L3).
+
+    Parameters
+    ----------
+    kernel : Kernel
+    on : TemperedPath or Target
+        What the kernel leaves invariant: the path at its current stage, or a target.
+    steps : int
+        Rounds of moves; each is ``repeats`` kernel steps.
+    keep : {"last", "all"}
+        ``"all"`` keeps the starting states and the state after every round, so that M
+        particles become M (steps + 1); it must follow a resampling.
+    repeats : int, optional
+        Kernel steps a round. Default: as many as the stage says that mixing needs.
+    tuning : Tuning, optional
+        Fixed parameters of the kernel. Default: those of the stage.
+
+    Raises
+    ------
+    ValueError
+        For counts below 1 or an unknown ``keep``.
+    """
+    if keep not in ("last", "all"):
+        raise ValueError(f"keep must be 'last' or 'all', got {keep!r}")
+    for name, value in (("steps", steps), ("repeats", repeats)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value!r}")
+    return Move(kernel, on, steps, keep, repeats, tuning)

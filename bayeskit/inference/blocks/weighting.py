@@ -1,0 +1,174 @@
+"""Blocks that draw particles and weigh them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit.inference import random
+from bayeskit.inference.blocks.base import Block, set_law
+from bayeskit.inference.law import Law, Measure, Tagged, factor_arrow
+from bayeskit.inference.lineage import Lineage
+from bayeskit.inference.population import Population, effective_sample_size, reweigh
+
+__all__ = ["Extend", "Spawn", "Weigh", "extend", "spawn", "weigh"]
+
+
+@dataclass(frozen=True, eq=False)
+class Spawn(Block):
+    """Independent particles of equal weight. See :func:`spawn`."""
+
+    sample: Callable
+    num_particles: int
+    measure: Measure
+    stage: Any = None
+    track_lineage: bool = False
+
+    def __post_init__(self):
+        set_law(self, self.arrow(None))
+
+    @property
+    def name(self):
+        return f"spawn({self.num_particles})"
+
+    def run(self, key, population=None):
+        num = self.num_particles
+        particles = random.lanes(
+            lambda lane_key, _: self.sample(lane_key), key, jnp.arange(num)
+        )
+        log_weights = jnp.full(num, -math.log(num), jnp.result_type(float))
+        zero = jnp.zeros((), log_weights.dtype)
+        lineage = Lineage.founders(num) if self.track_lineage else None
+        return Population(particles, log_weights, zero, self.stage, lineage, zero), {}
+
+    def arrow(self, law):
+        line = f"spawn {self.num_particles} independent draws"
+        return Law(self.measure).then(self.measure, line)
+
+
+def spawn(
+    sample: Callable | Tagged,
+    num_particles: int,
+    measure: Measure | None = None,
+    *,
+    stage: Any = None,
+    track_lineage: bool = False,
+) -> Block:
+    """Start a population of independent draws (law L1 to L2).
+
+    Parameters
+    ----------
+    sample : callable (key) -> particle
+    num_particles : int
+        At least 1.
+    measure : Measure, optional
+        What ``sample`` draws from; taken from a declared function.
+    stage : pytree, optional
+        Where on a path the population starts.
+    track_lineage : bool
+        Keep who descends from whom, for the standard error of the evidence.
+
+    Raises
+    ------
+    ValueError
+        If there is not at least one particle.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit import inference as bi
+    >>> block = bi.spawn(lambda key: bi.random.normal(key), 4)
+    >>> bi.run(block, jax.random.key(0)).log_weights.shape
+    (4,)
+    """
+    if not isinstance(num_particles, int | np.integer) or num_particles < 1:
+        raise ValueError(f"num_particles must be a whole number >= 1, got {num_particles!r}")
+    if measure is None:
+        if isinstance(sample, Tagged):
+            measure = sample.target
+        else:
+            measure = Measure(getattr(sample, "__name__", "p"))
+    return Spawn(sample, int(num_particles), measure, stage, track_lineage)
+
+
+def _weighed(population: Population) -> tuple[Population, dict]:
+    if population.lineage is not None:
+        lineage = population.lineage.weighed(population.log_weights)
+        population = population._replace(lineage=lineage)
+    return population, {"effective_sample_size": effective_sample_size(population.log_weights)}
+
+
+@dataclass(frozen=True, eq=False)
+class Weigh(Block):
+    """Multiply weights by a potential. See :func:`weigh`."""
+
+    log_g: Callable | Tagged
+
+    @property
+    def name(self):
+        return "weigh"
+
+    def run(self, key, population=None):
+        before = population.log_evidence
+        log_g = jax.vmap(lambda x: self.log_g(population.stage, x))(population.particles)
+        population, info = _weighed(reweigh(population, log_g))
+        info["log_evidence_increment"] = population.log_evidence - before
+        info["num_nan"] = jnp.sum(jnp.isnan(log_g))
+        return population, info
+
+    def arrow(self, law):
+        return factor_arrow(self.log_g, "weigh by")(law)
+
+
+def weigh(log_g: Callable | Tagged) -> Block:
+    r"""Multiply each weight by :math:`g(x_i)` and move the total to the evidence (law L5).
+
+    Parameters
+    ----------
+    log_g : callable (stage, particle) -> () array, real or -inf
+        NaN counts as -inf and is reported in ``info["num_nan"]``.
+    """
+    return Weigh(log_g)
+
+
+@dataclass(frozen=True, eq=False)
+class Extend(Block):
+    """Propose new particles and weigh them. See :func:`extend`."""
+
+    kernel: Callable
+    log_g: Callable | Tagged
+
+    @property
+    def name(self):
+        return "extend"
+
+    def run(self, key, population=None):
+        stage, previous = population.stage, population.particles
+        before = population.log_evidence
+        particles = random.lanes(lambda k, x: self.kernel(k, stage, x), key, previous)
+        log_g = jax.vmap(lambda a, b: self.log_g(stage, a, b))(previous, particles)
+        population, info = _weighed(reweigh(population._replace(particles=particles), log_g))
+        info["log_evidence_increment"] = population.log_evidence - before
+        info["num_nan"] = jnp.sum(jnp.isnan(log_g))
+        return population, info
+
+    def arrow(self, law):
+        return factor_arrow(self.log_g, "extend by")(law)
+
+
+def extend(kernel: Callable, log_g: Callable | Tagged) -> Block:
+    r"""Draw :math:`x_i' \sim q(x_i, \cdot)` and weigh by the ratio of measures (law L6).
+
+    Parameters
+    ----------
+    kernel : callable (key, stage, previous) -> particle
+    log_g : callable (stage, previous, particle) -> () array
+        Log of :math:`\gamma'(dx, dx') / (\gamma(dx)\, q(x, dx'))`.
+    """
+    return Extend(kernel, log_g)

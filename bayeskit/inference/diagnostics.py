@@ -1,0 +1,133 @@
+"""Whether draws can be trusted: R-hat, effective sample sizes, and reasons in words."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bayeskit.errors import ConvergenceWarning
+from bayeskit.interop.arviz import effective_sample_sizes, rank_normalized_rhat
+
+__all__ = ["Diagnostics", "diagnose"]
+
+# Thresholds of Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021).
+MAX_RHAT = 1.01
+MIN_ESS = 400.0
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What a run says about its own reliability.
+
+    Parameters
+    ----------
+    r_hat_max : float
+        Largest rank-normalised split R-hat over all parameters.
+    ess_bulk_min, ess_tail_min : float
+        Smallest effective sample sizes; a parameter that never moved counts as 0.
+    num_divergent : int
+    num_not_finite : int
+        Proposals whose log density was NaN or +inf; all were rejected.
+    acceptance : float
+        Mean acceptance probability.
+    reasons : tuple of str
+        Why the result cannot be trusted yet; empty if nothing was found.
+    """
+
+    r_hat_max: float
+    ess_bulk_min: float
+    ess_tail_min: float
+    num_divergent: int
+    num_not_finite: int
+    acceptance: float
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def converged(self) -> bool:
+        """Whether no reason for doubt was found."""
+        return not self.reasons
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for files."""
+        return {**asdict(self), "reasons": list(self.reasons)}
+
+    def warn(self) -> None:
+        """Issue one ConvergenceWarning that names every reason."""
+        if self.reasons:
+            message = "the result cannot be trusted yet: " + "; ".join(self.reasons)
+            warnings.warn(message, ConvergenceWarning, stacklevel=4)
+
+
+def _worst(values: dict[str, np.ndarray], pick: Any) -> tuple[float, str]:
+    name = pick(values, key=lambda n: float(_extreme(values[n], pick)))
+    return float(_extreme(values[name], pick)), name
+
+
+def _extreme(array: np.ndarray, pick: Any) -> np.ndarray:
+    return np.max(array) if pick is max else np.min(array)
+
+
+def diagnose(
+    draws: dict[str, np.ndarray],
+    *,
+    num_divergent: int = 0,
+    num_not_finite: int = 0,
+    acceptance: float = float("nan"),
+    reasons: tuple[str, ...] = (),
+    min_ess: float = MIN_ESS,
+) -> Diagnostics:
+    """Return the diagnostics of draws (chain, draw, ...) by name.
+
+    Parameters
+    ----------
+    draws : dict of arrays (chain, draw, ...)
+    reasons : tuple of str
+        Reasons that the engine found itself; more are added here.
+    """
+    found = list(reasons)
+    moving, still = {}, []
+    for name, values in draws.items():
+        flat = values.reshape(*values.shape[:2], -1)
+        constant = np.ptp(flat, axis=(0, 1)) == 0
+        if constant.any():
+            still.append(name)
+        if not constant.all():
+            moving[name] = flat[:, :, ~constant]
+    r_hat, bulk, tail = float("nan"), 0.0, 0.0
+    if moving:
+        r_hats = rank_normalized_rhat(moving)
+        bulks = effective_sample_sizes(moving, "bulk")
+        tails = effective_sample_sizes(moving, "tail")
+        r_hat, worst_r_hat = _worst(r_hats, max)
+        bulk, worst_bulk = _worst(bulks, min)
+        tail, worst_tail = _worst(tails, min)
+        if not np.isfinite(r_hat):
+            found.append("R-hat is not finite")
+        elif r_hat > MAX_RHAT:
+            found.append(
+                f"R-hat of {worst_r_hat} is {r_hat:.3f} (> {MAX_RHAT}): chains disagree, "
+                "run longer or reparametrise"
+            )
+        if not bulk >= min_ess:
+            found.append(
+                f"bulk effective sample size of {worst_bulk} is {bulk:.0f} (< {min_ess:.0f}): "
+                "take more draws"
+            )
+        elif not tail >= min_ess:
+            found.append(
+                f"tail effective sample size of {worst_tail} is {tail:.0f} (< {min_ess:.0f}): "
+                "take more draws"
+            )
+    if still:
+        bulk = tail = 0.0
+        found.append(f"{', '.join(still)} did not move at all")
+    if num_divergent:
+        found.append(
+            f"{num_divergent} divergent transitions: raise target_acceptance or reparametrise"
+        )
+    return Diagnostics(
+        r_hat, bulk, tail, num_divergent, num_not_finite, acceptance, tuple(found)
+    )

@@ -1,0 +1,310 @@
+"""The no-U-turn sampler with NumPyro's warm-up, as an engine."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bayeskit import accel
+from bayeskit.errors import InitializationError, MissingGradientError
+from bayeskit.inference import random
+from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.inference.diagnostics import diagnose
+from bayeskit.inference.engines.base import constrained_draws, prepared_target
+from bayeskit.inference.kernels import NoUTurn, Tuning
+from bayeskit.inference.measure import PointState, Target
+from bayeskit.inference.posterior import Posterior
+from bayeskit.inference.progress import ProgressLine
+
+__all__ = ["NUTS"]
+
+# Prior draws among which each chain takes the best as its start.
+_NUM_CANDIDATES = 100
+_CHUNK = 250
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """The no-U-turn sampler: NumPyro's trees and warm-up, compiled once for all chains.
+
+    Parameters
+    ----------
+    num_draws, num_warmup : int
+        Draws kept and draws used for tuning, for each chain.
+    num_chains : int
+    target_acceptance : float in (0, 1)
+    dense_metric : bool
+        Tune a full covariance instead of one scale for each coordinate.
+    max_tree_depth : int
+    progress : "auto" or bool
+
+    Notes
+    -----
+    No evidence is estimated. Step size and metric are frozen before the first kept draw.
+
+    References
+    ----------
+    Hoffman & Gelman (2014); Phan, Pradhan & Jankowiak (2019).
+    """
+
+    num_draws: int = 1000
+    num_warmup: int = 1000
+    num_chains: int = 4
+    target_acceptance: float = 0.8
+    dense_metric: bool = False
+    max_tree_depth: int = 10
+    progress: str | bool = "auto"
+
+    def __post_init__(self):
+        for name in ("num_draws", "num_warmup", "num_chains", "max_tree_depth"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        if not 0 < self.target_acceptance < 1:
+            raise ValueError(
+                f"target_acceptance must be in (0, 1), got {self.target_acceptance!r}"
+            )
+
+    def run(
+        self,
+        target: Target,
+        data: tuple | None = None,
+        key: Any = 0,
+        *,
+        initial_positions: Any = None,
+    ) -> Posterior:
+        """Return the posterior of a target, for data of the given arrays.
+
+        Parameters
+        ----------
+        target : Target
+        data : tuple of arrays, optional
+            Default: the data that the target holds.
+        key : int or JAX key
+        initial_positions : pytree of arrays (num_chains, ...), optional
+            Where the chains start. Default: the best of 100 prior draws each.
+
+        Raises
+        ------
+        MissingGradientError
+            If the target has no gradient.
+        ImproperPriorError
+            If there are neither prior draws nor initial positions to start from.
+        InitializationError
+            If no start has a finite density and a finite gradient.
+        """
+        if not target.has_gradient:
+            raise MissingGradientError(
+                f"NUTS follows the gradient of the log density, but the target {target.name} "
+                "declares has_gradient=False. Use SMC(kernel=RandomWalk())"
+            )
+        spec = None
+        if initial_positions is not None:
+            spec = jax.tree.map(lambda x: jnp.asarray(x)[0], initial_positions)
+        target = prepared_target(target, data, spec)
+        start_key, chain_key = jax.random.split(accel.as_key(key))
+        line = ProgressLine("NUTS", self.progress)
+        with CompileClock() as clock:
+            if initial_positions is None:
+                candidates = _candidates(target, start_key, self.num_chains)
+            else:
+                candidates = jax.vmap(lambda x: jax.flatten_util.ravel_pytree(x)[0])(
+                    initial_positions
+                )[:, None]
+            starts, found = _best_starts(target, candidates)
+            _check_starts(target, candidates, found)
+            carry = _begin(self, target, starts, chain_key)
+            total, kept = self.num_warmup + self.num_draws, []
+            for first in range(0, total, _CHUNK):
+                num = min(_CHUNK, total - first)
+                carry, record = _chunk(self, target, carry, num)
+                kept.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:, :n], record))
+                divergent = sum(int(r.divergent.sum()) for r in kept)
+                line.show(
+                    f"{first + num} of {total} draws of {self.num_chains} chains, step size "
+                    f"{float(np.mean(kept[-1].step_size[:, -1])):.3g}, {divergent} divergent"
+                )
+            record = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *kept)
+            record = jax.tree.map(lambda x: x[:, self.num_warmup :], record)
+            draws = constrained_draws(target, jnp.asarray(record.position))
+            diagnostics = diagnose(
+                draws,
+                num_divergent=int(record.divergent.sum()),
+                num_not_finite=int(record.not_finite.sum()),
+                acceptance=float(record.acceptance.mean()),
+            )
+        line.close(f"R-hat {diagnostics.r_hat_max:.3f}, ESS {diagnostics.ess_bulk_min:.0f}")
+        return Posterior(
+            draws=draws,
+            positions=record.position,
+            sample_stats={
+                "lp": record.log_density,
+                "diverging": record.divergent,
+                "acceptance_rate": record.acceptance,
+                "step_size": record.step_size,
+                "n_steps": record.num_steps,
+                "energy": record.energy,
+            },
+            diagnostics=diagnostics,
+            engine=repr(self),
+            law=NoUTurn().law(target.measure).explain(),
+            timing=clock.timing(),
+        )
+
+
+class _Record(NamedTuple):
+    """What is kept of one iteration."""
+
+    position: jax.Array
+    log_density: jax.Array
+    divergent: jax.Array
+    not_finite: jax.Array
+    acceptance: jax.Array
+    step_size: jax.Array
+    num_steps: jax.Array
+    energy: jax.Array
+
+
+class _Carry(NamedTuple):
+    """State of all chains between chunks; leaves have a leading axis of chains."""
+
+    key: Any
+    iteration: jax.Array
+    state: PointState
+    adaptation: Any
+
+
+@functools.partial(jax.jit, static_argnames="num_chains")
+def _candidates(target: Target, key: jax.Array, num_chains: int) -> jax.Array:
+    num = num_chains * _NUM_CANDIDATES
+    flat = random.lanes(lambda k, _: target.draw_prior(k), key, jnp.arange(num))
+    return flat.reshape(num_chains, _NUM_CANDIDATES, -1)
+
+
+@jax.jit
+def _best_starts(target: Target, candidates: jax.Array) -> tuple[jax.Array, jax.Array]:
+    density = target.density()
+
+    def usable_log_density(x):
+        components, gradient = density.components_and_gradient(x)
+        value = density.combine(components)
+        usable = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+        return jnp.where(usable, value, -jnp.inf)
+
+    values = jax.vmap(jax.vmap(usable_log_density))(candidates)
+    best = jnp.argmax(values, axis=1)
+    starts = jnp.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0]
+    return starts, jnp.isfinite(jnp.max(values, axis=1))
+
+
+def _check_starts(target: Target, candidates: jax.Array, found: jax.Array) -> None:
+    if bool(jnp.all(found)):
+        return
+    components = np.asarray(jax.vmap(jax.vmap(target.components))(candidates))
+    total = components[..., 0].size
+    counts = []
+    names = ("log prior", "log-likelihood") if target.has_prior else ("log density",)
+    for i, name in enumerate(names):
+        values = components[..., i]
+        counts.append(
+            f"{name}: {int(np.isnan(values).sum())} NaN, "
+            f"{int(np.isneginf(values).sum())} -inf, {int(np.isposinf(values).sum())} +inf"
+        )
+    raise InitializationError(
+        f"none of {total} starts has a finite density and gradient ({'; '.join(counts)}; "
+        "the others have a gradient that is not finite). Check the likelihood at prior draws. "
+        "A NaN gradient often comes from jnp.where with a branch that is NaN"
+    )
+
+
+def _adapter(engine: NUTS) -> tuple[Any, Any]:
+    from numpyro.infer.hmc_util import warmup_adapter
+
+    return warmup_adapter(
+        engine.num_warmup,
+        dense_mass=engine.dense_metric,
+        target_accept_prob=engine.target_acceptance,
+    )
+
+
+@functools.partial(jax.jit, static_argnames="engine")
+def _begin(engine: NUTS, target: Target, starts: jax.Array, key: jax.Array) -> _Carry:
+    density = target.density()
+    kernel = NoUTurn(engine.max_tree_depth)
+    start_adaptation, _ = _adapter(engine)
+
+    def one(chain_key, position):
+        adaptation = start_adaptation(
+            (position,),
+            chain_key,
+            jnp.asarray(kernel.default_step_size(position.size), position.dtype),
+            mass_matrix_size=position.size,
+        )
+        # The warm-up draws nothing itself; its key only has to be there.
+        return kernel.init(position, density), adaptation
+
+    num_chains = starts.shape[0]
+    keys = jax.random.split(key, num_chains)
+    states, adaptation = jax.vmap(one)(keys, starts)
+    return _Carry(keys, jnp.zeros(num_chains, jnp.int32), states, adaptation)
+
+
+@functools.partial(jax.jit, static_argnames="engine")
+def _chunk(
+    engine: NUTS, target: Target, carry: _Carry, num: jax.Array
+) -> tuple[_Carry, _Record]:
+    density = target.density()
+    kernel = NoUTurn(engine.max_tree_depth)
+    _, update_adaptation = _adapter(engine)
+
+    def step(now: _Carry) -> tuple[_Carry, _Record]:
+        adaptation = now.adaptation
+        inverse_mass = adaptation.inverse_mass_matrix
+        factor = (
+            jnp.linalg.cholesky(inverse_mass) if engine.dense_metric else jnp.sqrt(inverse_mass)
+        )
+        tuning = Tuning(adaptation.step_size, now.state.position, factor)
+        step_key = random.fold_in(now.key, now.iteration)
+        state, info = kernel.step(step_key, now.state, density, tuning)
+        adaptation = lax.cond(
+            now.iteration < engine.num_warmup,
+            lambda a: update_adaptation(now.iteration, info.acceptance, (state.position,), a),
+            lambda a: a,
+            adaptation,
+        )
+        record = _Record(
+            state.position,
+            density.combine(state.components),
+            info.divergent,
+            info.not_finite,
+            info.acceptance,
+            tuning.step_size,
+            info.num_steps,
+            info.energy,
+        )
+        return now._replace(
+            iteration=now.iteration + 1, state=state, adaptation=adaptation
+        ), record
+
+    def one_chain(start: _Carry) -> tuple[_Carry, _Record]:
+        shapes = jax.eval_shape(lambda c: step(c)[1], start)
+        blank = jax.tree.map(lambda s: jnp.zeros((_CHUNK, *s.shape), s.dtype), shapes)
+
+        def body(i, carried):
+            now, records = carried
+            now, record = step(now)
+            records = jax.tree.map(lambda all_, one: all_.at[i].set(one), records, record)
+            return now, records
+
+        return lax.fori_loop(0, num, body, (start, blank))
+
+    if jax.default_backend() == "cpu":
+        # Under vmap every chain would wait for the longest tree of all.
+        return lax.map(one_chain, carry)
+    return jax.vmap(one_chain)(carry)

@@ -1,0 +1,192 @@
+"""What all kernels share: their protocol, their state, their tuning and the accept step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bayeskit.errors import MissingGradientError
+from bayeskit.inference import random
+from bayeskit.inference.law import INVARIANT, REVERSIBLE, Law, LawKind, Measure
+from bayeskit.inference.measure import Density, PointState
+
+__all__ = [
+    "Kernel",
+    "PointState",
+    "StepInfo",
+    "Tuning",
+    "check_density",
+    "metropolis",
+    "not_usable",
+]
+
+
+class StepInfo(NamedTuple):
+    """What one step says about itself.
+
+    Parameters
+    ----------
+    acceptance : () array in [0, 1]
+        Acceptance probability of the proposal.
+    accepted : () bool array
+    not_finite : () bool array
+        The proposal's log density was NaN or +inf; it was rejected.
+    divergent : () bool array
+        The energy error of a trajectory exceeded 1000.
+    """
+
+    acceptance: jax.Array
+    accepted: jax.Array
+    not_finite: jax.Array
+    divergent: jax.Array
+
+
+class Tuning(NamedTuple):
+    """Parameters of a kernel, frozen while it moves.
+
+    Parameters
+    ----------
+    step_size : () array, positive
+    mean : (dim,) array
+        Centre of the particles; used by independent proposals.
+    factor : (dim, dim) lower triangular or (dim,) array
+        Square root L of the metric, L L' close to the covariance of the target.
+    phase : () array in [0, 1)
+        Place in the low-discrepancy sequence that varies trajectory lengths.
+    """
+
+    step_size: jax.Array
+    mean: jax.Array
+    factor: jax.Array
+    phase: jax.Array | float = 0.5
+
+    def scale(self, z: jax.Array) -> jax.Array:
+        """Return L z."""
+        return self.factor * z if self.factor.ndim == 1 else self.factor @ z
+
+    def scale_transposed(self, z: jax.Array) -> jax.Array:
+        """Return L' z."""
+        return self.factor * z if self.factor.ndim == 1 else self.factor.T @ z
+
+    def whiten(self, x: jax.Array) -> jax.Array:
+        """Return the solution z of L z = x - mean."""
+        centred = x - self.mean
+        if self.factor.ndim == 1:
+            return centred / self.factor
+        return jax.scipy.linalg.solve_triangular(self.factor, centred, lower=True)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    r"""A Markov kernel that leaves a target invariant.
+
+    A subclass writes :meth:`step` for one particle and draws through
+    :mod:`bayeskit.inference.random` only. It is a frozen dataclass: equal settings are equal
+    kernels and share compiled programs.
+    """
+
+    name: ClassVar[str] = "kernel"
+    reversible: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = False
+    target_acceptance: ClassVar[float] = 0.234
+
+    @property
+    def law_kind(self) -> LawKind:
+        """Reversible or invariant."""
+        return REVERSIBLE if self.reversible else INVARIANT
+
+    def law(self, measure: Measure) -> Law:
+        """Return the law that this kernel states for a target."""
+        return Law(measure, self.law_kind, (f"{self.name} moves at fixed tuning",))
+
+    def init(self, position: jax.Array, density: Density) -> PointState:
+        """Return the state at a position, with all cached values computed."""
+        check_density(self, position, density)
+        if self.needs_gradient:
+            return PointState(position, *density.components_and_gradient(position))
+        return PointState(position, density.components(position))
+
+    def refresh(self, state: PointState, density: Density) -> PointState:
+        """Return the state with its cached values recomputed for another density."""
+        return self.init(state.position, density)
+
+    def step(
+        self, key: Any, state: PointState, density: Density, tuning: Tuning
+    ) -> tuple[PointState, StepInfo]:
+        """Return the next state and what happened on the way."""
+        raise NotImplementedError
+
+    def default_step_size(self, dim: int) -> float:
+        """Return the step size to start tuning from, in whitened coordinates."""
+        raise NotImplementedError
+
+    def default_tuning(self, dim: int, dtype: Any = float) -> Tuning:
+        """Return the tuning for a standardised target of dimension ``dim``."""
+        dtype = jnp.result_type(dtype)
+        return Tuning(
+            jnp.asarray(self.default_step_size(dim), dtype),
+            jnp.zeros(dim, dtype),
+            jnp.ones(dim, dtype),
+            jnp.asarray(0.5, dtype),
+        )
+
+
+def check_density(kernel: Kernel, position: jax.Array, density: Density) -> None:
+    """Refuse positions and targets that this kernel cannot move; costs nothing under jit.
+
+    Raises
+    ------
+    TypeError
+        For integer positions, or positions that are no vector.
+    MissingGradientError
+        For a kernel that follows gradients and a target without.
+    """
+    dtype = getattr(position, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{kernel.name} moves vectors of floating-point numbers, got a position of "
+            f"dtype {dtype or type(position).__name__}. Convert it, or use a kernel for "
+            "discrete spaces"
+        )
+    if jnp.ndim(position) != 1:
+        raise TypeError(
+            f"{kernel.name} moves positions of shape (dim,), got shape {jnp.shape(position)}. "
+            "Flatten the target with Target.on_vectors"
+        )
+    if kernel.needs_gradient and not density.target.has_gradient:
+        raise MissingGradientError(
+            f"{kernel.name} follows the gradient of the log density, but the target "
+            f"{density.target.name} declares has_gradient=False. Use RandomWalk or Independent"
+        )
+
+
+def metropolis(
+    key: Any,
+    current: PointState,
+    proposal: PointState,
+    log_ratio: jax.Array,
+    not_finite: jax.Array,
+    divergent: jax.Array | bool = False,
+) -> tuple[PointState, StepInfo]:
+    """Accept or reject a proposal *with all its cached values*.
+
+    Parameters
+    ----------
+    log_ratio : () array
+        Log of the Metropolis-Hastings-Green ratio; NaN rejects.
+    not_finite : () bool array
+        Rejects whatever the ratio says: a density of +inf would be accepted for ever.
+    """
+    log_ratio = jnp.where(not_finite | jnp.isnan(log_ratio), -jnp.inf, log_ratio)
+    accepted = random.accept(key, log_ratio)
+    state = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposal, current)
+    acceptance = jnp.exp(jnp.minimum(log_ratio, 0.0))
+    return state, StepInfo(acceptance, accepted, not_finite, jnp.asarray(divergent))
+
+
+def not_usable(components: jax.Array) -> jax.Array:
+    """Return whether cached components hold NaN or +inf; -inf is a legitimate zero density."""
+    return jnp.any(jnp.isnan(components) | (components == jnp.inf), axis=-1)

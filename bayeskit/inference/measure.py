@@ -1,0 +1,430 @@
+"""What is to be inferred: targets, paths of targets and Feynman-Kac models."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from bayeskit.errors import ImproperPriorError
+from bayeskit.inference.law import Measure, Tagged
+
+__all__ = [
+    "Density",
+    "FeynmanKac",
+    "PointState",
+    "Target",
+    "TemperedPath",
+    "TemperingStage",
+    "safe_dot",
+]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["data"],
+    meta_fields=[
+        "log_density",
+        "log_prior",
+        "log_likelihood",
+        "sample_prior",
+        "sample_exact",
+        "constrain",
+        "has_gradient",
+        "prior_takes_data",
+        "name",
+    ],
+)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Target:
+    r"""An unnormalised density :math:`\gamma(x)`, given as functions of one point.
+
+    Either ``log_density``, or ``log_prior`` and ``log_likelihood`` with
+    :math:`\gamma(x) = p(x)\,L(x)`. Only the second form has a prior to start from, and hence
+    an evidence :math:`Z = \int p L`.
+
+    Parameters
+    ----------
+    log_density : callable (x, \*data) -> () array, optional
+    log_prior : callable (x) -> () array, optional
+        Normalised over the support of x; -inf outside.
+    log_likelihood : callable (x, \*data) -> () array, optional
+    sample_prior : callable (key) -> x, optional
+        One draw from ``log_prior``.
+    sample_exact : callable (key) -> x, optional
+        One exact draw from the normalised target, for validation.
+    constrain : callable (x, \*data) -> dict of arrays, optional
+        Names the parameters in the user's own coordinates. Default: the entries of a dict
+        position, or ``{"x": x}``.
+    data : tuple of arrays
+        Passed on to the functions as arguments, so that new data of the same shape run
+        through the same compiled program.
+    has_gradient : bool
+        False for integer positions or densities that cannot be differentiated.
+    prior_takes_data : bool
+        Whether ``log_prior`` and ``sample_prior`` are called with the data as well, for models
+        whose prior depends on the shape of the data.
+    name : str
+        How the normalised target is printed.
+
+    Raises
+    ------
+    TypeError
+        If neither form is complete.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> target = Target(log_density=lambda x: -0.5 * jnp.sum(x**2))
+    >>> target.components(jnp.array([1.0, 2.0]))
+    Array([-2.5], dtype=float32)
+    """
+
+    log_density: Callable | None = None
+    log_prior: Callable | None = None
+    log_likelihood: Callable | None = None
+    sample_prior: Callable | None = None
+    sample_exact: Callable | None = None
+    constrain: Callable | None = None
+    data: tuple = ()
+    has_gradient: bool = True
+    prior_takes_data: bool = False
+    name: str = "π"
+
+    def __post_init__(self):
+        split_form = self.log_prior is not None and self.log_likelihood is not None
+        if (self.log_density is not None) == split_form:
+            given = [
+                n
+                for n in ("log_density", "log_prior", "log_likelihood")
+                if getattr(self, n) is not None
+            ]
+            raise TypeError(
+                f"Target got {given or 'no density at all'}: give either log_density, or both "
+                "log_prior and log_likelihood"
+            )
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether the density is split into a prior and a likelihood."""
+        return self.log_prior is not None
+
+    @property
+    def num_components(self) -> int:
+        """2 with a prior and a likelihood, else 1."""
+        return 2 if self.has_prior else 1
+
+    def components(self, x: Any) -> jax.Array:
+        """Return (log_prior, log_likelihood) or (log_density,) at one point."""
+        if self.has_prior:
+            log_prior = self.log_prior(x, *self._prior_data)  # type: ignore[misc]
+            log_likelihood = self.log_likelihood(x, *self.data)  # type: ignore[misc]
+            return jnp.stack([log_prior, log_likelihood])
+        return self.log_density(x, *self.data)[None]  # type: ignore[misc]
+
+    @property
+    def _prior_data(self) -> tuple:
+        return self.data if self.prior_takes_data else ()
+
+    def draw_prior(self, key: Any) -> Any:
+        """Return one draw from the prior, on any kind of key."""
+        return self.sample_prior(key, *self._prior_data)  # type: ignore[misc]
+
+    def density(self) -> Density:
+        """Return the log density as a sum of its components."""
+        return Density(self, jnp.ones(self.num_components))
+
+    @property
+    def measure(self) -> Measure:
+        """The normalised target, as laws speak of it."""
+        return Measure(self.name, owner=self)
+
+    def with_data(self, *data: Any) -> Target:
+        """Return the same target for other data."""
+        return replace(self, data=data)
+
+    def position_spec(self) -> Any:
+        """Return shapes and dtypes of a position, found from ``sample_prior``.
+
+        Raises
+        ------
+        ImproperPriorError
+            Without ``sample_prior``.
+        """
+        if self.sample_prior is None:
+            raise ImproperPriorError(
+                f"the target {self.name} has no sample_prior, so there is no prior to start "
+                "from and no evidence. Give Target(sample_prior=...), or sample with NUTS from "
+                "starting points of your own (initial_positions=...)"
+            )
+        return jax.eval_shape(self.draw_prior, jax.random.key(0))
+
+    def on_vectors(self, spec: Any) -> Target:
+        """Return this target with positions flattened to one vector.
+
+        Parameters
+        ----------
+        spec : pytree of arrays or jax.ShapeDtypeStruct
+            Shapes and dtypes of a position, as from :meth:`position_spec`.
+        """
+        layout = _Layout.of(spec)
+        if layout.is_vector:
+            return replace(self, constrain=self.constrain or _name_vector)
+        wrapped: dict[str, Any] = {
+            name: _TakesVector(getattr(self, name), layout)
+            for name in ("log_density", "log_prior", "log_likelihood")
+            if getattr(self, name) is not None
+        }
+        for name in ("sample_prior", "sample_exact"):
+            if getattr(self, name) is not None:
+                wrapped[name] = _GivesVector(getattr(self, name))
+        wrapped["constrain"] = _TakesVector(self.constrain or _name_tree, layout)
+        return replace(self, **wrapped)
+
+
+def _name_vector(x, *data):
+    return {"x": x}
+
+
+def _name_tree(x, *data):
+    if isinstance(x, dict):
+        return dict(x)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(x)
+    return {jax.tree_util.keystr(path).strip(".[]'") or "x": leaf for path, leaf in leaves}
+
+
+class _Layout(NamedTuple):
+    """Structure of a position, hashable so that compiled programs are shared."""
+
+    treedef: Any
+    leaves: tuple[tuple[tuple[int, ...], str], ...]
+
+    @classmethod
+    def of(cls, spec: Any) -> _Layout:
+        leaves, treedef = jax.tree.flatten(spec)
+        return cls(treedef, tuple((tuple(x.shape), str(x.dtype)) for x in leaves))
+
+    @property
+    def is_vector(self) -> bool:
+        return jax.tree_util.treedef_is_leaf(self.treedef) and len(self.leaves[0][0]) == 1
+
+    def unravel(self, vector: jax.Array) -> Any:
+        blank = [jnp.zeros(shape, vector.dtype) for shape, _ in self.leaves]
+        return ravel_pytree(jax.tree.unflatten(self.treedef, blank))[1](vector)
+
+
+@dataclass(frozen=True)
+class _TakesVector:
+    """A function of a structured position, as a function of the flat vector."""
+
+    function: Callable
+    layout: _Layout
+
+    def __call__(self, vector, *data):
+        return self.function(self.layout.unravel(vector), *data)
+
+
+@dataclass(frozen=True)
+class _GivesVector:
+    """A sampler of structured positions, as a sampler of flat vectors."""
+
+    function: Callable
+
+    def __call__(self, key, *data):
+        return ravel_pytree(self.function(key, *data))[0]
+
+
+def safe_dot(coefficients: jax.Array, components: jax.Array) -> jax.Array:
+    """Return the dot product in which 0 times -inf is 0, and NaN anywhere gives -inf."""
+    terms = jnp.where(coefficients == 0, 0.0, coefficients * components)
+    return jnp.where(jnp.any(jnp.isnan(terms), axis=-1), -jnp.inf, jnp.sum(terms, axis=-1))
+
+
+class Density(NamedTuple):
+    r"""A log density :math:`\sum_j c_j \ell_j(x)` with components of a target.
+
+    A kernel caches the components and not the sum, so that a change of temperature makes no
+    cached value wrong.
+    """
+
+    target: Target
+    coefficients: jax.Array
+
+    def components(self, x: jax.Array) -> jax.Array:
+        """Return the components (J,) at ``x``."""
+        return self.target.components(x)
+
+    def combine(self, components: jax.Array) -> jax.Array:
+        """Return the log density that belongs to cached components; NaN counts as -inf."""
+        return safe_dot(self.coefficients.astype(components.dtype), components)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.combine(self.components(x))
+
+    def components_and_gradient(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the components (J,) and the gradient of the log density, one reverse pass."""
+        components, pull_back = jax.vjp(self.target.components, x)
+        (gradient,) = pull_back(self.coefficients.astype(components.dtype))
+        return components, gradient
+
+
+class PointState(NamedTuple):
+    """A position with the cached values that belong to it.
+
+    Parameters
+    ----------
+    position : (dim,) array
+    components : (J,) array
+        Components of the log density; the sum depends on the temperature, these do not.
+    gradient : (dim,) array or ()
+        Gradient of the log density at the temperature it was refreshed for. Populations carry
+        the empty tuple: a move computes it for the target it moves on.
+    """
+
+    position: jax.Array
+    components: jax.Array
+    gradient: Any = ()
+
+
+class TemperingStage(NamedTuple):
+    """Where a tempered population stands, and what was tuned on the way.
+
+    Parameters
+    ----------
+    number : () int32
+        Number of stages done.
+    previous, current : () arrays in [0, 1]
+        Inverse temperature before and after this stage.
+    tuning : pytree
+        Parameters of the move kernel, frozen while it moves.
+    repeats : () int32
+        Kernel steps between two kept states, chosen by how the kernel mixes.
+    acceptance, correlation : () arrays
+        Mean acceptance probability of the last moves; worst correlation, over coordinates and
+        the log-likelihood, between a state and the next kept one.
+    """
+
+    number: jax.Array
+    previous: jax.Array
+    current: jax.Array
+    tuning: Any = None
+    repeats: jax.Array | int = 1
+    acceptance: jax.Array | float = jnp.nan
+    correlation: jax.Array | float = jnp.nan
+
+
+class TemperedPath:
+    r"""The path :math:`\gamma_\lambda(x) = p(x)\,L(x)^\lambda`, from prior to posterior.
+
+    Parameters
+    ----------
+    target : Target with log_prior, log_likelihood and sample_prior
+
+    Raises
+    ------
+    ImproperPriorError
+        If the target has no prior to start from.
+    """
+
+    def __init__(self, target: Target):
+        if not target.has_prior or target.sample_prior is None:
+            raise ImproperPriorError(
+                f"the target {target.name} needs log_prior, log_likelihood and sample_prior to "
+                "be tempered from the prior; this one is given as "
+                + ("a log_density alone" if not target.has_prior else "no sample_prior")
+            )
+        self.target = target
+        self.measure = Measure(f"{target.name}_λ", owner=self)
+        self.increment = Tagged(
+            self._increment, self.measure.at("t-1"), self.measure.at("t"), "likelihood^Δλ"
+        )
+
+    @staticmethod
+    def _increment(stage: TemperingStage, particle: Any) -> jax.Array:
+        difference = stage.current - stage.previous
+        return safe_dot(difference[None], particle.components[1:])
+
+    def at(self, stage: TemperingStage) -> Density:
+        """Return the log density at the current inverse temperature of a stage."""
+        one = jnp.ones_like(stage.current)
+        return Density(self.target, jnp.stack([one, stage.current]))
+
+    def start(self, tuning: Any = None) -> TemperingStage:
+        """Return the stage of the prior, with the tuning that moves start from."""
+        zero = jnp.zeros(())
+        return TemperingStage(
+            jnp.zeros((), jnp.int32),
+            zero,
+            zero,
+            tuning,
+            repeats=jnp.ones((), jnp.int32),
+            acceptance=jnp.full((), jnp.nan),
+            correlation=jnp.full((), jnp.nan),
+        )
+
+    @property
+    def initial(self) -> Tagged:
+        """Sampler of one particle: a prior draw with the components of its density."""
+
+        def sample(key):
+            position = self.target.draw_prior(key)
+            return PointState(position, self.target.components(position))
+
+        return Tagged(sample, self.measure.at("0"), self.measure.at("0"), "the prior")
+
+    @staticmethod
+    def is_complete(stage: TemperingStage) -> jax.Array:
+        """Return True once the inverse temperature is 1."""
+        return stage.current >= 1.0
+
+
+class FeynmanKac:
+    r"""A Feynman-Kac model: a Markov chain and the potentials that weigh it.
+
+    .. math::
+        \gamma_t(dx_{0:t}) = M_0(dx_0) G_0(x_0)
+        \prod_{s=1}^{t} M_s(x_{s-1}, dx_s) G_s(x_{s-1}, x_s)
+
+    Parameters
+    ----------
+    initial : callable (key) -> x
+        One draw from :math:`M_0`.
+    log_g0 : callable (x) -> () array
+    kernel : callable (key, t, x_previous) -> x
+        One draw from :math:`M_t(x_{t-1}, \cdot)`.
+    log_g : callable (t, x_previous, x) -> () array
+    num_steps : int
+        Number of times, ``t = 0 .. num_steps - 1``.
+    name : str
+
+    Notes
+    -----
+    The attributes ``initial``, ``log_g0`` and ``log_g`` declare which measures they connect;
+    blocks built from them carry a law.
+    """
+
+    def __init__(
+        self,
+        *,
+        initial: Callable,
+        log_g0: Callable,
+        kernel: Callable,
+        log_g: Callable,
+        num_steps: int,
+        name: str = "γ",
+    ):
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        start = Measure("M0", owner=self)
+        self.measure = Measure(name, owner=self)
+        self.num_steps = num_steps
+        self.initial = Tagged(initial, start, start, "M0")
+        self.log_g0 = Tagged(lambda t, x: log_g0(x), start, self.measure.at("0"), "G0")
+        self.kernel = kernel
+        self.log_g = Tagged(log_g, self.measure.at("t-1"), self.measure.at("t"), "M_t, G_t")

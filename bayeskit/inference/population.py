@@ -1,0 +1,104 @@
+"""The population: weighted particles whose scale cannot be lost."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bayeskit.inference.lineage import Lineage
+
+__all__ = ["Population", "effective_sample_size", "reweigh", "total_log_evidence"]
+
+
+class Population(NamedTuple):
+    r"""Weighted particles that stand for an unnormalised measure.
+
+    .. math::
+        e^{\text{log\_evidence}} \sum_i e^{\text{log\_weights}_i} \, \delta_{x_i},
+        \qquad \sum_i e^{\text{log\_weights}_i} = 1 .
+
+    Parameters
+    ----------
+    particles : pytree with leading axis num_particles
+    log_weights : (num_particles,) array
+        Normalised. Only :func:`reweigh` and resampling change them.
+    log_evidence : () array
+        Logarithm of the total mass. -inf if every particle has weight zero.
+    stage : pytree
+        Where on its path the population stands: a time, or temperatures and what was tuned.
+    lineage : Lineage, optional
+        Labels of the independent groups that particles descend from. The spread between
+        groups gives the standard error of the evidence from a single run.
+    log_evidence_remainder : () array
+        What rounding took from ``log_evidence`` while it was summed up, so that a sum of
+        100 000 float32 increments does not drift.
+    """
+
+    particles: Any
+    log_weights: jax.Array
+    log_evidence: jax.Array
+    stage: Any = None
+    lineage: Lineage | None = None
+    log_evidence_remainder: Any = 0.0
+
+    @property
+    def num_particles(self) -> int:
+        """Number of particles."""
+        return self.log_weights.shape[-1]
+
+    def expectation(self, f) -> Any:
+        """Return the weighted mean of ``f(particle)``, leaf by leaf."""
+        values = jax.vmap(f)(self.particles)
+        weights = jnp.exp(self.log_weights)
+        return jax.tree.map(lambda v: jnp.tensordot(weights, v, axes=1), values)
+
+
+def reweigh(population: Population, log_potential: jax.Array) -> Population:
+    """Multiply each weight by ``exp(log_potential)`` and move the total to the evidence.
+
+    This is the only function that changes weights, and it changes the scale with them. If
+    every weight becomes zero, the evidence is -inf and the weights are equal: no NaN.
+    A potential of NaN counts as weight zero.
+
+    Parameters
+    ----------
+    population : Population
+    log_potential : (num_particles,) array, real or -inf
+    """
+    potential = jnp.where(jnp.isnan(log_potential), -jnp.inf, log_potential)
+    log_weights = population.log_weights + potential
+    increment = jax.nn.logsumexp(log_weights)
+    alive = jnp.isfinite(increment)
+    equal = -jnp.log(jnp.asarray(population.num_particles, log_weights.dtype))
+    log_weights = jnp.where(alive, log_weights - jnp.where(alive, increment, 0.0), equal)
+    log_evidence, error = _two_sum(population.log_evidence, increment)
+    return population._replace(
+        log_weights=log_weights,
+        log_evidence=log_evidence,
+        log_evidence_remainder=population.log_evidence_remainder
+        + jnp.where(jnp.isfinite(error), error, 0.0),
+    )
+
+
+def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return ``a + b`` rounded and the exact rounding error (Knuth 1969, section 4.2.2)."""
+    total = a + b
+    b_seen = total - a
+    return total, (a - (total - b_seen)) + (b - b_seen)
+
+
+def total_log_evidence(population: Population) -> jax.Array:
+    """Return the log evidence with what rounding took from it added back."""
+    return population.log_evidence + population.log_evidence_remainder
+
+
+def effective_sample_size(log_weights: jax.Array) -> jax.Array:
+    r"""Return :math:`1 / \sum_i W_i^2` of normalised log-weights, between 1 and their number.
+
+    References
+    ----------
+    Kong, Liu & Wong (1994).
+    """
+    return jnp.exp(-jax.nn.logsumexp(2.0 * log_weights, axis=-1))

@@ -1,0 +1,373 @@
+"""The primitives through which blocks draw all their random numbers.
+
+Each primitive dispatches on the type of the key (see :mod:`bayeskit.inference.keys`), so that
+one and the same block runs fast on ordinary keys and is enumerated exactly by the validator.
+All randomness reduces to three base draws (random bits, uniforms, normals); the rest is a
+deterministic map of them. Loops around draws are written with :func:`lanes`, :func:`scan`,
+:func:`repeat` and :func:`cond` of this module, which unroll when every path is enumerated.
+
+Nothing inside a block may call ``jax.random`` directly: the exact mode could not see it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from bayeskit import accel
+from bayeskit.errors import UnenumerableDrawError
+from bayeskit.inference.keys import EnumerationKey, LaneKey
+
+__all__ = [
+    "accept",
+    "bits",
+    "categorical",
+    "cond",
+    "fold_in",
+    "lanes",
+    "normal",
+    "permutation",
+    "piecewise_uniform",
+    "real_key",
+    "repeat",
+    "sample",
+    "scan",
+    "split",
+    "uniform",
+]
+
+Key = jax.Array | LaneKey | EnumerationKey
+
+_BASE_DRAWS: dict[str, Callable] = {
+    "uniform": lambda key, shape, dtype: jax.random.uniform(key, shape, dtype),
+    "normal": lambda key, shape, dtype: jax.random.normal(key, shape, dtype),
+    "bits": lambda key, shape, dtype: jax.random.bits(key, shape, dtype),
+}
+
+
+@functools.cache
+def _lane_draw(kind: str, shape: tuple[int, ...], dtype: Any) -> Callable:
+    """Build the draw of one lane, with the rule that makes many lanes draw at once."""
+    base_draw = _BASE_DRAWS[kind]
+
+    def one(base, lane):
+        return base_draw(jax.random.fold_in(base, lane), shape, dtype)
+
+    draw = custom_vmap(one)
+
+    @draw.def_vmap
+    def batched_draw(num_lanes, batched, base, lane):
+        if not batched[0]:
+            return base_draw(base, (num_lanes, *shape), dtype), True
+        # A loop whose length differs between lanes batches the base key: draw lane by lane.
+        axes = tuple(0 if b else None for b in batched)
+        return jax.vmap(one, in_axes=axes)(base, lane), True
+
+    return draw
+
+
+def _base_draw(key, kind: str, shape, dtype):
+    if isinstance(key, LaneKey):
+        return _lane_draw(kind, tuple(shape), jnp.dtype(dtype))(key.base, key.lane)
+    return _BASE_DRAWS[kind](key, shape, dtype)
+
+
+def real_key(key: Key) -> jax.Array:
+    """Return an ordinary JAX key, for code that is a guest here and draws by itself.
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key: what the guest draws cannot be enumerated.
+    """
+    if isinstance(key, EnumerationKey):
+        raise UnenumerableDrawError(
+            "this block hands its key to code that draws with jax.random, which the exact mode "
+            "cannot enumerate. Validate it in statistical mode"
+        )
+    return key.real() if isinstance(key, LaneKey) else key
+
+
+def split(key: Key, num: int = 2) -> list:
+    """Return ``num`` new keys; ``key`` must not be used again."""
+    if isinstance(key, EnumerationKey):
+        tape = key.use()
+        return [EnumerationKey(tape) for _ in range(num)]
+    if isinstance(key, LaneKey):
+        return [LaneKey(base, key.lane) for base in jax.random.split(key.base, num)]
+    return list(jax.random.split(key, num))
+
+
+def fold_in(key: Key, data: int | jax.Array) -> Key:
+    """Return the key number ``data`` of the stream that ``key`` names (ordinary keys only)."""
+    if isinstance(key, EnumerationKey):
+        raise UnenumerableDrawError("fold_in has no meaning for an enumerating key: use split")
+    if isinstance(key, LaneKey):
+        return LaneKey(jax.random.fold_in(key.base, data), key.lane)
+    return jax.random.fold_in(key, data)
+
+
+def bits(key: Key, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Return random 32-bit unsigned integers."""
+    if isinstance(key, EnumerationKey):
+        raise UnenumerableDrawError("bits has too many outcomes to enumerate: use categorical")
+    # Lowering a 32-bit draw fails inside a 64-bit scope of a 32-bit program (JAX 0.10).
+    with jax.enable_x64(False):
+        return _base_draw(key, "bits", shape, jnp.uint32)
+
+
+def uniform(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Array:
+    """Return uniform numbers in [0, 1).
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key. Say what the uniform is for: :func:`accept`,
+        :func:`categorical` and :func:`piecewise_uniform` have finitely many outcomes.
+    """
+    if isinstance(key, EnumerationKey):
+        raise UnenumerableDrawError(
+            "uniform has no finite number of outcomes: use accept, categorical or "
+            "piecewise_uniform, or validate in statistical mode"
+        )
+    return _base_draw(key, "uniform", shape, jnp.result_type(dtype))
+
+
+def normal(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Array:
+    """Return standard normal numbers.
+
+    With an enumerating key the outcomes are Gauss-Hermite nodes, if a number of nodes was
+    given; expectations of polynomials up to degree ``2 * nodes - 1`` are then exact.
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key without quadrature nodes.
+    """
+    if isinstance(key, EnumerationKey):
+        if not key.tape.quadrature_nodes:
+            raise UnenumerableDrawError(
+                "normal has no finite number of outcomes: give the exact mode "
+                "quadrature_nodes, or validate in statistical mode"
+            )
+        nodes, weights = np.polynomial.hermite_e.hermegauss(key.tape.quadrature_nodes)
+        log_probabilities = jnp.log(jnp.asarray(weights / weights.sum()))
+        index = key.draw(jnp.broadcast_to(log_probabilities, (*shape, len(nodes))))
+        return jnp.asarray(nodes)[index]
+    return _base_draw(key, "normal", shape, jnp.result_type(dtype))
+
+
+def _log_softmax(logits: jax.Array) -> jax.Array:
+    """Normalise over the last axis; a row of -inf puts its mass on outcome 0, never NaN."""
+    log_total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    first_only = jnp.where(jnp.arange(logits.shape[-1]) == 0, 0.0, -jnp.inf)
+    finite = jnp.isfinite(log_total)
+    return jnp.where(finite, logits - jnp.where(finite, log_total, 0.0), first_only)
+
+
+def categorical(key: Key, logits: jax.Array, num: int | None = None) -> jax.Array:
+    r"""Return indices drawn with probabilities :math:`\propto \exp(\text{logits})`.
+
+    Parameters
+    ----------
+    key : key
+    logits : (..., K) array, real or -inf, any normalisation
+    num : int, optional
+        Number of independent draws from one vector of logits (K,). Without it, one draw for
+        each row.
+
+    Returns
+    -------
+    (num,) or (...) int32 array
+        Outcomes of probability zero are never drawn. A row of -inf gives outcome 0.
+    """
+    if isinstance(key, EnumerationKey):
+        rows = logits if num is None else jnp.broadcast_to(logits, (num, *logits.shape))
+        return key.draw(_log_softmax(rows))
+    if num is not None:
+        scheme = accel.SCHEMES["multinomial"]
+        cdf = accel.scaled_cdf(logits, num)
+        return scheme.ancestors(cdf, piecewise_uniform(key, (num,)), num)
+    cdf = jnp.cumsum(jnp.exp(_log_softmax(logits)), axis=-1)
+    u = uniform(key, cdf.shape[:-1], cdf.dtype)[..., None] * cdf[..., -1:]
+    return jnp.sum(cdf <= u, axis=-1).astype(jnp.int32)
+
+
+def accept(key: Key, log_ratio: jax.Array) -> jax.Array:
+    """Return True with probability ``min(1, exp(log_ratio))``; a NaN ratio rejects."""
+    log_probability = jnp.where(jnp.isnan(log_ratio), -jnp.inf, jnp.minimum(log_ratio, 0.0))
+    if isinstance(key, EnumerationKey):
+        reject = jnp.log1p(-jnp.exp(log_probability))
+        return key.draw(jnp.stack([reject, log_probability], axis=-1)) == 1
+    u = uniform(key, log_probability.shape, log_probability.dtype)
+    return jnp.log(u) < log_probability
+
+
+def permutation(key: Key, num: int) -> jax.Array:
+    """Return a uniformly random permutation of ``range(num)`` as int32 (num,)."""
+    if isinstance(key, EnumerationKey):
+        table = jnp.asarray(list(itertools.permutations(range(num))), jnp.int32)
+        equal = jnp.full(len(table), -math.log(len(table)), jnp.result_type(float))
+        return table[key.draw(equal)]
+    return jnp.argsort(uniform(key, (num,))).astype(jnp.int32)
+
+
+def piecewise_uniform(
+    key: Key,
+    shape: tuple[int, ...],
+    breaks: Callable[[], jax.Array] | None = None,
+) -> jax.Array:
+    r"""Return float64 uniforms in (0, 1) that are used only through comparison with ``breaks``.
+
+    Parameters
+    ----------
+    key : key
+    shape : tuple of int
+        Shape of the result.
+    breaks : callable () -> (\*shape, B) array in [0, 1]
+        Called only with an enumerating key: the outcomes are then the midpoints of the B + 1
+        cells between the breaks, each with its length as probability.
+    """
+    if not isinstance(key, EnumerationKey):
+        words = bits(key, shape)
+        with jax.enable_x64(True):
+            return (words.astype(jnp.float64) + 0.5) * 2.0**-32
+    if breaks is None:
+        raise UnenumerableDrawError("piecewise_uniform needs its breaks in the exact mode")
+    inner = jnp.clip(jnp.sort(breaks(), axis=-1), 0.0, 1.0)
+    ends = jnp.zeros_like(inner[..., :1])
+    edges = jnp.concatenate([ends, inner, ends + 1.0], axis=-1)
+    cell = key.draw(jnp.log(jnp.diff(edges, axis=-1)))[..., None]
+    low = jnp.take_along_axis(edges, cell, axis=-1)
+    high = jnp.take_along_axis(edges, cell + 1, axis=-1)
+    return ((low + high) / 2)[..., 0]
+
+
+def _location_scale_normal(key, distribution):
+    dtype = jnp.result_type(distribution.loc, distribution.scale, float)
+    noise = normal(key, distribution.batch_shape, dtype)
+    return distribution.loc + distribution.scale * noise
+
+
+# Families that draw through the primitives above, hence once for a whole population.
+_FAMILIES: dict[str, Callable] = {
+    "Normal": _location_scale_normal,
+    "LogNormal": lambda key, d: jnp.exp(_location_scale_normal(key, d.base_dist)),
+    "Uniform": lambda key, d: d.low + (d.high - d.low) * uniform(key, d.batch_shape),
+    "CategoricalLogits": lambda key, d: categorical(key, d.logits),
+    "CategoricalProbs": lambda key, d: categorical(key, jnp.log(d.probs)),
+    "BernoulliLogits": lambda key, d: accept(key, jax.nn.log_sigmoid(d.logits)).astype(int),
+    "BernoulliProbs": lambda key, d: accept(key, jnp.log(d.probs)).astype(int),
+    "Delta": lambda key, d: d.v,
+}
+
+
+def sample(key: Key, distribution: Any) -> jax.Array:
+    """Draw once from a NumPyro distribution on any kind of key.
+
+    Finite supports are enumerated by an enumerating key; the common families draw one batch
+    for all lanes; every other family draws lane by lane with its own ``sample``.
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key and a distribution without finite support.
+    """
+    if isinstance(key, EnumerationKey) and distribution.has_enumerate_support:
+        values = distribution.enumerate_support(expand=False)
+        log_probabilities = jnp.moveaxis(distribution.log_prob(values), 0, -1)
+        index = key.draw(_log_softmax(log_probabilities))
+        return jnp.ravel(values)[index]
+    family = _FAMILIES.get(type(distribution).__name__)
+    if family is not None and not distribution.event_shape:
+        return family(key, distribution)
+    if isinstance(key, EnumerationKey):
+        raise UnenumerableDrawError(
+            f"{type(distribution).__name__} has no finite support: the exact mode cannot "
+            "enumerate it. Validate in statistical mode"
+        )
+    return distribution.sample(real_key(key))
+
+
+# ---------------------------------------------------------------- loops around draws
+
+
+def _num_lanes(args) -> int:
+    return jax.tree.leaves(args)[0].shape[0]
+
+
+def lanes(f: Callable, key: Key, *args: Any) -> Any:
+    """Map ``f(key, *args_i)``, written for one particle, over the leading axis of ``args``.
+
+    Each draw inside ``f`` is one batched draw for all lanes. Lanes nest.
+    """
+    num = _num_lanes(args)
+    if isinstance(key, EnumerationKey):
+        results = [
+            f(lane_key, *jax.tree.map(lambda leaf, i=i: leaf[i], args))
+            for i, lane_key in enumerate(split(key, num))
+        ]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+    base = real_key(key)
+    return jax.vmap(lambda lane, *one: f(LaneKey(base, lane), *one))(
+        jnp.arange(num, dtype=jnp.uint32), *args
+    )
+
+
+def scan(f: Callable, key: Key, carry: Any, inputs: Any) -> tuple[Any, Any]:
+    """Run ``carry, output = f(key_i, carry, input_i)`` over the leading axis of ``inputs``.
+
+    ``inputs`` is an array or a pytree of arrays; the stacked outputs are returned as in
+    ``lax.scan``. The number of rounds is static.
+    """
+    num = _num_lanes(inputs)
+    if isinstance(key, EnumerationKey):
+        outputs = []
+        for i, round_key in enumerate(split(key, num)):
+            carry, output = f(round_key, carry, jax.tree.map(lambda x, i=i: x[i], inputs))
+            outputs.append(output)
+        return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+    keys: Any
+    if isinstance(key, LaneKey):
+        keys = LaneKey(jax.random.split(key.base, num), jnp.broadcast_to(key.lane, (num,)))
+    else:
+        keys = jax.random.split(key, num)
+    return lax.scan(lambda c, xs: f(xs[0], c, xs[1]), carry, (keys, inputs))
+
+
+def repeat(f: Callable, key: Key, carry: Any, num: int | jax.Array) -> Any:
+    """Run ``carry = f(key_i, carry, i)`` for i in range(num); ``num`` may be traced.
+
+    A traced ``num`` is refused with an enumerating key, whose draws must be countable.
+    """
+    if isinstance(key, EnumerationKey):
+        if isinstance(num, jax.core.Tracer):
+            raise UnenumerableDrawError(
+                "repeat: the number of rounds depends on the state; "
+                "the exact mode needs a fixed number"
+            )
+        for i, round_key in enumerate(split(key, int(num))):
+            carry = f(round_key, carry, i)
+        return carry
+    return lax.fori_loop(0, num, lambda i, c: f(fold_in(key, i), c, i), carry)
+
+
+def cond(predicate: jax.Array, f: Callable, key: Key, operand: Any) -> Any:
+    """Return ``f(key, operand)`` where ``predicate`` holds, else ``operand`` unchanged.
+
+    The exact mode runs ``f`` and selects: the outcomes of draws that are not needed add up
+    to probability one.
+    """
+    if isinstance(key, EnumerationKey):
+        changed = f(key, operand)
+        return jax.tree.map(lambda a, b: jnp.where(predicate, a, b), changed, operand)
+    return lax.cond(predicate, lambda x: f(key, x), lambda x: x, operand)

@@ -1,0 +1,56 @@
+"""ArviZ: the one file that knows that its versions 0.x and 1.x differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["effective_sample_sizes", "rank_normalized_rhat", "to_arviz"]
+
+
+def to_arviz(
+    groups: dict[str, dict[str, np.ndarray]],
+    coords: dict[str, Any] | None = None,
+    dims: dict[str, list[str]] | None = None,
+) -> Any:
+    """Return an ``InferenceData`` (ArviZ 0.x) or a ``DataTree`` (ArviZ 1.x).
+
+    Parameters
+    ----------
+    groups : dict
+        Variables by group and name. Sampled groups have leading axes (chain, draw).
+    coords, dims : dict, optional
+        Labels of the axes behind those, as in ``arviz.from_dict``.
+    """
+    import arviz as az
+
+    if hasattr(az, "InferenceData"):
+        return az.from_dict(**groups, coords=coords, dims=dims)  # type: ignore[arg-type]
+    return az.from_dict(groups, coords=coords, dims=dims)
+
+
+def _dataset(draws: dict[str, np.ndarray]) -> Any:
+    import xarray as xr
+
+    variables = {}
+    for name, values in draws.items():
+        extra = [f"{name}_dim_{i}" for i in range(values.ndim - 2)]
+        variables[name] = (("chain", "draw", *extra), values)
+    return xr.Dataset(variables)
+
+
+def effective_sample_sizes(draws: dict[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
+    """Return effective sample sizes ("bulk" or "tail") of draws (chain, draw, ...) by name."""
+    import arviz as az
+
+    sizes = az.ess(_dataset(draws), method=method)
+    return {name: np.asarray(sizes[name].values) for name in draws}
+
+
+def rank_normalized_rhat(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the rank-normalised split R-hat of draws (chain, draw, ...) by name."""
+    import arviz as az
+
+    values = az.rhat(_dataset(draws), method="rank")
+    return {name: np.asarray(values[name].values) for name in draws}

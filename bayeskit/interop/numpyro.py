@@ -1,0 +1,365 @@
+"""NumPyro models as targets, split into prior and likelihood."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit.inference.measure import Target
+from bayeskit.inference.random import real_key
+
+__all__ = ["NumPyroModel", "Site"]
+
+
+class Site(NamedTuple):
+    """A latent variable: its name and its shape in unconstrained coordinates."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class _Slot(NamedTuple):
+    """Place of an array among the arguments of a model."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class NumPyroModel:
+    """A NumPyro model called with arguments of a fixed structure.
+
+    Two of them are equal if model, structure and sites are, so that fits of new data of the
+    same shape share compiled programs. Arrays among the arguments are data; everything else,
+    such as the number of groups or None, belongs to the structure.
+
+    Parameters
+    ----------
+    model : callable
+    arguments, keywords : tuple
+        Structure of the call, with a slot for each array.
+    sites : tuple of Site
+    observed : tuple of str
+        Names of the observed sites.
+    proper_prior : bool
+    """
+
+    model: Callable
+    arguments: tuple
+    keywords: tuple[tuple[str, Any], ...]
+    sites: tuple[Site, ...] = ()
+    observed: tuple[str, ...] = ()
+    proper_prior: bool = True
+
+    @classmethod
+    def of(
+        cls, model: Callable, arguments: tuple, keywords: Mapping[str, Any]
+    ) -> tuple[NumPyroModel, tuple]:
+        """Return the model with the sites it has for these arguments, and the data.
+
+        Nothing is computed: the model is traced with abstract values.
+
+        Raises
+        ------
+        TypeError
+            If the model cannot be called like this.
+        ValueError
+            If it has no latent variables, discrete ones, or subsamples.
+        """
+        bare, data, trace = cls._look(model, arguments, keywords)
+        sites, observed, proper = _inspect(trace)
+        return replace(bare, sites=sites, observed=observed, proper_prior=proper), data
+
+    @classmethod
+    def _look(
+        cls, model: Callable, arguments: tuple, keywords: Mapping[str, Any]
+    ) -> tuple[NumPyroModel, tuple, dict[str, Any]]:
+        """Return the model without its sites, the data, and an abstract trace."""
+        data: list[Any] = []
+
+        def slot(value):
+            if isinstance(value, np.ndarray | jax.Array):
+                data.append(jnp.asarray(value))
+                return _Slot(len(data) - 1)
+            return value
+
+        slots = tuple(slot(a) for a in arguments)
+        named = tuple((name, slot(value)) for name, value in keywords.items())
+        bare = cls(model, slots, named)
+        _check_signature(model, arguments, keywords)
+        trace: dict[str, Any] = {}
+
+        def look(key, *arrays):
+            trace.update(bare._prior_trace(key, arrays))
+            return jnp.zeros(())
+
+        jax.eval_shape(look, jax.random.key(0), *data)
+        return bare, tuple(data), trace
+
+    # ------------------------------------------------------------ running the model
+
+    def _call(self, model: Callable, data: tuple, **changed: Any) -> dict[str, Any]:
+        from numpyro import handlers
+
+        def fill(value):
+            return data[value.number] if isinstance(value, _Slot) else value
+
+        keywords = {name: fill(value) for name, value in self.keywords}
+        return handlers.trace(model).get_trace(
+            *[fill(a) for a in self.arguments], **{**keywords, **changed}
+        )
+
+    def _prior_trace(self, key: Any, data: tuple) -> dict[str, Any]:
+        from numpyro import handlers
+
+        return self._call(handlers.seed(self.model, key), data)
+
+    def _posterior_trace(
+        self, x: jax.Array, data: tuple, key: Any = None
+    ) -> tuple[dict[str, Any], jax.Array]:
+        """Return the trace at unconstrained ``x`` and the log Jacobian of its transform."""
+        from numpyro import handlers
+        from numpyro.distributions.transforms import biject_to
+
+        values = self.unpack(x)
+        log_jacobians = [jnp.zeros((), x.dtype)]
+
+        def fill(site):
+            if site["type"] != "sample" or site["name"] not in values:
+                return None
+            transform = biject_to(site["fn"].support)
+            unconstrained = values[site["name"]]
+            value = transform(unconstrained)
+            log_det = jnp.sum(transform.log_abs_det_jacobian(unconstrained, value))
+            scale = site["scale"]
+            log_jacobians.append(log_det if scale is None else scale * log_det)
+            return value
+
+        model = handlers.substitute(self.model, substitute_fn=fill)
+        if key is not None:
+            model = handlers.seed(model, key)
+        trace = self._call(model, data)
+        return trace, sum(log_jacobians[1:], start=log_jacobians[0])
+
+    # ------------------------------------------------------------ coordinates
+
+    @property
+    def dim(self) -> int:
+        """Number of unconstrained coordinates."""
+        return sum(math.prod(site.shape) for site in self.sites)
+
+    def unpack(self, x: jax.Array) -> dict[str, jax.Array]:
+        """Return unconstrained values by site from one vector."""
+        values, start = {}, 0
+        for site in self.sites:
+            size = math.prod(site.shape)
+            values[site.name] = x[start : start + size].reshape(site.shape)
+            start += size
+        return values
+
+    def constrain(self, x: jax.Array, *data: Any) -> dict[str, jax.Array]:
+        """Return latent and deterministic values by name."""
+        trace, _ = self._posterior_trace(x, data)
+        names = {site.name for site in self.sites}
+        return {
+            name: jnp.asarray(site["value"])
+            for name, site in trace.items()
+            if name in names or site["type"] == "deterministic"
+        }
+
+    # ------------------------------------------------------------ densities and draws
+
+    def log_prior(self, x: jax.Array, *data: Any) -> jax.Array:
+        """Return the log prior density of the unconstrained vector."""
+        trace, log_jacobian = self._posterior_trace(x, data)
+        names = {site.name for site in self.sites}
+        return log_jacobian + sum(_log_prob(trace[name]).sum() for name in names)
+
+    def log_likelihood(self, x: jax.Array, *data: Any) -> jax.Array:
+        """Return the sum of the log probabilities of the observed sites and factors."""
+        trace, _ = self._posterior_trace(x, data)
+        return sum(
+            (_log_prob(trace[name]).sum() for name in self.observed), jnp.zeros((), x.dtype)
+        )
+
+    def sample_prior(self, key: Any, *data: Any) -> jax.Array:
+        """Return one prior draw as an unconstrained vector."""
+        from numpyro.distributions.transforms import biject_to
+
+        trace = self._prior_trace(real_key(key), data)
+        pieces = [
+            jnp.ravel(biject_to(trace[s.name]["fn"].support).inv(trace[s.name]["value"]))
+            for s in self.sites
+        ]
+        return jnp.concatenate(pieces).astype(float)
+
+    def pointwise_log_likelihood(self, x: jax.Array, *data: Any) -> dict[str, jax.Array]:
+        """Return the log probability of each observation, by site."""
+        trace, _ = self._posterior_trace(x, data)
+        return {name: _log_prob(trace[name]) for name in self.observed if _is_data(trace[name])}
+
+    def replicate(self, key: Any, x: jax.Array, *data: Any) -> dict[str, jax.Array]:
+        """Return one draw of each observed site given x, in place of the data."""
+        trace, _ = self._posterior_trace(x, data)
+        names = [name for name in self.observed if _is_data(trace[name])]
+        keys = jax.random.split(key, max(1, len(names)))
+        return {name: trace[name]["fn"].sample(k) for name, k in zip(names, keys, strict=False)}
+
+    def observed_values(self, *data: Any) -> dict[str, jax.Array]:
+        """Return the data of each observed site."""
+        trace = self._prior_trace(jax.random.key(0), data)
+        return {name: trace[name]["value"] for name in self.observed if _is_data(trace[name])}
+
+    def for_arguments(
+        self, arguments: tuple, keywords: Mapping[str, Any]
+    ) -> tuple[NumPyroModel, tuple]:
+        """Return the model with the same latent sites for other arguments, and the data.
+
+        Raises
+        ------
+        TypeError
+            If the model cannot be called like this.
+        ValueError
+            If the latent variables would have other shapes.
+        """
+        other, data, trace = NumPyroModel._look(self.model, arguments, keywords)
+        for site in self.sites:
+            if site.name not in trace:
+                raise ValueError(f"for these arguments the model has no variable {site.name!r}")
+            shape = _unconstrained_shape(trace[site.name])
+            if shape != site.shape:
+                raise ValueError(
+                    f"for these arguments {site.name!r} has shape {shape}, but it was fitted "
+                    f"with shape {site.shape}: parameters must not depend on the rows of X"
+                )
+        return replace(other, sites=self.sites), data
+
+    def predict(self, key: Any, x: jax.Array, *data: Any) -> dict[str, jax.Array]:
+        """Return one draw of each site that is neither latent nor given."""
+        trace, _ = self._posterior_trace(x, data, key)
+        return {name: jnp.asarray(site["value"]) for name, site in self._new_sites(trace)}
+
+    def predictive_moments(
+        self, x: jax.Array, *data: Any
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Return mean and variance of each site that is neither latent nor given."""
+        trace, _ = self._posterior_trace(x, data, jax.random.key(0))
+        return {
+            name: (site["fn"].mean, site["fn"].variance)
+            for name, site in self._new_sites(trace)
+        }
+
+    def _new_sites(self, trace: dict[str, Any]) -> list[tuple[str, Any]]:
+        latent = {site.name for site in self.sites}
+        return [
+            (name, site)
+            for name, site in trace.items()
+            if site["type"] == "sample" and name not in latent and not site["is_observed"]
+        ]
+
+    def support_is_boolean(self, name: str, data: tuple) -> bool:
+        """Return whether an observed site takes the values 0 and 1 only."""
+        from numpyro.distributions import constraints
+
+        found: dict[str, Any] = {}
+
+        def look(x, *arrays):
+            found["support"] = self._posterior_trace(x, arrays)[0][name]["fn"].support
+            return jnp.zeros(())
+
+        jax.eval_shape(look, jnp.zeros(self.dim), *data)
+        support = found["support"]
+        return getattr(support, "base_constraint", support) is constraints.boolean
+
+    def target(self, data: tuple) -> Target:
+        """Return the model as a target on unconstrained vectors."""
+        return Target(
+            log_prior=_Bound(self, "log_prior"),
+            log_likelihood=_Bound(self, "log_likelihood"),
+            sample_prior=_Bound(self, "sample_prior") if self.proper_prior else None,
+            constrain=_Bound(self, "constrain"),
+            data=data,
+            prior_takes_data=True,
+            name=getattr(self.model, "__name__", "model"),
+        )
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A method of a model that is equal for equal models, as bound methods are not."""
+
+    model: NumPyroModel
+    method: str
+
+    def __call__(self, *arguments):
+        return getattr(self.model, self.method)(*arguments)
+
+
+def _log_prob(site: dict[str, Any]) -> jax.Array:
+    if site["intermediates"]:
+        log_prob = site["fn"].log_prob(site["value"], site["intermediates"])
+    else:
+        log_prob = site["fn"].log_prob(site["value"])
+    return log_prob if site["scale"] is None else site["scale"] * log_prob
+
+
+def _is_data(site: dict[str, Any]) -> bool:
+    """Return whether an observed site holds data; numpyro.factor only adds a number."""
+    return type(site["fn"]).__name__ != "Unit"
+
+
+def _check_signature(model: Callable, arguments: tuple, keywords: Mapping[str, Any]) -> None:
+    signature = inspect.signature(model)
+    try:
+        signature.bind(*arguments, **keywords)
+    except TypeError as error:
+        name = getattr(model, "__name__", "the model")
+        raise TypeError(
+            f"{name}{signature} cannot take what fit or predict was given "
+            f"({', '.join(keywords) or 'nothing'}): {error}"
+        ) from error
+
+
+def _unconstrained_shape(site: dict[str, Any]) -> tuple[int, ...]:
+    from numpyro.distributions.transforms import biject_to
+
+    shape = jax.eval_shape(biject_to(site["fn"].support).inv, site["value"]).shape
+    return tuple(shape)
+
+
+def _inspect(trace: dict[str, Any]) -> tuple[tuple[Site, ...], tuple[str, ...], bool]:
+    sites, observed, proper = [], [], True
+    for name, site in trace.items():
+        if site["type"] == "plate":
+            size, subsample = site["args"]
+            if subsample is not None and size != subsample:
+                raise ValueError(
+                    f"the plate {name!r} subsamples {subsample} of {size} rows: exact "
+                    "inference needs all of them. Remove subsample_size"
+                )
+        if site["type"] != "sample":
+            continue
+        if site["is_observed"]:
+            observed.append(name)
+            continue
+        distribution = site["fn"]
+        if distribution.support is None or distribution.support.is_discrete:
+            raise ValueError(
+                f"the latent variable {name!r} is discrete ({type(distribution).__name__}): "
+                "gradient engines cannot move it. Sum it out, for example with a mixture "
+                "distribution"
+            )
+        sites.append(Site(name, _unconstrained_shape(site)))
+        base = distribution
+        while hasattr(base, "base_dist"):
+            base = base.base_dist
+        proper &= type(base).__name__ != "ImproperUniform"
+    if not sites:
+        raise ValueError("the model has no latent variables: there is nothing to infer")
+    return tuple(sites), tuple(observed), proper

@@ -1,0 +1,460 @@
+"""Exact mode: walk every path of a block and add up the probabilities.
+
+On a finite space a law is an identity between finite sums. There is no sampling error, hence
+no false alarm and full power: a correct block agrees to rounding, a wrong one does not.
+
+Two ways to enumerate:
+
+- :func:`enumerate_paths` lays out all paths of one function as one compiled program;
+- :func:`push` takes a composed block apart and merges equal states after each leaf, so that
+  the number of rounds does not multiply the number of paths.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit.errors import LawMismatch, TooManyPathsError
+from bayeskit.inference import blocks
+from bayeskit.inference.keys import EnumerationKey, Tape
+from bayeskit.inference.law import UNKNOWN
+from bayeskit.inference.population import Population
+
+__all__ = [
+    "Atoms",
+    "Enumeration",
+    "Invariance",
+    "discrepancy",
+    "enumerate_paths",
+    "invariance_discrepancy",
+    "merge",
+    "push",
+    "weighting_discrepancy",
+]
+
+MAX_PATHS = 2 * 10**7
+# Chunks of few fixed sizes, so that one program is compiled for each size at most.
+_CHUNKS = (256, 4096, 2**15)
+# Compilation dominates below about a million paths; level 0 halves it.
+_FAST_COMPILE = {"xla_backend_optimization_level": 0}
+# States are equal if they agree to this many decimals; comparisons round one digit more.
+_DECIMALS = 11
+
+
+class Atoms(NamedTuple):
+    """A finite measure: states, with a leading axis of atoms, and their masses."""
+
+    state: Any
+    mass: np.ndarray
+
+
+class Enumeration:
+    """Options and counts of one exact check.
+
+    Parameters
+    ----------
+    max_paths : int
+        Refuse to walk more paths than that at once.
+    quadrature_nodes : int
+        Nodes that stand for a normal draw; 0 refuses normal draws.
+    """
+
+    def __init__(self, max_paths: int = MAX_PATHS, quadrature_nodes: int = 0):
+        self.max_paths = max_paths
+        self.quadrature_nodes = quadrature_nodes
+        self.num_paths = 0
+        self.max_atoms = 0
+        self.branch_mass: dict[str, list[float]] = {}
+
+
+def _draw_sizes(function: Callable, state: Any, nodes: int) -> list[int]:
+    tape = Tape(None, nodes)
+    jax.eval_shape(lambda s: function(EnumerationKey(tape), s), state)
+    return tape.sizes
+
+
+def _replay(function: Callable, nodes: int, digits: jax.Array, states: Any) -> Any:
+    def one(path, state):
+        tape = Tape(path, nodes)
+        result = function(EnumerationKey(tape), state)
+        return result, tape.log_probability
+
+    return jax.vmap(one)(digits, states)
+
+
+def enumerate_paths(
+    function: Callable,
+    atoms: Atoms,
+    enumeration: Enumeration | None = None,
+    *,
+    merge_results: bool = True,
+    program: Callable | None = None,
+) -> Atoms:
+    """Return the exact law of ``function(key, state)`` for a state drawn from ``atoms``.
+
+    Parameters
+    ----------
+    function : callable (key, state) -> result
+        Draws through :mod:`bayeskit.inference.random` only.
+    atoms : Atoms
+        Law of the state.
+    enumeration : Enumeration, optional
+    merge_results : bool
+        Add up equal results.
+    program : callable, optional
+        A compiled replay of the same function, to be used again.
+
+    Raises
+    ------
+    TooManyPathsError
+        If there are more than ``max_paths`` paths.
+    FloatingPointError
+        If a path has probability NaN.
+    """
+    enumeration = enumeration or Enumeration()
+    nodes = enumeration.quadrature_nodes
+    with jax.enable_x64(True):
+        first = jax.tree.map(lambda x: x[0], atoms.state)
+        sizes = _draw_sizes(function, first, nodes)
+        num_each = math.prod(sizes)
+        total = len(atoms.mass) * num_each
+        if total > enumeration.max_paths:
+            raise TooManyPathsError(
+                f"{total:.3g} paths exceed max_paths={enumeration.max_paths:.3g} "
+                f"({len(atoms.mass)} states times draws with {sizes[:12]} outcomes): take fewer "
+                "particles, steps or states"
+            )
+        # A path is one integer: the atom, then the digits of its draws in mixed radix.
+        radix = np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int64)
+        outcomes = np.array(sizes, np.int64)
+        program = program or jax.jit(
+            functools.partial(_replay, function, nodes), compiler_options=_FAST_COMPILE
+        )
+        size = next(c for c in _CHUNKS if total <= c or c == _CHUNKS[-1])
+        pieces = []
+        for start in range(0, total, size):
+            numbers = np.arange(start, start + size)
+            path = np.minimum(numbers, total - 1)
+            atom, rest = path // num_each, path % num_each
+            digits = rest[:, None] // radix % outcomes
+            states = jax.tree.map(lambda x, a=atom: np.asarray(x)[a], atoms.state)
+            result, log_probability = program(digits, states)
+            probability = np.exp(np.asarray(log_probability))
+            mass = np.where(numbers < total, atoms.mass[atom] * probability, 0.0)
+            if np.isnan(mass).any():
+                raise FloatingPointError(
+                    "a path has probability NaN: the block computed a NaN log-probability for "
+                    f"one of its draws (first at path {int(path[np.isnan(mass)][0])})"
+                )
+            alive = mass != 0
+            piece = Atoms(
+                jax.tree.map(lambda x, m=alive: np.asarray(x)[m], result), mass[alive]
+            )
+            pieces.append(merge(piece) if merge_results and len(piece.mass) else piece)
+        enumeration.num_paths += total
+        joined = Atoms(
+            jax.tree.map(lambda *x: np.concatenate(x), *[p.state for p in pieces]),
+            np.concatenate([p.mass for p in pieces]),
+        )
+        if merge_results and len(pieces) > 1:
+            joined = merge(joined)
+        enumeration.max_atoms = max(enumeration.max_atoms, len(joined.mass))
+        return joined
+
+
+def _rows(state: Any, num: int, decimals: int = _DECIMALS) -> np.ndarray:
+    """Return states as rows of rounded numbers."""
+    columns = [np.asarray(leaf, np.float64).reshape(num, -1) for leaf in jax.tree.leaves(state)]
+    table = np.concatenate([*columns, np.zeros((num, 1))], axis=1)
+    return np.ascontiguousarray(np.round(table, decimals) + 0.0)
+
+
+def _first_and_group(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    view = rows.view([("", f"V{rows.shape[1] * 8}")]).ravel()
+    _, first, group = np.unique(view, return_index=True, return_inverse=True)
+    return first, group.ravel()
+
+
+def merge(atoms: Atoms) -> Atoms:
+    """Return the same measure with equal states added up."""
+    first, group = _first_and_group(_rows(atoms.state, len(atoms.mass)))
+    state = jax.tree.map(lambda x: np.asarray(x)[first], atoms.state)
+    return Atoms(state, np.bincount(group, atoms.mass, minlength=len(first)))
+
+
+# ---------------------------------------------------------------- block by block
+
+
+def _program(
+    block: Any, name: Any, function: Callable, nodes: int
+) -> tuple[Callable, Callable]:
+    # Kept on the block, so that they live as long as it does.
+    programs = vars(block).setdefault("_enumeration_programs", {})
+    if (name, nodes) not in programs:
+        programs[name, nodes] = (
+            function,
+            jax.jit(
+                functools.partial(_replay, function, nodes), compiler_options=_FAST_COMPILE
+            ),
+        )
+    return programs[name, nodes]
+
+
+def _lump(atoms: Atoms) -> Atoms:
+    """Move the evidence of each atom into its mass.
+
+    Allowed for every statement that is linear in exp(log_evidence), as law L2 is. It keeps
+    the number of atoms bounded however many rounds there are.
+    """
+    if not isinstance(atoms.state, Population):
+        return merge(atoms)
+    population = atoms.state
+    evidence = np.asarray(population.log_evidence) + np.asarray(
+        population.log_evidence_remainder
+    )
+    mass = atoms.mass * np.exp(evidence)
+    zero = np.zeros_like(evidence)
+    population = population._replace(log_evidence=zero, log_evidence_remainder=zero)
+    alive = mass != 0
+    state = jax.tree.map(lambda x: np.asarray(x)[alive], population)
+    return merge(Atoms(state, mass[alive]))
+
+
+@functools.singledispatch
+def push(block: Any, atoms: Atoms, enumeration: Enumeration) -> Atoms:
+    """Return the exact law after a block, with the evidence moved into the masses.
+
+    Parameters
+    ----------
+    block : Block
+    atoms : Atoms of populations; for a block that starts from nothing, one empty atom
+    enumeration : Enumeration
+    """
+
+    def leaf(key, population):
+        return block.run(key, population)[0]
+
+    function, program = _program(block, "run", leaf, enumeration.quadrature_nodes)
+    result = enumerate_paths(function, atoms, enumeration, merge_results=False, program=program)
+    return _lump(result)
+
+
+def _by_parts(kind: type) -> Callable:
+    """Register how a kind of block is pushed part by part.
+
+    A subclass with a ``run`` of its own is enumerated as it runs, not as its parent would.
+    """
+
+    def register(function):
+        @push.register(kind)
+        def _(block, atoms, enumeration):
+            if type(block).run is not kind.run:
+                return push.dispatch(object)(block, atoms, enumeration)
+            return function(block, atoms, enumeration)
+
+        return function
+
+    return register
+
+
+@_by_parts(blocks.Chain)
+def _(block, atoms, enumeration):
+    return push(block.second, push(block.first, atoms, enumeration), enumeration)
+
+
+def _on_host(function: Callable, atoms: Atoms) -> np.ndarray:
+    with jax.enable_x64(True):
+        return np.asarray(jax.vmap(function)(jax.tree.map(jnp.asarray, atoms.state)))
+
+
+def _where(atoms: Atoms, chosen: np.ndarray) -> Atoms:
+    state = jax.tree.map(lambda x: np.asarray(x)[chosen], atoms.state)
+    return Atoms(state, atoms.mass[chosen])
+
+
+def _joined(pieces: list[Atoms]) -> Atoms:
+    pieces = [p for p in pieces if len(p.mass)]
+    state = jax.tree.map(lambda *x: np.concatenate(x), *[p.state for p in pieces])
+    return merge(Atoms(state, np.concatenate([p.mass for p in pieces])))
+
+
+def _split_by(
+    name: str, chosen: np.ndarray, atoms: Atoms, enumeration: Enumeration
+) -> tuple[Atoms, Atoms]:
+    """Split atoms by a condition and remember the mass of each side."""
+    masses = enumeration.branch_mass.setdefault(name, [0.0, 0.0])
+    masses[0] += float(atoms.mass[chosen].sum())
+    masses[1] += float(atoms.mass[~chosen].sum())
+    return _where(atoms, chosen), _where(atoms, ~chosen)
+
+
+@_by_parts(blocks.Resample)
+def _(block, atoms, enumeration):
+    if block.ess_below is None:
+        return push.dispatch(object)(block, atoms, enumeration)
+    needed = _on_host(block.is_needed, atoms)
+    yes, no = _split_by(block.name, needed, atoms, enumeration)
+    if not len(yes.mass):
+        return no
+    return _joined([push(block.always, yes, enumeration), no])
+
+
+@_by_parts(blocks.When)
+def _(block, atoms, enumeration):
+    yes, no = _split_by(block.name, _on_host(block.predicate, atoms), atoms, enumeration)
+    if not len(yes.mass):
+        return no
+    return _joined([push(block.body, yes, enumeration), no])
+
+
+@_by_parts(blocks.Scan)
+def _(block, atoms, enumeration):
+    for time in block.times:
+        stage = np.full(len(atoms.mass), time, np.int32)
+        atoms = Atoms(atoms.state._replace(stage=stage), atoms.mass)
+        atoms = push(block.body, atoms, enumeration)
+    return atoms
+
+
+@_by_parts(blocks.Until)
+def _(block, atoms, enumeration):
+    finished = []
+    for _ in range(block.max_rounds):
+        done = _on_host(lambda p: block.condition(p.stage), atoms)
+        finished.append(_where(atoms, done))
+        atoms = _where(atoms, ~done)
+        if not len(atoms.mass):
+            return _joined(finished)
+        atoms = push(block.body, atoms, enumeration)
+    raise TooManyPathsError(
+        f"{block.name}: {float(atoms.mass.sum()):.2g} of the mass is not done after "
+        f"{block.max_rounds} rounds"
+    )
+
+
+@_by_parts(blocks.Move)
+def _(block, atoms, enumeration):
+    """Move one particle at a time, merging in between: lanes do not touch one another."""
+    if block.keep == "all":
+        return push.dispatch(object)(block, atoms, enumeration)
+    num = np.asarray(atoms.state.log_weights).shape[1]
+    repeats = block.repeats or 1
+    for number in range(block.steps * repeats):
+        for lane in range(num):
+
+            def one_lane(key, population, lane=lane, number=number):
+                particle = jax.tree.map(lambda x: jnp.asarray(x)[lane], population.particles)
+                state = block.refreshed(particle, population.stage)
+                state, _ = block.transition(key, state, population.stage, number)
+                moved = block.restored(state, particle)
+                particles = jax.tree.map(
+                    lambda all_, one: jnp.asarray(all_).at[lane].set(one),
+                    population.particles,
+                    moved,
+                )
+                return population._replace(particles=particles)
+
+            function, program = _program(
+                block, (lane, number), one_lane, enumeration.quadrature_nodes
+            )
+            atoms = _lump(
+                enumerate_paths(
+                    function, atoms, enumeration, merge_results=False, program=program
+                )
+            )
+    return atoms
+
+
+# ---------------------------------------------------------------- the identities
+
+
+def discrepancy(states: Any, mass: np.ndarray, expected: Atoms) -> float:
+    """Return the largest difference of two measures over all states, relative to the mass.
+
+    Comparing the mass of every single state compares the integrals of all functions.
+    """
+    rows = np.concatenate(
+        [
+            _rows(states, len(mass), _DECIMALS - 1),
+            _rows(expected.state, len(expected.mass), _DECIMALS - 1),
+        ]
+    )
+    first, group = _first_and_group(rows)
+    signed = np.concatenate([mass, -expected.mass])
+    difference = np.bincount(group, signed, minlength=len(first))
+    return float(np.abs(difference).max() / expected.mass.sum())
+
+
+def weighting_discrepancy(
+    block: Any,
+    expected: Atoms,
+    enumeration: Enumeration | None = None,
+    observed: Callable[[Any], Any] = lambda particles: particles,
+) -> float:
+    r"""Check law L2 of a block that starts from nothing; 0 means that it holds.
+
+    Compares :math:`E[e^{\text{log\_evidence}} \sum_i W_i 1\{x_i = x\}]` with
+    :math:`\gamma(\{x\})` for every x.
+
+    Parameters
+    ----------
+    block : Block
+    expected : Atoms
+        The measure γ, unnormalised.
+    observed : callable
+        Part of the particles (num, ...) to compare.
+    """
+    if block.law is None:
+        raise LawMismatch(f"{block.name} waits for a population: begin with spawn(...)")
+    if block.law.kind is UNKNOWN:
+        raise LawMismatch(f"{block.name} has an undeclared part, so there is no law to check")
+    with jax.enable_x64(True):
+        nothing = Atoms(np.zeros((1, 1)), np.ones(1))
+        result = push(block, nothing, enumeration or Enumeration())
+        population = result.state
+        weights = result.mass[:, None] * np.exp(population.log_weights)
+        flat = jax.tree.map(
+            lambda x: np.asarray(x).reshape(-1, *np.shape(x)[2:]), population.particles
+        )
+        return discrepancy(observed(flat), weights.ravel(), expected)
+
+
+class Invariance(NamedTuple):
+    """How far a kernel is from leaving a measure invariant, and from being reversible."""
+
+    invariance: float
+    reversibility: float
+
+
+def invariance_discrepancy(
+    step: Callable,
+    start: Atoms,
+    enumeration: Enumeration | None = None,
+    observed: Callable[[Any], Any] = lambda state: state,
+) -> Invariance:
+    """Check law L3 of ``step(key, state) -> state`` by its exact transition probabilities.
+
+    Parameters
+    ----------
+    step : callable (key, state) -> state
+    start : Atoms
+        The measure to be left invariant; masses need not add up to 1.
+    observed : callable
+        Part of a state (atoms, ...) to compare.
+    """
+    total = start.mass.sum()
+    start = Atoms(jax.tree.map(np.asarray, start.state), start.mass / total)
+    pairs = enumerate_paths(lambda key, s: (s, step(key, s)), start, enumeration)
+    before, after = pairs.state
+    seen = Atoms(observed(start.state), start.mass)
+    forward = discrepancy(observed(after), pairs.mass, seen)
+    swapped = merge(Atoms((observed(after), observed(before)), pairs.mass))
+    backward = discrepancy((observed(before), observed(after)), pairs.mass, swapped)
+    return Invariance(forward, backward)

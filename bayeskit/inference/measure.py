@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from bayeskit.errors import ImproperPriorError
@@ -348,7 +349,8 @@ class TemperedPath:
     @staticmethod
     def _increment(stage: TemperingStage, particle: Any) -> jax.Array:
         difference = stage.current - stage.previous
-        return safe_dot(difference[None], particle.components[1:])
+        # A NaN passes through: weighing counts it and gives it weight zero.
+        return jnp.where(difference == 0, 0.0, difference * particle.components[1])
 
     def at(self, stage: TemperingStage) -> Density:
         """Return the log density at the current inverse temperature of a stage."""
@@ -357,15 +359,17 @@ class TemperedPath:
 
     def start(self, tuning: Any = None) -> TemperingStage:
         """Return the stage of the prior, with the tuning that moves start from."""
-        zero = jnp.zeros(())
+        # NumPy arrays take the precision of the program that runs them, not of the line that
+        # made them: temperatures rounded to float32 would break identities in float64.
+        zero, unknown = np.zeros(()), np.full((), np.nan)
         return TemperingStage(
-            jnp.zeros((), jnp.int32),
+            np.zeros((), np.int32),
             zero,
             zero,
             tuning,
-            repeats=jnp.ones((), jnp.int32),
-            acceptance=jnp.full((), jnp.nan),
-            correlation=jnp.full((), jnp.nan),
+            repeats=np.ones((), np.int32),
+            acceptance=unknown,
+            correlation=unknown,
         )
 
     @property

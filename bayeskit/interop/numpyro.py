@@ -72,15 +72,15 @@ class NumPyroModel:
         ValueError
             If it has no latent variables, discrete ones, or subsamples.
         """
-        bare, data, trace = cls._look(model, arguments, keywords)
-        sites, observed, proper = _inspect(trace)
+        bare, data, facts = cls._look(model, arguments, keywords)
+        sites, observed, proper = _inspect(facts)
         return replace(bare, sites=sites, observed=observed, proper_prior=proper), data
 
     @classmethod
     def _look(
         cls, model: Callable, arguments: tuple, keywords: Mapping[str, Any]
-    ) -> tuple[NumPyroModel, tuple, dict[str, Any]]:
-        """Return the model without its sites, the data, and an abstract trace."""
+    ) -> tuple[NumPyroModel, tuple, list[_Fact]]:
+        """Return the model without its sites, the data, and the facts of its sites."""
         data: list[Any] = []
 
         def slot(value):
@@ -93,14 +93,15 @@ class NumPyroModel:
         named = tuple((name, slot(value)) for name, value in keywords.items())
         bare = cls(model, slots, named)
         _check_signature(model, arguments, keywords)
-        trace: dict[str, Any] = {}
+        facts: list[_Fact] = []
 
         def look(key, *arrays):
-            trace.update(bare._prior_trace(key, arrays))
+            # Only plain facts leave the abstract evaluation; its values must not.
+            facts.extend(map(_fact, bare._prior_trace(key, arrays).values()))
             return jnp.zeros(())
 
         jax.eval_shape(look, jax.random.key(0), *data)
-        return bare, tuple(data), trace
+        return bare, tuple(data), facts
 
     # ------------------------------------------------------------ running the model
 
@@ -118,7 +119,8 @@ class NumPyroModel:
     def _prior_trace(self, key: Any, data: tuple) -> dict[str, Any]:
         from numpyro import handlers
 
-        return self._call(handlers.seed(self.model, key), data)
+        model = handlers.substitute(self.model, substitute_fn=_feasible)
+        return self._call(handlers.seed(model, key), data)
 
     def _posterior_trace(
         self, x: jax.Array, data: tuple, key: Any = None
@@ -228,11 +230,12 @@ class NumPyroModel:
         ValueError
             If the latent variables would have other shapes.
         """
-        other, data, trace = NumPyroModel._look(self.model, arguments, keywords)
+        other, data, facts = NumPyroModel._look(self.model, arguments, keywords)
+        shapes = {fact.name: fact.shape for fact in facts}
         for site in self.sites:
-            if site.name not in trace:
+            if site.name not in shapes:
                 raise ValueError(f"for these arguments the model has no variable {site.name!r}")
-            shape = _unconstrained_shape(trace[site.name])
+            shape = shapes[site.name]
             if shape != site.shape:
                 raise ValueError(
                     f"for these arguments {site.name!r} has shape {shape}, but it was fitted "
@@ -326,40 +329,69 @@ def _check_signature(model: Callable, arguments: tuple, keywords: Mapping[str, A
         ) from error
 
 
-def _unconstrained_shape(site: dict[str, Any]) -> tuple[int, ...]:
+class _Fact(NamedTuple):
+    """What an abstract trace tells about one site."""
+
+    name: str
+    kind: str  # "latent", "observed", "plate" or "other"
+    shape: tuple[int, ...] = ()
+    family: str = ""
+    discrete: bool = False
+    proper: bool = True
+    subsample: tuple[Any, Any] = (None, None)
+
+
+def _fact(site: dict[str, Any]) -> _Fact:
     from numpyro.distributions.transforms import biject_to
 
-    shape = jax.eval_shape(biject_to(site["fn"].support).inv, site["value"]).shape
-    return tuple(shape)
+    name = site["name"]
+    if site["type"] == "plate":
+        return _Fact(name, "plate", subsample=site["args"])
+    if site["type"] != "sample":
+        return _Fact(name, "other")
+    if site["is_observed"]:
+        return _Fact(name, "observed")
+    distribution = site["fn"]
+    family = type(distribution).__name__
+    if distribution.support is None or distribution.support.is_discrete:
+        return _Fact(name, "latent", family=family, discrete=True)
+    shape = jax.eval_shape(biject_to(distribution.support).inv, site["value"]).shape
+    return _Fact(name, "latent", tuple(shape), family, proper=not _is_improper(distribution))
 
 
-def _inspect(trace: dict[str, Any]) -> tuple[tuple[Site, ...], tuple[str, ...], bool]:
+def _is_improper(distribution: Any) -> bool:
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return type(distribution).__name__ == "ImproperUniform"
+
+
+def _feasible(site: dict[str, Any]) -> Any:
+    """Return some value for a site that cannot be drawn, so that the model can be traced."""
+    if site["type"] != "sample" or site["is_observed"] or not _is_improper(site["fn"]):
+        return None
+    return site["fn"].support.feasible_like(jnp.zeros(site["fn"].shape()))
+
+
+def _inspect(facts: list[_Fact]) -> tuple[tuple[Site, ...], tuple[str, ...], bool]:
     sites, observed, proper = [], [], True
-    for name, site in trace.items():
-        if site["type"] == "plate":
-            size, subsample = site["args"]
-            if subsample is not None and size != subsample:
-                raise ValueError(
-                    f"the plate {name!r} subsamples {subsample} of {size} rows: exact "
-                    "inference needs all of them. Remove subsample_size"
-                )
-        if site["type"] != "sample":
-            continue
-        if site["is_observed"]:
-            observed.append(name)
-            continue
-        distribution = site["fn"]
-        if distribution.support is None or distribution.support.is_discrete:
+    for fact in facts:
+        size, subsample = fact.subsample
+        if subsample is not None and size != subsample:
             raise ValueError(
-                f"the latent variable {name!r} is discrete ({type(distribution).__name__}): "
-                "gradient engines cannot move it. Sum it out, for example with a mixture "
-                "distribution"
+                f"the plate {fact.name!r} subsamples {subsample} of {size} rows: exact "
+                "inference needs all of them. Remove subsample_size"
             )
-        sites.append(Site(name, _unconstrained_shape(site)))
-        base = distribution
-        while hasattr(base, "base_dist"):
-            base = base.base_dist
-        proper &= type(base).__name__ != "ImproperUniform"
+        if fact.kind == "observed":
+            observed.append(fact.name)
+        if fact.kind != "latent":
+            continue
+        if fact.discrete:
+            raise ValueError(
+                f"the latent variable {fact.name!r} is discrete ({fact.family}): gradient "
+                "engines cannot move it. Sum it out, for example with a mixture distribution"
+            )
+        sites.append(Site(fact.name, fact.shape))
+        proper &= fact.proper
     if not sites:
         raise ValueError("the model has no latent variables: there is nothing to infer")
     return tuple(sites), tuple(observed), proper

@@ -12,9 +12,10 @@ from jax import lax
 
 from bayeskit.errors import LawMismatch, UnenumerableDrawError
 from bayeskit.inference import random
-from bayeskit.inference.blocks.base import Block, path_of
+from bayeskit.inference.blocks.base import Block, leaves, path_of
+from bayeskit.inference.blocks.resampling import Resample
 from bayeskit.inference.keys import EnumerationKey
-from bayeskit.inference.law import Law, Measure, require
+from bayeskit.inference.law import CONSISTENT, UNKNOWN, Law, Measure, require
 from bayeskit.inference.population import Population
 
 __all__ = ["LoopState", "Scan", "Until", "When", "scan", "until", "when"]
@@ -53,6 +54,12 @@ class When(Block):
                 f"when: the block inside takes {law.measure} to {inner.measure}, so the result "
                 "would stand for either. It must keep the measure"
             )
+        # Resampling keeps the mean of every population. A move keeps that of the measure as a
+        # whole, not of the part of it where the condition holds.
+        if inner.kind != UNKNOWN and not all(
+            isinstance(b, Resample) for b in leaves(self.body)
+        ):
+            return law.then(law.measure, self.name, CONSISTENT)
         return law.then(law.measure, self.name, inner.kind)
 
 
@@ -60,7 +67,10 @@ def when(predicate: Callable[[Population], jax.Array], body: Block) -> Block:
     """Run ``body`` where ``predicate(population)`` holds, else change nothing.
 
     The predicate may look at weights, stage and particles of the population before the block,
-    never at randomness that comes later; then the law of the block carries over.
+    never at randomness that comes later. The law carries over where ``body`` resamples. Where
+    it also moves, the law is L10: a kernel leaves the measure invariant, but not the part of it
+    on which the condition holds, and the bias falls with the number of particles. For law L2
+    resample by ``resample(ess_below=...)`` and move always.
     """
     return When(predicate, body)
 

@@ -36,6 +36,9 @@ class Schedule(Block):
             chosen = accel.temper_step(
                 log_likelihood, population.log_weights, stage.current, self.ess
             )
+            # No step is found only if no likelihood is finite: go to the end, so that weighing
+            # shows an evidence of zero instead of standing still for ever.
+            chosen = jnp.where(chosen > stage.current, chosen, 1.0)
         else:
             rungs = jnp.asarray(self.ladder, stage.current.dtype)
             chosen = rungs[jnp.minimum(stage.number + 1, len(self.ladder) - 1)]

@@ -45,7 +45,8 @@ class Spawn(Block):
         log_weights = jnp.full(num, -math.log(num), jnp.result_type(float))
         zero = jnp.zeros((), log_weights.dtype)
         lineage = Lineage.founders(num) if self.track_lineage else None
-        return Population(particles, log_weights, zero, self.stage, lineage, zero), {}
+        stage = jax.tree.map(jnp.asarray, self.stage)
+        return Population(particles, log_weights, zero, stage, lineage, zero), {}
 
     def arrow(self, law):
         line = f"spawn {self.num_particles} independent draws"

@@ -54,7 +54,7 @@ class SMC:
         Keep all states of each chain of moves, not only the last.
     num_chains : int, optional
         Chains of a waste-free move; the others of ``num_particles`` are their later states.
-        Default: a hundredth of the particles, but at least 50.
+        Default: a hundredth of the particles, but at least 48.
     scheme : str
         Resampling scheme.
     max_stages : int
@@ -113,7 +113,9 @@ class SMC:
         """Number and length of the chains of a waste-free move."""
         chains = self.num_chains
         if chains is None:
-            chains = min(max(50, self.num_particles // 100), max(1, self.num_particles // 2))
+            # Four long chains are made of them for the plots, hence a multiple of four.
+            chains = max(48, self.num_particles // 400 * 4)
+            chains = min(chains, max(1, self.num_particles // 2))
         return chains, math.ceil(self.num_particles / chains)
 
     def _kernel_for(self, target: Target) -> Kernel:
@@ -222,7 +224,7 @@ class SMC:
             sample_stats={
                 "lp": components.sum(axis=-1),
                 "log_prior": components[..., 0],
-                "log_likelihood": components[..., 1],
+                "log_likelihood_sum": components[..., 1],
             },
             diagnostics=diagnose(
                 draws,

@@ -1,0 +1,324 @@
+"""The estimator as a scientist meets it."""
+
+import pickle
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+from scipy import special
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+import bayeskit as bk
+from bayeskit.errors import ConvergenceWarning, CorruptFileError, InvalidDataError
+from bayeskit.inference import random
+from bayeskit.inference.compile_clock import CompileClock
+
+ENGINE = bk.SMC(num_particles=2000)
+NOISE = 0.5
+
+
+def linear(X, y=None):
+    b = numpyro.sample("b", dist.Normal(0.0, 2.0).expand([X.shape[1]]).to_event(1))
+    numpyro.deterministic("total", b.sum())
+    with numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ b, NOISE), obs=y)
+
+
+def coin(y=None, num_flips=50):
+    p = numpyro.sample("p", dist.Beta(2.0, 5.0))
+    with numpyro.plate("flips", num_flips):
+        numpyro.sample("y", dist.Bernoulli(p), obs=y)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(20, 2))
+    return X, X @ np.array([1.0, -2.0]) + NOISE * rng.normal(size=20)
+
+
+@pytest.fixture(scope="module")
+def exact(data):
+    """Evidence, and predictive mean and standard deviation at the first rows."""
+    X, y = data
+    marginal = 4.0 * X @ X.T + NOISE**2 * np.eye(20)
+    _, log_det = np.linalg.slogdet(2 * np.pi * marginal)
+    covariance = np.linalg.inv(X.T @ X / NOISE**2 + np.eye(2) / 4.0)
+    mean = covariance @ X.T @ y / NOISE**2
+    rows = X[:5]
+    spread = np.sqrt(NOISE**2 + np.einsum("ij,jk,ik->i", rows, covariance, rows))
+    return -0.5 * (log_det + y @ np.linalg.solve(marginal, y)), rows @ mean, spread
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    return bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit(*data)
+
+
+def test_evidence_and_prediction_equal_the_closed_form(fitted, data, exact):
+    log_evidence, mean, spread = exact
+    assert abs(fitted.log_evidence_ - log_evidence) < 6 * fitted.log_evidence_se_
+    predicted, std = fitted.predict(data[0][:5], return_std=True)
+    np.testing.assert_allclose(predicted, mean, atol=6 * 0.5 / np.sqrt(1000))
+    np.testing.assert_allclose(std, spread, rtol=0.05)
+    np.testing.assert_array_equal(fitted.predict(data[0][:5]), predicted)
+    assert fitted.score(*data) > 0.9
+
+
+def test_coin_evidence(data):
+    """Beta-binomial: the evidence of a sequence is B(a + k, b + n - k) / B(a, b)."""
+    y = np.zeros(50, int)
+    y[:17] = 1
+    est = bk.BayesianModel(coin, inference=ENGINE, random_state=1).fit(y=y)
+    exact = special.betaln(2 + 17, 5 + 33) - special.betaln(2, 5)
+    assert abs(est.log_evidence_ - exact) < 6 * est.log_evidence_se_
+    assert abs(float(est.result_.mean("p")) - 19 / 57) < 0.01
+    assert "chosen by the user" in est.engine_
+
+
+def test_all_arviz_groups(fitted):
+    groups = fitted.posterior_
+    names = {
+        "posterior",
+        "sample_stats",
+        "log_likelihood",
+        "prior",
+        "posterior_predictive",
+        "observed_data",
+    }
+    for name in names:
+        assert name in getattr(groups, "children", groups.groups()), name
+    assert groups["posterior"]["b"].shape == (4, 504, 2)
+    assert groups["log_likelihood"]["y"].shape == (4, 504, 20)
+    assert groups["posterior_predictive"]["y"].shape == (4, 504, 20)
+    assert groups["observed_data"]["y"].shape == (20,)
+    assert abs(float(groups["prior"]["b"].std()) - 2.0) < 0.3
+    total = groups["posterior"]["b"].sum("b_dim_0")
+    np.testing.assert_allclose(groups["posterior"]["total"], total, atol=1e-12)
+
+
+def test_summary_names_what_it_shows(data):
+    est = bk.BayesianModel(
+        linear,
+        inference=ENGINE,
+        random_state=0,
+        coords={"column": ["age", "dose"]},
+        dims={"b": ["column"]},
+    ).fit(*data)
+    table = est.summary()
+    assert list(table.index) == ["b[age]", "b[dose]", "total"]
+    assert list(table.columns[:5]) == ["mean", "sd", "5%", "median", "95%"]
+    assert list(est.posterior_["posterior"]["b"].coords["column"].values) == ["age", "dose"]
+
+
+def test_seed_repeats_and_second_fit_compiles_nothing(fitted, data):
+    with CompileClock() as clock:
+        again = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit(*data)
+    assert clock.num_compiled == 0
+    np.testing.assert_array_equal(again.result_.positions, fitted.result_.positions)
+    X, y = data
+    with CompileClock() as clock:
+        other = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit(X, y + 1.0)
+    assert clock.num_compiled == 0
+    assert other.log_evidence_ != fitted.log_evidence_
+
+
+def test_global_precision_is_left_alone(fitted, data):
+    assert jnp.zeros(()).dtype == jnp.float32
+    assert fitted.result_.positions.dtype == np.float64
+    single = bk.BayesianModel(linear, inference=ENGINE, random_state=0, precision="float32")
+    single.fit(*data)
+    assert single.result_.positions.dtype == np.float32
+    assert abs(single.log_evidence_ - fitted.log_evidence_) < 8 * fitted.log_evidence_se_
+
+
+def test_numbers_seen_in_float32_before_do_not_matter(data):
+    """JAX may remember an array of the caller's in the precision of an earlier program."""
+    X, y = data
+
+    @jax.jit
+    def seen(b):
+        return jnp.sum((y - X @ b) ** 2)
+
+    seen(jnp.zeros(2))
+    est = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit(X, y)
+    assert est.result_.positions.dtype == np.float64
+
+
+def test_draws(fitted, data):
+    draws = fitted.sample(7, random_state=1)
+    assert draws["b"].shape == (7, 2)
+    np.testing.assert_array_equal(draws["b"], fitted.sample(7, random_state=1)["b"])
+    new = fitted.sample_predictive(data[0][:3], num_draws=11, random_state=2)
+    assert new["y"].shape == (11, 3)
+    with pytest.raises(ValueError, match="num_draws must be at least 1"):
+        fitted.sample(0)
+
+
+def test_scikit_learn_manners(fitted, data):
+    est = bk.BayesianModel(linear, inference=ENGINE, random_state=3)
+    copy = clone(est)
+    assert copy.get_params() == est.get_params()
+    assert copy.set_params(precision="float32").precision == "float32"
+    with pytest.raises(NotFittedError, match="call fit"):
+        est.predict(data[0])
+    with pytest.raises(AttributeError, match="exists after fit"):
+        _ = est.log_evidence_
+    assert fitted.n_features_in_ == 2
+    with pytest.raises(ValueError, match="X has 1 features, but BayesianModel is expecting 2"):
+        fitted.predict(data[0][:, :1])
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict(data[0]), fitted.predict(data[0]))
+
+
+def test_save_and_load(fitted, data, tmp_path):
+    path = tmp_path / "fit.bkit"
+    fitted.save(path)
+    loaded = bk.load(path, model=linear)
+    np.testing.assert_array_equal(loaded.predict(data[0]), fitted.predict(data[0]))
+    assert loaded.log_evidence_ == fitted.log_evidence_
+    assert loaded.diagnostics_ == fitted.diagnostics_
+    bare = bk.load(path)
+    pd.testing.assert_frame_equal(bare.summary(), fitted.summary())
+    with pytest.raises(AttributeError, match=r"bk.load\(path, model=...\)"):
+        bare.predict(data[0])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CorruptFileError):
+        bk.load(path)
+
+
+def test_loading_needs_no_jax_program(fitted, tmp_path):
+    path = tmp_path / "fit.bkit"
+    fitted.save(path)
+    code = f"import bayeskit as bk; print(bk.load({str(path)!r}).log_evidence_)"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert float(out.stdout) == fitted.log_evidence_
+
+
+def test_plain_target():
+    target = bk.Target(
+        log_prior=lambda x: jnp.sum(-0.5 * x**2 - 0.5 * jnp.log(2 * jnp.pi)),
+        log_likelihood=lambda x, y: jnp.sum(-0.5 * (y - x[0]) ** 2 - 0.5 * jnp.log(2 * jnp.pi)),
+        sample_prior=lambda key: random.normal(key, (1,)),
+    )
+    y = np.array([0.5, 1.5])
+    est = bk.BayesianModel(target, inference=ENGINE, random_state=0).fit(y=y)
+    marginal = np.eye(2) + 1.0
+    exact = -0.5 * (
+        np.log(np.linalg.det(2 * np.pi * marginal)) + y @ np.linalg.solve(marginal, y)
+    )
+    assert abs(est.log_evidence_ - exact) < 6 * est.log_evidence_se_
+    assert set(est.posterior_["posterior"]) == {"x"}
+    with pytest.raises(AttributeError, match="says nothing about how data arise"):
+        est.predict()
+
+
+def test_improper_prior_goes_to_nuts_and_has_no_evidence():
+    def improper(y=None):
+        m = numpyro.sample("m", dist.ImproperUniform(dist.constraints.real, (), event_shape=()))
+        with numpyro.plate("rows", 5):
+            numpyro.sample("y", dist.Normal(m, 1.0), obs=y)
+
+    y = np.arange(5.0)
+    est = bk.BayesianModel(improper, random_state=0).fit(y=y)
+    assert "no proper prior" in est.engine_
+    assert abs(float(est.result_.mean("m")) - 2.0) < 0.1
+    with pytest.raises(AttributeError, match="NUTS estimates no evidence"):
+        _ = est.log_evidence_
+
+
+def test_data_frames_and_mappings(data):
+    X, y = data
+    frame = pd.DataFrame(X, columns=["age", "dose"])
+    est = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit(frame, pd.Series(y))
+    assert list(est.feature_names_in_) == ["age", "dose"]
+    same = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit({"X": X, "y": y})
+    assert same.log_evidence_ == est.log_evidence_
+
+
+def test_doubtful_results_are_never_silent():
+    def funnel():
+        v = numpyro.sample("v", dist.Normal(0.0, 3.0))
+        numpyro.sample("x", dist.Normal(0.0, jnp.exp(v / 2)).expand([5]).to_event(1))
+
+    engine = bk.NUTS(num_draws=100, num_warmup=50, num_chains=2)
+    with pytest.warns(ConvergenceWarning, match="cannot be trusted yet"):
+        est = bk.BayesianModel(funnel, inference=engine, random_state=0).fit()
+    assert not est.diagnostics_.converged
+
+
+class TestBadInput:
+    """Each is refused before anything is compiled."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_compiled(self):
+        with CompileClock() as clock:
+            yield
+        assert clock.num_compiled == 0
+
+    def fit(self, X, y, **settings):
+        return bk.BayesianModel(linear, **settings).fit(X, y)
+
+    def test_nan_in_X(self, data):
+        X = data[0].copy()
+        X[3, 1] = np.nan
+        with pytest.raises(InvalidDataError, match=r"X contains NaN at row 3, column 1 \(1 of"):
+            self.fit(X, data[1])
+        with pytest.raises(InvalidDataError, match=r"column 1 \('dose'\)"):
+            self.fit(pd.DataFrame(X, columns=["age", "dose"]), data[1])
+
+    def test_infinity_in_y(self, data):
+        y = data[1].copy()
+        y[7] = -np.inf
+        with pytest.raises(InvalidDataError, match="y contains -inf at row 7 "):
+            self.fit(data[0], y)
+
+    def test_lengths(self, data):
+        with pytest.raises(InvalidDataError, match="X with 20 and y with 19"):
+            self.fit(data[0], data[1][:-1])
+
+    def test_no_rows(self):
+        with pytest.raises(InvalidDataError, match="X has no rows"):
+            self.fit(np.zeros((0, 2)), np.zeros(0))
+
+    def test_text(self, data):
+        with pytest.raises(InvalidDataError, match="y must hold real numbers"):
+            self.fit(data[0], np.array(["yes"] * 20))
+        with pytest.raises(InvalidDataError, match="X holds objects that are no numbers"):
+            self.fit(pd.DataFrame({"a": ["low"] * 20}), data[1])
+
+    def test_complex_numbers(self, data):
+        with pytest.raises(InvalidDataError, match="dtype complex128"):
+            self.fit(data[0] * 1j, data[1])
+
+    def test_wrong_keywords(self, data):
+        with pytest.raises(TypeError, match=r"linear\(X, y=None\) cannot take"):
+            bk.BayesianModel(linear).fit(data[0], data[1], groups=3)
+
+    def test_no_model(self):
+        with pytest.raises(TypeError, match="model must be a NumPyro model or a Target"):
+            bk.BayesianModel("model").fit()
+
+    @pytest.mark.parametrize("inference", ["mcmc", 3])
+    def test_unknown_engine(self, data, inference):
+        with pytest.raises((TypeError, ValueError), match="inference must be 'auto' or an"):
+            self.fit(*data, inference=inference)
+
+    def test_precision(self, data):
+        with pytest.raises(ValueError, match="precision must be 'float64' or 'float32'"):
+            self.fit(*data, precision="half")
+
+    @pytest.mark.parametrize("state", [-1, 1.5, "seed"])
+    def test_random_state(self, data, state):
+        with pytest.raises((TypeError, ValueError)):
+            self.fit(*data, random_state=state)

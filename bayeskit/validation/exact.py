@@ -341,35 +341,58 @@ def _(block, atoms, enumeration):
 
 @_by_parts(blocks.Move)
 def _(block, atoms, enumeration):
-    """Move one particle at a time, merging in between: lanes do not touch one another."""
-    if block.keep == "all":
+    """Move one particle at a time, merging in between: lanes do not touch one another.
+
+    The acceptance and the correlation that a move notes in its stage are left out, as they
+    would keep states apart. Where something may be tuned by them, the move is one leaf.
+    """
+    stage = atoms.state.stage
+    if block.keep == "all" or getattr(stage, "tuning", None) is not None:
         return push.dispatch(object)(block, atoms, enumeration)
-    num = np.asarray(atoms.state.log_weights).shape[1]
-    repeats = block.repeats or 1
+    if block.repeats is not None:
+        return _moved(block, block.repeats, atoms, enumeration)
+    repeats = np.broadcast_to(getattr(stage, "repeats", 1), len(atoms.mass))
+    groups = [(int(num), _where(atoms, repeats == num)) for num in np.unique(repeats)]
+    return _joined([_moved(block, num, group, enumeration) for num, group in groups])
+
+
+def _moved(block: Any, repeats: int, atoms: Atoms, enumeration: Enumeration) -> Atoms:
+    template = jax.tree.map(lambda x: np.zeros_like(x[0, 0]), atoms.state.particles)
+
+    def refresh(key, population):
+        states = jax.vmap(lambda x: block.refreshed(x, population.stage))
+        return population._replace(particles=states(population.particles))
+
+    def move_one(key, carried):
+        population, lane, number = carried
+        state = jax.tree.map(lambda x: x[lane], population.particles)
+        state, _ = block.transition(key, state, population.stage, number)
+        moved = jax.tree.map(
+            lambda all_, one: all_.at[lane].set(one), population.particles, state
+        )
+        return population._replace(particles=moved)
+
+    def restore(key, population):
+        states = jax.vmap(lambda state: block.restored(state, template))
+        return population._replace(particles=states(population.particles))
+
+    def pushed(function, state):
+        nodes = enumeration.quadrature_nodes
+        function, program = _program(block, function.__name__, function, nodes)
+        start = Atoms(state, atoms.mass)
+        return _lump(
+            enumerate_paths(function, start, enumeration, merge_results=False, program=program)
+        )
+
+    # The kernel keeps its cached values from step to step, as it does when it runs.
+    atoms = pushed(refresh, atoms.state)
+    num_particles = atoms.state.log_weights.shape[1]
+    # The lane and the number of the step are data: one program serves them all.
     for number in range(block.steps * repeats):
-        for lane in range(num):
-
-            def one_lane(key, population, lane=lane, number=number):
-                particle = jax.tree.map(lambda x: jnp.asarray(x)[lane], population.particles)
-                state = block.refreshed(particle, population.stage)
-                state, _ = block.transition(key, state, population.stage, number)
-                moved = block.restored(state, particle)
-                particles = jax.tree.map(
-                    lambda all_, one: jnp.asarray(all_).at[lane].set(one),
-                    population.particles,
-                    moved,
-                )
-                return population._replace(particles=particles)
-
-            function, program = _program(
-                block, (lane, number), one_lane, enumeration.quadrature_nodes
-            )
-            atoms = _lump(
-                enumerate_paths(
-                    function, atoms, enumeration, merge_results=False, program=program
-                )
-            )
-    return atoms
+        for lane in range(num_particles):
+            numbers = (np.full(len(atoms.mass), i, np.int32) for i in (lane, number))
+            atoms = pushed(move_one, (atoms.state, *numbers))
+    return pushed(restore, atoms.state)
 
 
 # ---------------------------------------------------------------- the identities

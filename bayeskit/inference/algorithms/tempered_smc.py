@@ -29,7 +29,7 @@ def tempered_smc(
     ess: float = 0.5,
     ladder: Sequence[float] | None = None,
     scheme: str = "systematic",
-    correlation: float = 0.1,
+    correlation: float = 0.03,
     max_stages: int = 200,
 ) -> Chain:
     """Return adaptive tempered SMC, which keeps the last state of each chain of moves.
@@ -46,7 +46,9 @@ def tempered_smc(
     scheme : str
         Resampling scheme.
     correlation : float
-        Moves go on until the worst correlation with the start is about this small.
+        Moves go on until the worst correlation with the start is about this small. The metric
+        is fitted to the particles that it moves, and what they keep of their start biases the
+        evidence: with 0.1, 2000 particles in 31 dimensions gave a log evidence 0.13 too low.
     max_stages : int
 
     References

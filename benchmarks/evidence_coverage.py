@@ -45,7 +45,9 @@ def main() -> None:
         numpyro.sample("y", dist.Bernoulli(logits=intercept + X @ coefficients), obs=y)
 
     engine = bk.SMC(
-        num_particles=arguments.num_particles, waste_free=not arguments.keep_last, progress=False
+        num_particles=arguments.num_particles,
+        waste_free=not arguments.keep_last,
+        progress=False,
     )
     warnings.simplefilter("ignore")
     errors, reported, seconds = [], [], []

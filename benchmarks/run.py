@@ -1,0 +1,253 @@
+"""Speed and accuracy beside other packages: one JSON line a row, errors beside times.
+
+`make bench` runs everything; `python benchmarks/run.py resampling` one part. Times are CPU
+seconds of this process after a first call that compiles, and machines differ: compare the
+ratios, which come from one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def emit(**row: Any) -> None:
+    print(json.dumps(row), flush=True)
+
+
+def cpu_seconds(function: Callable[[], Any], repeats: int = 5) -> tuple[float, float]:
+    """Return the CPU seconds of the first call, and of the quickest of the later ones."""
+    start = time.process_time()
+    jax.block_until_ready(function())
+    first = time.process_time() - start
+    later = []
+    for _ in range(repeats):
+        start = time.process_time()
+        jax.block_until_ready(function())
+        later.append(time.process_time() - start)
+    return first, min(later)
+
+
+# ---------------------------------------------------------------- resampling
+
+
+def resampling(quick: bool) -> None:
+    """Systematic resampling: nanoseconds a particle, and the largest |offspring - N W|."""
+    from bayeskit import accel
+
+    try:
+        from blackjax.smc.resampling import systematic as peer
+    except ImportError:
+        peer = None
+    for num in (10**4, 10**5) if quick else (10**4, 10**5, 10**6, 10**7):
+        rng = np.random.default_rng(0)
+        log_weights = (-2.0 * rng.normal(size=num) ** 2).astype(np.float32)
+        log_weights[::7] = -np.inf
+        log_weights[-num // 50 :] = -np.inf
+        exact = np.exp(log_weights.astype(np.float64))
+        exact *= num / exact.sum()
+        key, device = accel.as_key(1), jnp.asarray(log_weights)
+        ours = jax.jit(lambda k, w: accel.systematic(k, w).index)
+        rows = {"bayeskit": lambda key=key, w=device, f=ours: f(key, w)}
+        if peer is not None:
+            theirs = jax.jit(lambda k, w, num=num: peer(k, jax.nn.softmax(w), num))
+            plain = jax.random.key(1)
+            rows["blackjax"] = lambda key=plain, w=device, f=theirs: f(key, w)
+        copy = np.empty_like(log_weights)
+        start = time.process_time()
+        for _ in range(20):
+            np.copyto(copy, log_weights)
+        copied = (time.process_time() - start) / 20
+        for name, function in rows.items():
+            first, seconds = cpu_seconds(function)
+            offspring = np.bincount(np.asarray(function()), minlength=num)
+            emit(
+                part="resampling",
+                package=name,
+                num_particles=num,
+                ns_per_particle=round(seconds / num * 1e9, 2),
+                ratio_to_copy=round(seconds / copied, 1),
+                first_call_s=round(first, 2),
+                max_offspring_error=round(float(np.abs(offspring - exact).max()), 4),
+                offspring_of_dead=int(offspring[np.isneginf(log_weights)].sum()),
+            )
+
+
+# ---------------------------------------------------------------- a logistic posterior
+
+
+def _breast_cancer() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_breast_cancer
+
+    X, y = load_breast_cancer(return_X_y=True)
+    return (X - X.mean(axis=0)) / X.std(axis=0) * 0.5, y
+
+
+def _logistic(X, y=None):
+    import numpyro
+    import numpyro.distributions as dist
+
+    intercept = numpyro.sample("intercept", dist.Normal(0.0, 20.0))
+    prior = dist.Normal(0.0, 5.0).expand([X.shape[1]]).to_event(1)
+    coefficients = numpyro.sample("coefficients", prior)
+    numpyro.sample("y", dist.Bernoulli(logits=intercept + X @ coefficients), obs=y)
+
+
+def logistic(quick: bool) -> None:
+    """Evidence (reference -58.68) and draws of the 31-dimensional logistic regression."""
+    import bayeskit as bk
+
+    X, y = _breast_cancer()
+    engines = {
+        "SMC waste-free 10 000": bk.SMC(progress=False),
+        "SMC standard 1000": bk.SMC(num_particles=1000, waste_free=False, progress=False),
+        "NUTS 4 x (1000 + 1000)": bk.NUTS(progress=False),
+    }
+    if quick:
+        engines = {"SMC waste-free 2000": bk.SMC(num_particles=2000, progress=False)}
+    for name, engine in engines.items():
+        fits = []
+        first, seconds = cpu_seconds(
+            lambda engine=engine, fits=fits: fits.append(
+                bk.BayesianModel(_logistic, inference=engine, random_state=len(fits)).fit(X, y)
+            ),
+            repeats=2,
+        )
+        result = fits[-1].result_
+        emit(
+            part="logistic",
+            package="bayeskit",
+            engine=name,
+            first_fit_s=round(first, 2),
+            second_fit_s=round(seconds, 2),
+            compile_s=round(fits[0].timing_["compile_s"], 2),
+            log_evidence=[round(f.result_.log_evidence or np.nan, 3) for f in fits],
+            reported_se=round(result.log_evidence_se or np.nan, 3),
+            ess_bulk_min=round(result.diagnostics.ess_bulk_min),
+            ess_per_cpu_s=round(result.diagnostics.ess_bulk_min / seconds),
+        )
+    if not quick:
+        _numpyro_nuts(X, y)
+
+
+def _numpyro_nuts(X: np.ndarray, y: np.ndarray) -> None:
+    from numpyro.infer import MCMC, NUTS
+
+    from bayeskit.inference.diagnostics import diagnose
+
+    with jax.enable_x64(True):
+        X, y = jnp.array(X), jnp.array(y)
+        mcmc = MCMC(
+            NUTS(_logistic),
+            num_warmup=1000,
+            num_samples=1000,
+            num_chains=4,
+            chain_method="sequential",
+            progress_bar=False,
+        )
+        numbers = iter(range(100))
+        first, seconds = cpu_seconds(
+            lambda: mcmc.run(jax.random.key(next(numbers)), X, y), repeats=2
+        )
+        draws = mcmc.get_samples(group_by_chain=True)
+    diagnostics = diagnose({name: np.asarray(v) for name, v in draws.items()})
+    emit(
+        part="logistic",
+        package="numpyro",
+        engine="NUTS 4 x (1000 + 1000)",
+        first_fit_s=round(first, 2),
+        second_fit_s=round(seconds, 2),
+        ess_bulk_min=round(diagnostics.ess_bulk_min),
+        ess_per_cpu_s=round(diagnostics.ess_bulk_min / seconds),
+    )
+
+
+# ---------------------------------------------------------------- a particle filter
+
+
+def particle_filter(quick: bool) -> None:
+    """Bootstrap filter of a linear Gaussian model, T = 1000; exact log evidence known."""
+    from bayeskit import inference as bi
+
+    rng = np.random.default_rng(0)
+    num_steps = 100 if quick else 1000
+    x = np.empty(num_steps)
+    x[0] = rng.normal() / np.sqrt(1 - 0.81)
+    for t in range(1, num_steps):
+        x[t] = 0.9 * x[t - 1] + rng.normal()
+    y = x + rng.normal(size=num_steps)
+    mean, variance, exact = 0.0, 1 / (1 - 0.81), 0.0
+    for t in range(num_steps):
+        if t:
+            mean, variance = 0.9 * mean, 0.81 * variance + 1.0
+        total = variance + 1.0
+        exact -= 0.5 * (np.log(2 * np.pi * total) + (y[t] - mean) ** 2 / total)
+        gain = variance / total
+        mean, variance = mean + gain * (y[t] - mean), (1 - gain) * variance
+    for dtype in (jnp.float32, jnp.float64):
+        with jax.enable_x64(dtype == jnp.float64):
+            model = _local_level(jnp.array(y, dtype), num_steps)
+            for num in (10**3, 10**4):
+                block = (
+                    bi.spawn(model.initial, num)
+                    >> bi.weigh(model.log_g0)
+                    >> bi.scan(
+                        bi.resample("systematic", ess_below=0.5)
+                        >> bi.extend(model.kernel, model.log_g)
+                    )
+                )
+                first, seconds = cpu_seconds(lambda block=block: bi.run(block, 1))
+                estimate = float(bi.run(block, 1).log_evidence)
+                emit(
+                    part="particle_filter",
+                    package="bayeskit",
+                    dtype=np.dtype(dtype).name,
+                    num_particles=num,
+                    cpu_s=round(seconds, 4),
+                    ns_per_particle_step=round(seconds / num / num_steps * 1e9, 1),
+                    first_call_s=round(first, 2),
+                    log_evidence_error=round(estimate - exact, 3),
+                )
+
+
+def _local_level(y: jax.Array, num_steps: int) -> Any:
+    """Return the bootstrap model of x_t = 0.9 x_(t-1) + noise, y_t = x_t + noise."""
+    from bayeskit import FeynmanKac
+    from bayeskit.inference import random
+
+    def log_density(x, y):
+        return -0.5 * (y - x) ** 2 - 0.5 * jnp.log(2 * jnp.pi).astype(x.dtype)
+
+    return FeynmanKac(
+        initial=lambda key: random.normal(key, (), y.dtype) / np.sqrt(1 - 0.81),
+        log_g0=lambda x: log_density(x, y[0]),
+        kernel=lambda key, t, x: 0.9 * x + random.normal(key, (), y.dtype),
+        log_g=lambda t, x_previous, x: log_density(x, y[t]),
+        num_steps=num_steps,
+    )
+
+
+PARTS = {f.__name__: f for f in (resampling, particle_filter, logistic)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
+    parser.add_argument("--quick", action="store_true", help="small sizes, no peers")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    emit(part="versions", jax=jax.__version__, numpy=np.__version__)
+    for name in arguments.parts or PARTS:
+        PARTS[name](arguments.quick)
+
+
+if __name__ == "__main__":
+    main()

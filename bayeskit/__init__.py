@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from bayeskit.inference.measure import FeynmanKac, Target
     from bayeskit.inference.posterior import Posterior
     from bayeskit.models.bayesian import BayesianModel
-    from bayeskit.validation import Report, validate
+    from bayeskit.validation import Report
+    from bayeskit.validation import validate as validate  # type: ignore[no-redef]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -311,13 +312,13 @@ class TemperingStage(NamedTuple):
         the log-likelihood, between a state and the next kept one.
     """
 
-    number: jax.Array
-    previous: jax.Array
-    current: jax.Array
+    number: Any
+    previous: Any
+    current: Any
     tuning: Any = None
-    repeats: jax.Array | int = 1
-    acceptance: jax.Array | float = jnp.nan
-    correlation: jax.Array | float = jnp.nan
+    repeats: Any = 1
+    acceptance: Any = math.nan
+    correlation: Any = math.nan
 
 
 class TemperedPath:

@@ -354,7 +354,7 @@ class BayesianModel(BaseEstimator):
     ) -> tuple[NumPyroModel, tuple]:
         fitted, _ = self._functions()
         _, call = _checked_call(X, None, keywords)
-        found = np.shape(call["X"]) if "X" in call else ()
+        found: tuple[int, ...] = np.shape(call["X"]) if "X" in call else ()
         known = getattr(self, "n_features_in_", None)
         if known is not None and len(found) == 2 and found[1] != known:
             raise ValueError(

@@ -1,0 +1,32 @@
+"""The public names, so that a change of them is a visible line of a diff."""
+
+import importlib
+
+import pytest
+
+import bayeskit as bk
+
+PUBLIC = {
+    "bayeskit": """BayesianModel FeynmanKac NUTS Posterior Report SMC Target accel errors
+        inference load models validate validation""",
+    "bayeskit.inference": """Block Density DiscreteMetropolis FeynmanKac HMC Independent Kernel
+        Law LawKind Lineage MALA Measure NoUTurn PointState Population RandomWalk StepInfo
+        Tagged Target TemperedPath TemperingStage Tuning adapt custom effective_sample_size
+        extend move random resample reweigh run scan schedule spawn tempered_smc until
+        waste_free_smc weigh when""",
+    "bayeskit.models": "BayesianModel",
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_names(module):
+    loaded = importlib.import_module(module)
+    assert sorted(loaded.__all__) == sorted(PUBLIC[module].split())
+    for name in loaded.__all__:
+        assert getattr(loaded, name).__doc__, f"{module}.{name} has no docstring"
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="module 'bayeskit' has no attribute 'smc'"):
+        _ = bk.smc
+    assert "SMC" in dir(bk)

@@ -413,9 +413,7 @@ def fail(*args, **kwargs):
     ("owner", "name"),
     [(os, "fsync"), (os, "replace"), (zipfile.ZipFile, "writestr"), (zipfile, "crc32")],
 )
-def test_failed_write_leaves_the_old_file(
-    tmp_path, monkeypatch, owner, name, keep_previous
-):
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, owner, name, keep_previous):
     path = write_example(tmp_path / "a.bkit")
     before = path.read_bytes()
     monkeypatch.setattr(owner, name, fail)
@@ -477,9 +475,7 @@ def test_killed_writer_leaves_a_whole_file(tmp_path):
     )
     random_delay = random.Random(1)
     for _ in range(4):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", code, path], stdout=subprocess.PIPE
-        )
+        writer = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
         for _ in range(2):
             writer.stdout.readline()
         time.sleep(random_delay.uniform(0, 0.03))
@@ -625,9 +621,7 @@ def test_zip_files_that_are_no_containers(tmp_path):
     refused(pack(tmp_path / "arrays", [("arrays/0000.npy", b"")]), "no manifest.json")
     refused(pack(tmp_path / "other", [("a.txt", b"")]), "'a.txt' is not part of")
     refused(pack(tmp_path / "list", [("manifest.json", b"[]")]), "not that of a container")
-    refused(
-        pack(tmp_path / "object", [("manifest.json", b"{}")]), "not that of a container"
-    )
+    refused(pack(tmp_path / "object", [("manifest.json", b"{}")]), "not that of a container")
     np.savez(tmp_path / "b.npz", x=np.zeros(2))
     refused(tmp_path / "b.npz", "is not part of a container")
 

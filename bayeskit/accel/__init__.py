@@ -1,0 +1,55 @@
+"""Kernels on arrays: weights, resampling, gathering, prefix sums and random keys.
+
+Arrays in, arrays out; nothing here knows a probability model. Everything is pure and works
+under ``jit``, ``vmap`` and ``grad``, on every platform, in 32-bit and in 64-bit mode.
+"""
+
+from bayeskit.accel.gather import take_particles
+from bayeskit.accel.offspring import (
+    cumulative_offspring,
+    offspring_to_ancestors,
+    permute_for_inplace,
+    scaled_cdf,
+)
+from bayeskit.accel.prng import as_key
+from bayeskit.accel.resample import (
+    SCHEMES,
+    Ancestors,
+    Scheme,
+    multinomial,
+    residual,
+    residual_multinomial,
+    stratified,
+    systematic,
+)
+from bayeskit.accel.scan import prefix_sum
+from bayeskit.accel.weights import (
+    Weights,
+    effective_sample_size,
+    log_mean_exp,
+    normalize,
+    temper_step,
+)
+
+__all__ = [
+    "SCHEMES",
+    "Ancestors",
+    "Scheme",
+    "Weights",
+    "as_key",
+    "cumulative_offspring",
+    "effective_sample_size",
+    "log_mean_exp",
+    "multinomial",
+    "normalize",
+    "offspring_to_ancestors",
+    "permute_for_inplace",
+    "prefix_sum",
+    "residual",
+    "residual_multinomial",
+    "scaled_cdf",
+    "stratified",
+    "systematic",
+    "take_particles",
+    "temper_step",
+]

@@ -1,0 +1,170 @@
+"""Exact laws of resampling schemes, and slow implementations to compare with."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import itertools
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit import accel
+
+ALMOST_ONE = 1 - 2.0**-53
+
+# Asymmetric, with dead particles at both ends and inside, with a particle that has several
+# sure copies, with expected numbers that are integers, with fewer and more offspring than
+# particles, and with one, two and three remaining draws after the sure copies (with only one,
+# all ways to resample remainders are the same).
+SMALL_CASES = [
+    ([0.28, 0.0, 0.27, 0.45], 3),
+    ([0.2, 0.24, 0.26, 0.3], 3),
+    ([0.17, 0.48, 0.35], 3),
+    ([0.0, 0.62, 0.0, 0.05, 0.33, 0.0], 4),
+    ([0.11, 0.0, 0.58, 0.31], 2),
+    ([0.71, 0.29], 5),
+    ([0.5, 0.25, 0.25], 4),
+    ([1.0], 3),
+    ([0.0, 1.0, 0.0], 3),
+]
+
+
+def exact_law(scheme, weights, num):
+    """Return masses (paths,) and ancestors (paths, num) over all cells of all uniforms.
+
+    Fails if the ancestors change inside a cell, at its lower end included.
+    """
+    with jax.enable_x64(True):
+        log_weights = jnp.log(jnp.asarray(weights))
+        cdf = accel.scaled_cdf(log_weights, num)
+        breaks = np.asarray(jax.jit(scheme.breaks, static_argnums=1)(cdf, num))
+        shape = scheme.uniform_shape(num)
+        assert breaks.shape == (*shape, max(len(weights) - 1, 1))
+        assert breaks.dtype == np.float64
+        assert np.all((breaks >= 0) & (breaks <= 1))
+        rows = np.sort(breaks.reshape(math.prod(shape), -1), axis=-1)
+        cells = []
+        for row in rows:
+            edges = np.unique([0.0, *row, 1.0])
+            # Breaks that differ by rounding only bound no cell of their own.
+            cells.append([(a, b) for a, b in itertools.pairwise(edges) if b - a > 1e-12])
+        paths = list(itertools.product(*cells))
+        low = np.array([[a for a, _ in path] for path in paths])
+        high = np.array([[b for _, b in path] for path in paths])
+        masses = np.prod(high - low, axis=1)
+
+        def ancestors_of(u):
+            return scheme.ancestors(cdf, u.reshape(shape), num)
+
+        # Without optimisation, since compiling takes most of the time.
+        options = {"xla_backend_optimization_level": 0}
+        run = jax.jit(jax.vmap(ancestors_of), compiler_options=options)
+        ancestors = np.asarray(run((low + high) / 2))
+        rng = np.random.default_rng(5)
+        inside = low + rng.uniform(0.001, 0.999, low.shape) * (high - low)
+        assert np.array_equal(run(inside), ancestors), "changes inside a cell"
+        zeros = np.where(low == 0, 0.0, (low + high) / 2)
+        ones = np.where(high == 1, ALMOST_ONE, (low + high) / 2)
+        assert np.array_equal(run(zeros), ancestors), "changes at u = 0"
+        assert np.array_equal(run(ones), ancestors), "changes at u just below 1"
+        return masses, ancestors
+
+
+def check_exact_law(scheme, weights, num, variance):
+    """Assert the whole law of the numbers of offspring: support, mean, variance, order."""
+    masses, ancestors = exact_law(scheme, weights, num)
+    weights = np.asarray(weights)
+    assert ancestors.shape == (len(masses), num)
+    assert ancestors.dtype == np.int32
+    assert np.all((ancestors >= 0) & (ancestors < len(weights)))
+    assert np.all(weights[ancestors] > 0), "a particle of weight zero has offspring"
+    if scheme.is_sorted:
+        assert np.all(np.diff(ancestors, axis=1) >= 0)
+    assert abs(masses.sum() - 1) < 1e-12
+    offspring = np.array([np.bincount(a, minlength=len(weights)) for a in ancestors])
+    mean = masses @ offspring
+    assert np.max(np.abs(mean - num * weights)) < 1e-12, "mean of the offspring"
+    second = masses @ (offspring - mean) ** 2
+    assert np.max(np.abs(second - variance(weights, num))) < 1e-12, "variance of the offspring"
+    if scheme.name == "multinomial":
+        for slot in range(num):
+            law = np.bincount(ancestors[:, slot], masses, minlength=len(weights))
+            assert np.max(np.abs(law - weights)) < 1e-12, "law of one draw"
+
+
+def fraction_above_whole(values):
+    """Return values minus their floors, with integers up to rounding taken as integers."""
+    values = np.asarray(values)
+    whole = np.floor(values + 1e-12)
+    return np.maximum(values - whole, 0.0), whole
+
+
+def variance_systematic(weights, num):
+    p, _ = fraction_above_whole(num * weights)
+    return p * (1 - p)
+
+
+def variance_stratified(weights, num):
+    ends = num * np.cumsum(weights)
+    starts = ends - num * weights
+    strata = np.arange(num)[:, None]
+    p = np.clip(np.minimum(ends, strata + 1) - np.maximum(starts, strata), 0, 1)
+    return np.sum(p * (1 - p), axis=0)
+
+
+def variance_multinomial(weights, num):
+    return num * weights * (1 - weights)
+
+
+def variance_residual_multinomial(weights, num):
+    r, whole = fraction_above_whole(num * weights)
+    num_draws = num - whole.sum()
+    return r * (1 - r / num_draws) if num_draws else 0 * r
+
+
+VARIANCES = {
+    "systematic": variance_systematic,
+    "stratified": variance_stratified,
+    "multinomial": variance_multinomial,
+    "residual": variance_systematic,
+    "residual_multinomial": variance_residual_multinomial,
+}
+
+
+# ------------------------------------------------------------ rational arithmetic
+
+
+def rational_weights(log_weights):
+    """Return the weights as fractions: exact rational numbers from float64 exponentials."""
+    log_weights = np.asarray(log_weights, float)
+    return [Fraction(math.exp(x)) for x in log_weights - log_weights.max()]
+
+
+def rational_ancestors(name, log_weights, u, num):
+    """Return the ancestors by their definitions, with rational numbers throughout."""
+    weights = rational_weights(log_weights)
+    total = sum(weights)
+    scaled = [num * w / total for w in weights]
+    cumulative = list(itertools.accumulate(scaled))
+    cumulative[-1] = Fraction(num)
+    u = [Fraction(float(x)) for x in np.ravel(u)]
+    find = functools.partial(bisect.bisect_right, cumulative)
+    if name == "systematic":
+        return [find(m + u[0]) for m in range(num)]
+    if name == "stratified":
+        return [find(m + u[m]) for m in range(num)]
+    if name == "multinomial":
+        return [find(num * u[m]) for m in range(num)]
+    sure = [math.floor(s) for s in scaled]
+    remainders = list(itertools.accumulate(s - k for s, k in zip(scaled, sure, strict=True)))
+    num_draws = num - sum(sure)
+    copies = [i for i, k in enumerate(sure) for _ in range(k)]
+    if name == "residual":
+        drawn = [bisect.bisect_right(remainders, m + u[0]) for m in range(num_draws)]
+        return sorted(copies + drawn)
+    drawn = [bisect.bisect_right(remainders, num_draws * u[m]) for m in range(num_draws)]
+    return copies + drawn

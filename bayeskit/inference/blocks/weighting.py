@@ -45,12 +45,17 @@ class Spawn(Block):
         log_weights = jnp.full(num, -math.log(num), jnp.result_type(float))
         zero = jnp.zeros((), log_weights.dtype)
         lineage = Lineage.founders(num) if self.track_lineage else None
-        stage = jax.tree.map(jnp.asarray, self.stage)
+        stage = jax.tree.map(_in_this_precision, self.stage)
         return Population(particles, log_weights, zero, stage, lineage, zero), {}
 
     def arrow(self, law):
         line = f"spawn {self.num_particles} independent draws"
         return Law(self.measure).then(self.measure, line)
+
+
+def _in_this_precision(value: Any) -> jax.Array:
+    # JAX remembers by identity in which precision it has seen a NumPy array, hence the copy.
+    return jnp.asarray(np.array(value) if isinstance(value, np.ndarray) else value)
 
 
 def spawn(

@@ -1,0 +1,7 @@
+"""Plots of results: each takes ``ax``, returns the Axes that it drew on, and never shows it."""
+
+from bayeskit.plots.forest import forest
+from bayeskit.plots.smc import smc_history
+from bayeskit.plots.trace import trace_rank
+
+__all__ = ["forest", "smc_history", "trace_rank"]

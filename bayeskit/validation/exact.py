@@ -128,8 +128,8 @@ def enumerate_paths(
         if total > enumeration.max_paths:
             raise TooManyPathsError(
                 f"{total:.3g} paths exceed max_paths={enumeration.max_paths:.3g} "
-                f"({len(atoms.mass)} states times draws with {sizes[:12]} outcomes): take fewer "
-                "particles, steps or states"
+                f"({len(atoms.mass)} states times draws with {sizes[:12]} outcomes): take "
+                "fewer particles, steps or states"
             )
         # A path is one integer: the atom, then the digits of its draws in mixed radix.
         radix = np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int64)
@@ -246,7 +246,7 @@ def push(block: Any, atoms: Atoms, enumeration: Enumeration) -> Atoms:
     return _lump(result)
 
 
-def _by_parts(kind: type) -> Callable:
+def _by_parts(kind: Any) -> Callable:
     """Register how a kind of block is pushed part by part.
 
     A subclass with a ``run`` of its own is enumerated as it runs, not as its parent would.

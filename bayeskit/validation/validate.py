@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bayeskit import accel
-from bayeskit.errors import BayeskitError, LawMismatch, UnenumerableDrawError
 from bayeskit.inference import random
-from bayeskit.inference.blocks import Block, Resample, draw_ancestors
+from bayeskit.inference.blocks import Block, Resample
 from bayeskit.inference.kernels import DiscreteMetropolis
-from bayeskit.inference.keys import EnumerationKey, Tape
 from bayeskit.inference.law import (
-    CONSISTENT,
     INVARIANT,
     REVERSIBLE,
     UNBIASED_RESAMPLING,
-    UNKNOWN,
     LawKind,
 )
-from bayeskit.inference.measure import FeynmanKac, PointState, Target
+from bayeskit.inference.measure import FeynmanKac, Target
 from bayeskit.validation import exact
 from bayeskit.validation.battery import BatteryModel, battery
 from bayeskit.validation.exact import Atoms, Enumeration
-from bayeskit.validation.report import Check, Power, Report, plain_key
+from bayeskit.validation.exact_checks import (
+    Findings,
+    checked_atoms,
+    claimed_law,
+    name_of,
+    validate_block,
+    validate_finite_kernel,
+    validate_scheme,
+    validate_step,
+)
+from bayeskit.validation.report import Check, Report, plain_key
 from bayeskit.validation.statistical import (
     LEVELS,
     ExactStart,
     Level,
-    default_tuning,
     exact_start,
-    largest_difference,
 )
 
 __all__ = ["validate"]
-
-# Relative: identities between finite sums of doubles.
-_TOLERANCE = 1e-10
 _LAWS = {"invariant": INVARIANT, "reversible": REVERSIBLE, "resampling": UNBIASED_RESAMPLING}
-# Uneven weights, with zeros at the ends and inside, for numbers of particles and offspring.
-_RESAMPLING_CASES = {
-    (3, 3): ((0.5, 0.3, 0.2), (0.0, 0.35, 0.65), (0.9, 0.0, 0.1)),
-    (4, 4): ((0.05, 0.15, 0.8, 0.0), (0.41, 0.09, 0.33, 0.17), (0.0, 0.25, 0.0, 0.75)),
-    (3, 2): ((0.2, 0.7, 0.1), (0.6, 0.4, 0.0)),
-}
 
 
 def validate(
@@ -162,15 +156,15 @@ def validate(
     enumeration = Enumeration(max_paths)
     if isinstance(block, str | Resample) or kind is UNBIASED_RESAMPLING:
         _refuse(given, (), "a resampling scheme")
-        found = _validate_scheme(block, enumeration)
+        found = validate_scheme(block, enumeration)
     elif isinstance(block, Block):
         _refuse(given, ("target", "expected", "observed"), "a composed block")
-        found = _validate_block(block, target, kind, expected, observed, enumeration)
+        found = validate_block(block, target, kind, expected, observed, enumeration)
     elif _is_kernel(block):
         _refuse(given, ("target", "models", "start", "tuning"), "a kernel")
         finite = _finite_models(block, target, models, start)
         if finite:
-            found = _validate_finite_kernel(block, finite, kind, tuning, enumeration)
+            found = validate_finite_kernel(block, finite, kind, tuning, enumeration)
         else:
             options = {
                 "tuning": tuning,
@@ -181,7 +175,7 @@ def validate(
             found = _validate_kernel(block, chosen, kind, options, alpha, key, budget_s)
     elif callable(block):
         _refuse(given, ("start", "observed"), "a function")
-        found = _validate_step(block, kind, start, observed, enumeration)
+        found = validate_step(block, kind, start, observed, enumeration)
     else:
         raise TypeError(
             f"cannot validate an object of type {type(block).__name__}: pass a kernel (with "
@@ -200,17 +194,6 @@ def validate(
         key=plain_key(key),
         notes=found.notes,
     )
-
-
-class _Findings(NamedTuple):
-    verdict: str
-    block: str
-    law: str
-    checks: tuple[Check, ...]
-    worst: str
-    power: Power | None
-    alpha: float = 0.0
-    notes: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- what was asked for
@@ -257,15 +240,6 @@ def _is_kernel(block: Any) -> bool:
     return all(callable(getattr(block, name, None)) for name in ("init", "step", "refresh"))
 
 
-def _kernel_law(kernel: Any, kind: LawKind | None) -> LawKind:
-    kind = kind or getattr(kernel, "law_kind", INVARIANT)
-    if kind not in (INVARIANT, REVERSIBLE):
-        raise ValueError(
-            f"a kernel is invariant or reversible, got the law {kind}: pass law='invariant'"
-        )
-    return kind
-
-
 def _named(models: Iterable[Any]) -> list[BatteryModel]:
     known = battery()
     chosen = []
@@ -288,7 +262,7 @@ def _finite_models(kernel, target, models, start) -> list[BatteryModel]:
                 "start= lists the states of a finite target: pass the Target as well, "
                 "validate(kernel, target, start=Atoms(...))"
             )
-        return [BatteryModel(target.name, "", target, math.nan, 0, _checked_atoms(start))]
+        return [BatteryModel(target.name, "", target, math.nan, 0, checked_atoms(start))]
     if isinstance(target, BatteryModel):
         chosen = [target]
     elif models is not None:
@@ -355,8 +329,8 @@ def _continuous_models(kernel, target, models) -> list[Target]:
 # ---------------------------------------------------------------- statistically
 
 
-def _validate_kernel(kernel, targets, kind, options, alpha, key, budget_s) -> _Findings:
-    kind = _kernel_law(kernel, kind)
+def _validate_kernel(kernel, targets, kind, options, alpha, key, budget_s) -> Findings:
+    kind = claimed_law(kernel, kind)
     try:
         hash(kernel)
     except TypeError:
@@ -408,9 +382,9 @@ def _validate_kernel(kernel, targets, kind, options, alpha, key, budget_s) -> _F
         for check in result.checks
     )
     powers = [result.power for result in results.values() if result.power is not None]
-    return _Findings(
+    return Findings(
         verdict,
-        _name_of(kernel),
+        name_of(kernel),
         f"{kind}: {kind.statement}, on {', '.join(t.name for t in targets)}",
         checks,
         words,
@@ -429,389 +403,3 @@ def _worst_model(results: dict[str, ExactStart], verdict: str) -> tuple[str, Exa
 
     deciding = [item for item in results.items() if item[1].verdict == verdict]
     return min(deciding or list(results.items()), key=smallest_p)
-
-
-def _name_of(block: Any) -> str:
-    if dataclasses.is_dataclass(block):
-        return repr(block)
-    return getattr(block, "__name__", type(block).__name__)
-
-
-# ---------------------------------------------------------------- exactly
-
-
-def _exact_power() -> Power:
-    words = f"finds any relative error above {_TOLERANCE:g}, with certainty"
-    return Power(_TOLERANCE, 1.0, 0.0, (), 1, words)
-
-
-def _checked_atoms(atoms: Any, name: str = "start") -> Atoms:
-    if not isinstance(atoms, Atoms):
-        raise TypeError(
-            f"{name} must be Atoms(state, mass), got {type(atoms).__name__}: list every state "
-            "along a leading axis, and its mass"
-        )
-    mass = np.asarray(atoms.mass, float)
-    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(atoms.state)}
-    if mass.ndim != 1 or sizes != {mass.shape}:
-        raise ValueError(
-            f"{name}: each leaf of the states needs a leading axis of {mass.size} atoms like "
-            f"the masses, got {sorted(sizes)}"
-        )
-    if not (np.isfinite(mass) & (mass >= 0)).all() or not mass.sum() > 0:
-        bad = int(np.argmin(np.isfinite(mass) & (mass >= 0)))
-        raise ValueError(
-            f"{name}: masses must be finite, not negative and not all zero; number {bad} is "
-            f"{mass[bad]}"
-        )
-    return Atoms(jax.tree.map(np.asarray, atoms.state), mass)
-
-
-def _trace(function: Callable, state: Any, what: str) -> Any:
-    """Return the shape of a result on an enumerating key, or say why there is none."""
-
-    def run(one):
-        return function(EnumerationKey(Tape(None)), one)
-
-    try:
-        return jax.eval_shape(run, state)
-    except TypeError as error:
-        if isinstance(error, BayeskitError) or "EnumerationKey" not in str(error):
-            raise
-        raise UnenumerableDrawError(
-            f"{what} draws outside of bayeskit.inference.random, where the exact mode cannot "
-            f"see it ({str(error).splitlines()[0]}). Draw through its primitives, or validate "
-            "statistically"
-        ) from None
-
-
-def _position(particles: Any) -> Any:
-    return particles.position if isinstance(particles, PointState) else particles
-
-
-def _shapes(tree: Any) -> list[tuple[int, ...]]:
-    return [tuple(np.shape(leaf))[1:] for leaf in jax.tree.leaves(tree)]
-
-
-def _worst_state(states: Any, mass: np.ndarray, expected: Atoms) -> tuple[str, float, float]:
-    """Return the state at which two measures differ most, and its mass in either."""
-    rows = len(mass)
-    both = [
-        np.concatenate([np.asarray(a, float), np.asarray(b, float)])
-        for a, b in zip(jax.tree.leaves(states), jax.tree.leaves(expected.state), strict=True)
-    ]
-    found = exact.merge(Atoms(both, np.concatenate([mass, np.zeros(len(expected.mass))])))
-    wanted = exact.merge(Atoms(both, np.concatenate([np.zeros(rows), expected.mass])))
-    place = int(np.argmax(np.abs(found.mass - wanted.mass)))
-    values = [np.asarray(leaf)[place].tolist() for leaf in jax.tree.leaves(found.state)]
-    text = ", ".join(str(value) for value in map(_whole, values))
-    return text, float(found.mass[place]), float(wanted.mass[place])
-
-
-def _whole(value: Any) -> Any:
-    """Print whole numbers without a decimal point."""
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    return int(value) if float(value).is_integer() else round(value, 4)
-
-
-def _validate_step(step, kind, start, observed, enumeration) -> _Findings:
-    if start is None:
-        raise TypeError(
-            "a function step(key, state) needs start=Atoms(states, masses), the measure it "
-            "leaves invariant. For a resampling function ancestors(key, log_weights, num) pass "
-            "law='resampling'; for a continuous space write a Kernel"
-        )
-    kind = _kernel_law(step, kind)
-    start = _checked_atoms(start)
-    checks, words = _invariance_checks(
-        step, start, kind, observed or _position, enumeration, _name_of(step)
-    )
-    name = _name_of(step)
-    return _exact_findings(name, f"{kind}: {kind.statement}", checks, words, enumeration)
-
-
-def _invariance_checks(step, start, kind, observed, enumeration, what, model=""):
-    """Return the checks of one step, and the failures in words."""
-    with jax.enable_x64(True):
-        first = jax.tree.map(lambda x: x[0], start.state)
-        after = _trace(step, first, what)
-        before = jax.eval_shape(lambda s: s, first)
-    same = len({jax.tree.structure(tree) for tree in (after, before)}) == 1
-    shapes = [leaf.shape for leaf in jax.tree.leaves(after)]
-    wanted = [leaf.shape for leaf in jax.tree.leaves(before)]
-    if not same or shapes != wanted:
-        raise ValueError(
-            f"{what} returns a state with leaves of shape {shapes}, the states of start have "
-            f"{wanted}: it must return a state of the same structure"
-        )
-    result = exact.invariance_discrepancy(step, start, enumeration, observed)
-    share = Atoms(start.state, start.mass / start.mass.sum())
-    words = []
-    holds = result.invariance <= _TOLERANCE
-    if not holds:
-        moved = exact.enumerate_paths(step, share, enumeration)
-        seen = Atoms(observed(share.state), share.mass)
-        state, found, expected = _worst_state(observed(moved.state), moved.mass, seen)
-        words.append(
-            f"one step changes the mass of the state {state} from {expected:.4g} to {found:.4g}"
-        )
-    checks = [
-        Check(
-            name="the measure is invariant",
-            passed=holds,
-            discrepancy=result.invariance,
-            words=words[0] if words else "",
-            model=model,
-        )
-    ]
-    if kind is REVERSIBLE:
-        symmetric = result.reversibility <= _TOLERANCE
-        checks.append(
-            Check(
-                name="each flow equals the flow back",
-                passed=symmetric,
-                discrepancy=result.reversibility,
-                words="" if symmetric else "the flow between two states is not symmetric",
-                model=model,
-            )
-        )
-        if not symmetric:
-            words.append(
-                f"the flow between two states differs from the flow back by "
-                f"{result.reversibility:.2g} of the mass: not reversible"
-            )
-    return checks, words
-
-
-def _exact_findings(name, law, checks, words, enumeration, verdict=None, notes=()) -> _Findings:
-    failed = not all(check.passed for check in checks)
-    largest = max(check.discrepancy for check in checks)
-    return _Findings(
-        verdict or ("fail" if failed else "pass"),
-        name,
-        law,
-        tuple(checks),
-        words[0] if words else f"nothing found; the largest discrepancy is {largest:.1g}",
-        _exact_power(),
-        notes=(f"{enumeration.num_paths} paths enumerated", *notes),
-    )
-
-
-def _validate_finite_kernel(kernel, models, kind, tuning, enumeration) -> _Findings:
-    kind = _kernel_law(kernel, kind)
-    name = _name_of(kernel)
-    checks, words = [], []
-    for model in models:
-        with jax.enable_x64(True):
-            frozen = default_tuning(kernel, 1) if tuning is None else tuning
-
-        def move(key, position, target=model.target, frozen=frozen):
-            density = target.density()
-            state = kernel.init(position, density)
-            state = kernel.step(key, state, density, frozen)[0]
-            refreshed = kernel.refresh(state, density)
-            return state.position, largest_difference(state, refreshed)
-
-        def step(key, position, move=move):
-            return move(key, position)[0]
-
-        more, found = _invariance_checks(
-            step, model.atoms, kind, _position, enumeration, name, model.name
-        )
-        share = Atoms(model.atoms.state, model.atoms.mass / model.atoms.mass.sum())
-        error = float(np.max(exact.enumerate_paths(move, share, enumeration).state[1]))
-        stale = Check(
-            name="cached values equal recomputed ones",
-            passed=error <= _TOLERANCE,
-            discrepancy=error,
-            words=f"values cached in the state differ from recomputed ones by {error:.2g}: "
-            "after a step, refresh(state) must equal state",
-            model=model.name,
-        )
-        checks += [*more, stale]
-        words += [f"on {model.name}, {text}" for text in found]
-        words += [] if stale.passed else [f"on {model.name}, {stale.words}"]
-    law = f"{kind}: {kind.statement}, on {', '.join(model.name for model in models)}"
-    return _exact_findings(name, law, checks, words, enumeration)
-
-
-def _validate_block(block, target, kind, expected, observed, enumeration) -> _Findings:
-    if expected is None and isinstance(target, BatteryModel):
-        expected = target.atoms
-    elif target is not None:
-        raise TypeError(
-            "a composed block is compared with a finite measure: pass expected=Atoms(...) or a "
-            "finite BatteryModel, not a target"
-        )
-    if expected is None:
-        raise TypeError(
-            f"{block.name} needs expected=Atoms(states, masses), the unnormalised measure its "
-            "particles stand for, state by state"
-        )
-    expected = _checked_atoms(expected, "expected")
-    if block.law is None:
-        raise LawMismatch(f"{block.name} waits for a population: begin with spawn(...)")
-    if block.law.kind is UNKNOWN:
-        raise LawMismatch(f"{block.name} has an undeclared part, so there is no law to check")
-    if kind is not None and kind != block.law.kind:
-        raise LawMismatch(
-            f"{block.name} states the law {block.law.kind}, not {kind}: leave law= out"
-        )
-    observed = observed or _position
-    with jax.enable_x64(True):
-        try:
-            nothing = Atoms(np.zeros((1, 1)), np.ones(1))
-            result = exact.push(block, nothing, enumeration)
-        except TypeError as error:
-            if isinstance(error, BayeskitError) or "EnumerationKey" not in str(error):
-                raise
-            raise UnenumerableDrawError(
-                f"{block.name} draws outside of bayeskit.inference.random, where the exact "
-                f"mode cannot see it ({str(error).splitlines()[0]}). Draw through its "
-                "primitives"
-            ) from None
-        population = result.state
-        mass = (result.mass[:, None] * np.exp(population.log_weights)).ravel()
-        states = observed(
-            jax.tree.map(
-                lambda x: np.asarray(x).reshape(-1, *np.shape(x)[2:]), population.particles
-            )
-        )
-    if _shapes(states) != _shapes(expected.state):
-        raise ValueError(
-            f"the particles of {block.name} have leaves of shape {_shapes(states)}, the states "
-            f"of expected have {_shapes(expected.state)}: choose the part to compare with "
-            "observed="
-        )
-    gap = exact.discrepancy(states, mass, expected)
-    bias = float(mass.sum() / expected.mass.sum()) - 1.0
-    holds = gap <= _TOLERANCE
-    words = []
-    if not holds:
-        state, found, wanted = _worst_state(states, mass, expected)
-        words.append(
-            f"the expected weight of the state {state} is {found:.4g} instead of {wanted:.4g}; "
-            f"E Ẑ / Z - 1 is {bias:.4g}"
-        )
-    adaptive = block.law.kind is CONSISTENT
-    verdict = None
-    if adaptive and not holds:
-        verdict = "inconclusive"
-        words = [
-            "a part adapts, so the law allows a bias that vanishes as particles are added: "
-            f"here E Ẑ / Z - 1 is exactly {bias:.4g}, and {words[0].split(';')[0]}. "
-            "Freeze what adapts (a ladder, a tuning) to have an exact law to check"
-        ]
-    checks = [
-        Check(
-            name="E[Ẑ Σ W f] = γ(f) for every f",
-            passed=holds or adaptive,
-            discrepancy=gap,
-            words=words[0] if words else "",
-        ),
-        Check(
-            name="E Ẑ = Z",
-            passed=abs(bias) <= _TOLERANCE or adaptive,
-            discrepancy=abs(bias),
-            words=f"E Ẑ / Z - 1 is {bias:.4g}",
-        ),
-    ]
-    law = f"{block.law.kind}: {block.law.kind.statement}, for {block.law.measure}"
-    return _exact_findings(block.name, law, checks, words, enumeration, verdict)
-
-
-# ---------------------------------------------------------------- resampling schemes
-
-
-def _validate_scheme(scheme: Any, enumeration: Enumeration) -> _Findings:
-    if isinstance(scheme, Resample):
-        if scheme.ess_below is not None:
-            raise ValueError(
-                f"{scheme.name} resamples under a condition: validate the scheme "
-                f"{scheme.scheme!r}, and the condition in a composed block"
-            )
-        scheme = scheme.scheme
-    if isinstance(scheme, str):
-        if scheme not in accel.SCHEMES:
-            raise ValueError(
-                f"unknown scheme {scheme!r}: choose one of {sorted(accel.SCHEMES)}, or pass a "
-                "function ancestors(key, log_weights, num)"
-            )
-        name = f"resampling scheme {scheme!r}"
-
-        def ancestors(key, log_weights, num, scheme=scheme):
-            return draw_ancestors(key, log_weights, scheme, num)
-
-    elif callable(scheme):
-        name, ancestors = _name_of(scheme), scheme
-    else:
-        raise TypeError(
-            f"a resampling scheme is a name or a function ancestors(key, log_weights, num), "
-            f"got {type(scheme).__name__}"
-        )
-    checks, words = [], []
-    for (num_particles, num), table in _RESAMPLING_CASES.items():
-        more, found = _offspring_checks(
-            ancestors, np.array(table), num_particles, num, enumeration, name
-        )
-        checks += more
-        words += found
-    law = f"{UNBIASED_RESAMPLING}: {UNBIASED_RESAMPLING.statement}; none for weight zero"
-    return _exact_findings(name, law, checks, words, enumeration)
-
-
-def _offspring_checks(ancestors, table, num_particles, num, enumeration, name):
-    """Check one compiled case: all weight vectors of one length, at one number of offspring."""
-
-    def offspring(key, state):
-        case, log_weights = state
-        index = ancestors(key, log_weights, num)
-        return case, jnp.sum(index[:, None] == jnp.arange(num_particles), axis=0)
-
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(table)
-    with jax.enable_x64(True):
-        spec = jax.ShapeDtypeStruct((num_particles,), jnp.float64)
-        index = _trace(lambda key, lw: ancestors(key, lw, num), spec, name)
-    if getattr(index, "shape", None) != (num,) or not jnp.issubdtype(index.dtype, jnp.integer):
-        found = f"{index.dtype} of shape {index.shape}" if hasattr(index, "shape") else index
-        raise ValueError(
-            f"{name} must return {num} whole numbers, the ancestors, for num={num}; got {found}"
-        )
-    cases = np.arange(len(table))
-    law = exact.enumerate_paths(
-        offspring, Atoms((cases, log_weights), np.ones(len(table))), enumeration
-    )
-    case, counts = law.state
-    label = f"{num_particles} particles, {num} offspring"
-    checks, words = [], []
-    mean = np.zeros_like(table)
-    np.add.at(mean, case, law.mass[:, None] * counts)
-    error = np.abs(mean - num * table)
-    place = np.unravel_index(np.argmax(error), error.shape)
-    text = (
-        f"with weights {table[place[0]].tolist()} and {num} offspring, particle {place[1]} has "
-        f"{mean[place]:.4g} offspring on average instead of {num * table[place]:.4g}"
-    )
-    checks.append(_scheme_check("mean offspring", error.max() / num, text, label))
-    dead = (table[case] == 0) & (counts > 0)
-    born = float(law.mass[dead.any(axis=1)].sum())
-    text = f"particles of weight zero have offspring with probability {born:.3g} ({label})"
-    checks.append(_scheme_check("no offspring for weight zero", born, text, label))
-    lost = float(law.mass[counts.sum(axis=1) != num].sum())
-    text = f"ancestors lie outside of the particles with probability {lost:.3g} ({label})"
-    checks.append(_scheme_check("every offspring has an ancestor", lost, text, label))
-    words += [check.words for check in checks if not check.passed]
-    return checks, words
-
-
-def _scheme_check(name: str, error: float, words: str, label: str) -> Check:
-    passed = bool(error <= _TOLERANCE)
-    return Check(
-        name=name,
-        passed=passed,
-        discrepancy=float(error),
-        words="" if passed else words,
-        model=label,
-    )

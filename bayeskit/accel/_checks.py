@@ -102,7 +102,7 @@ def refuse_invalid_values(values: jax.Array, name: str, nan_allowed: bool = Fals
         ]
     )
     for kind, test in kinds:
-        bad = test(known)
+        bad = test(known)  # type: ignore[operator]
         if bad.any():
             raise InvalidWeightsError(
                 f"{name} contains {kind}: {bad.sum()} of {bad.size} values, the first at "

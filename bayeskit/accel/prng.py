@@ -155,7 +155,7 @@ def _from_raw_key(words: Any) -> jax.Array:
     except (TypeError, ValueError):
         raise ValueError(
             f"a uint32 array of shape {words.shape} is no key of JAX's default generator "
-            f"{jax.config.jax_default_prng_impl!r}. "
+            f"{jax.config.read('jax_default_prng_impl')!r}. "
             "Wrap it with jax.random.wrap_key_data(words, impl=...)"
         ) from None
     return _checked_typed_key(key)

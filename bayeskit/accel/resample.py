@@ -100,7 +100,7 @@ class Ancestors(NamedTuple):
         False where no particle could be chosen; ``index`` then counts through the particles.
     """
 
-    index: jax.Array
+    index: jax.Array  # type: ignore[assignment]
     log_mean: jax.Array
     effective_sample_size: jax.Array
     ok: jax.Array
@@ -340,7 +340,7 @@ def _draw_ancestors(key: jax.Array, log_weights: jax.Array, name: str, num: int)
     two_words = scheme.inverts_cdf and max(num, num_particles) >= _NUM_FOR_TWO_WORDS
     u = _draw_uniforms(key, (*batch, *scheme.uniform_shape(num)), two_words)
     cdf, ok = scaled_cdf_and_verdict(lax.stop_gradient(log_weights), num)
-    ancestors = functools.partial(scheme.ancestors, num=num)
+    ancestors: Callable = functools.partial(scheme.ancestors, num=num)  # type: ignore[call-arg]
     for _ in batch:
         ancestors = jax.vmap(ancestors)
     unchanged = jnp.arange(num, dtype=jnp.int32) % num_particles

@@ -174,6 +174,12 @@ def _log_softmax(logits: jax.Array) -> jax.Array:
     return jnp.where(finite, logits - jnp.where(finite, log_total, 0.0), first_only)
 
 
+def _usable(logits: jax.Array) -> jax.Array:
+    """Return logits with a finite maximum, where there is none with all mass on outcome 0."""
+    first_only = jnp.where(jnp.arange(logits.shape[-1]) == 0, 0.0, -jnp.inf)
+    return jnp.where(jnp.isfinite(jnp.max(logits)), logits, first_only)
+
+
 def categorical(key: Key, logits: jax.Array, num: int | None = None) -> jax.Array:
     r"""Return indices drawn with probabilities :math:`\propto \exp(\text{logits})`.
 
@@ -195,7 +201,7 @@ def categorical(key: Key, logits: jax.Array, num: int | None = None) -> jax.Arra
         return key.draw(_log_softmax(rows))
     if num is not None:
         scheme = accel.SCHEMES["multinomial"]
-        cdf = accel.scaled_cdf(logits, num)
+        cdf = accel.scaled_cdf(_usable(logits), num)
         return scheme.ancestors(cdf, piecewise_uniform(key, (num,)), num)
     cdf = jnp.cumsum(jnp.exp(_log_softmax(logits)), axis=-1)
     u = uniform(key, cdf.shape[:-1], cdf.dtype)[..., None] * cdf[..., -1:]
@@ -271,6 +277,10 @@ _FAMILIES: dict[str, Callable] = {
 }
 
 
+# They change the density of a distribution and not what it draws.
+_WRAPPERS = ("Independent", "MaskedDistribution")
+
+
 def sample(key: Key, distribution: Any) -> jax.Array:
     """Draw once from a NumPyro distribution on any kind of key.
 
@@ -282,6 +292,8 @@ def sample(key: Key, distribution: Any) -> jax.Array:
     UnenumerableDrawError
         For an enumerating key and a distribution without finite support.
     """
+    while type(distribution).__name__ in _WRAPPERS:
+        distribution = distribution.base_dist
     if isinstance(key, EnumerationKey) and distribution.has_enumerate_support:
         values = distribution.enumerate_support(expand=False)
         log_probabilities = jnp.moveaxis(distribution.log_prob(values), 0, -1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["effective_sample_sizes", "rank_normalized_rhat", "to_arviz"]
+__all__ = ["effective_sample_sizes", "rank_normalized_rhat", "to_arviz", "write_netcdf"]
 
 
 def to_arviz(
@@ -54,3 +54,11 @@ def rank_normalized_rhat(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     values = az.rhat(_dataset(draws), method="rank")
     return {name: np.asarray(values[name].values) for name in draws}
+
+
+def write_netcdf(results: Any, path: Any) -> None:
+    """Write what :func:`to_arviz` returned to a netCDF file, on both versions of ArviZ."""
+    if hasattr(results, "children"):
+        results.to_netcdf(path, engine="h5netcdf")
+    else:
+        results.to_netcdf(str(path), engine="h5netcdf")

@@ -29,7 +29,7 @@ from bayeskit.models.base import (
 __all__ = ["BayesianModel"]
 
 # Groups with a value for each draw and observation hold at most so many numbers.
-_MAX_GROUP_SIZE = 20_000_000
+_MAX_GROUP_SIZE = 2_000_000
 _MAX_PREDICTIVE_DRAWS = 4000
 _NUM_PRIOR_DRAWS = 1000
 # Draws that are mapped over at once.

@@ -44,7 +44,8 @@ def trace_rank(
         raise ValueError(
             f"there is no parameter {parameter!r}: there are {', '.join(posterior.draws)}"
         )
-    values = np.asarray(posterior.draws[parameter])[(slice(None), slice(None), *index)]
+    entry: tuple[Any, ...] = (slice(None), slice(None), *index)
+    values = np.asarray(posterior.draws[parameter])[entry]
     if values.ndim != 2:
         raise ValueError(
             f"{parameter!r} has shape {values.shape[2:]}: choose one entry with index=(...)"

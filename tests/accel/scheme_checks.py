@@ -16,6 +16,9 @@ from bayeskit import accel
 
 ALMOST_ONE = 1 - 2.0**-53
 
+# Without optimisation, for programs that take longer to compile than to run.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
 # Asymmetric, with dead particles at both ends and inside, with a particle that has several
 # sure copies, with expected numbers that are integers, with fewer and more offspring than
 # particles, and with one, two and three remaining draws after the sure copies (with only one,
@@ -41,7 +44,7 @@ def exact_law(scheme, weights, num):
     with jax.enable_x64(True):
         log_weights = jnp.log(jnp.asarray(weights))
         cdf = accel.scaled_cdf(log_weights, num)
-        breaks = np.asarray(jax.jit(scheme.breaks, static_argnums=1)(cdf, num))
+        breaks = np.asarray(quick_jit(scheme.breaks, static_argnums=1)(cdf, num))
         shape = scheme.uniform_shape(num)
         assert breaks.shape == (*shape, max(len(weights) - 1, 1))
         assert breaks.dtype == np.float64
@@ -60,9 +63,7 @@ def exact_law(scheme, weights, num):
         def ancestors_of(u):
             return scheme.ancestors(cdf, u.reshape(shape), num)
 
-        # Without optimisation, since compiling takes most of the time.
-        options = {"xla_backend_optimization_level": 0}
-        run = jax.jit(jax.vmap(ancestors_of), compiler_options=options)
+        run = quick_jit(jax.vmap(ancestors_of))
         ancestors = np.asarray(run((low + high) / 2))
         rng = np.random.default_rng(5)
         inside = low + rng.uniform(0.001, 0.999, low.shape) * (high - low)

@@ -10,7 +10,7 @@ import pytest
 from bayeskit import accel
 from bayeskit.accel.offspring import _fractional_bits
 from bayeskit.errors import DegenerateWeightsError, InvalidWeightsError
-from tests.accel.scheme_checks import ALMOST_ONE, rational_weights
+from tests.accel.scheme_checks import ALMOST_ONE, quick_jit, rational_weights
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,10 @@ def cases(reference_data):
 @pytest.mark.reference
 def test_the_sixty_exact_cases(cases):
     assert len(cases) == 60
+    run = quick_jit(accel.cumulative_offspring, static_argnums=2)
     for case in cases:
         log_weights = np.array([-np.inf if x is None else x for x in case["logw"]], np.float32)
-        result = accel.cumulative_offspring(log_weights, np.float32(case["u"]), case["n"])
+        result = run(log_weights, np.float32(case["u"]), case["n"])
         assert result.dtype == jnp.int32
         assert result.tolist() == case["O"], (case["kind"], case["N"])
 
@@ -61,7 +62,7 @@ def test_scaled_cdf_against_rational_numbers(dtype, num_particles, num):
     assert np.array_equal(np.diff(cdf) == 0, dead)
 
 
-@pytest.mark.parametrize("num_particles", [1, 3, 7, 49, 1000, 65_537])
+@pytest.mark.parametrize("num_particles", [1, 3, 49, 65_537])
 @pytest.mark.parametrize("factor", [1, 3])
 def test_equal_weights_give_integers_exactly(num_particles, factor):
     cdf = accel.scaled_cdf(jnp.full(num_particles, -0.3), factor * num_particles)
@@ -160,8 +161,8 @@ def test_jit_and_vmap_equal_loops(wide):
         u = jnp.asarray(rng.random(4))
         run = lambda row, x: accel.cumulative_offspring(row, x, 500)
         loop = jnp.stack([run(row, x) for row, x in zip(log_weights, u, strict=True)])
-        assert np.array_equal(jax.jit(run)(log_weights, u), loop)
-        assert np.array_equal(jax.jit(jax.vmap(run))(log_weights, u), loop)
+        assert np.array_equal(quick_jit(run)(log_weights, u), loop)
+        assert np.array_equal(quick_jit(jax.vmap(run))(log_weights, u), loop)
         ancestors = jax.vmap(lambda o: accel.offspring_to_ancestors(o, 500))(loop)
         assert np.array_equal(accel.offspring_to_ancestors(loop, 500), ancestors)
 

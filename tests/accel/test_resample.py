@@ -16,6 +16,7 @@ from tests.accel.scheme_checks import (
     SMALL_CASES,
     VARIANCES,
     check_exact_law,
+    quick_jit,
     rational_ancestors,
 )
 
@@ -31,14 +32,14 @@ def draw(name, *args):
 
 @functools.cache
 def compiled(name, num):
-    return jax.jit(lambda key, log_weights: draw(name, key, log_weights, num))
+    return quick_jit(lambda key, log_weights: draw(name, key, log_weights, num))
 
 
 def chosen_by(name, log_weights, u, num):
     """Return the ancestors for given uniforms."""
     with jax.enable_x64(True):
         cdf = accel.scaled_cdf(log_weights, num)
-        run = jax.jit(accel.SCHEMES[name].ancestors, static_argnums=2)
+        run = quick_jit(accel.SCHEMES[name].ancestors, static_argnums=2)
         return np.asarray(run(cdf, np.asarray(u, float), num))
 
 
@@ -71,7 +72,7 @@ def test_exact_mean_with_one_uniform(name):
             cdf = accel.scaled_cdf(log_weights, num)
             edges = np.unique([0.0, *np.asarray(scheme.breaks(cdf, num)), 1.0])
             run = jax.vmap(lambda u, cdf=cdf, num=num: scheme.ancestors(cdf, u, num))
-            ancestors = np.asarray(jax.jit(run)((edges[1:] + edges[:-1]) / 2))
+            ancestors = np.asarray(quick_jit(run)((edges[1:] + edges[:-1]) / 2))
             offspring = [np.bincount(a, minlength=num_particles) for a in ancestors]
             mean = np.diff(edges) @ np.array(offspring)
             assert np.max(np.abs(mean - num * weights / weights.sum())) < 1e-12
@@ -355,7 +356,7 @@ def test_mean_over_keys(name):
     log_weights = jnp.array([0.0, 1.1, -0.7, -INF, 2.0])
     weights = np.asarray(accel.normalize(log_weights).weights, float)
     keys = jax.random.split(accel.as_key(9), 4000)
-    index = np.asarray(jax.jit(jax.vmap(lambda k: draw(name, k, log_weights, 7).index))(keys))
+    index = np.asarray(quick_jit(jax.vmap(lambda k: draw(name, k, log_weights, 7).index))(keys))
     offspring = np.array([np.bincount(row, minlength=5) for row in index])
     error = np.sqrt(VARIANCES[name](weights, 7) / len(keys)) + 1e-12
     assert np.max(np.abs(offspring.mean(0) - 7 * weights) / error) < 5
@@ -368,9 +369,9 @@ def test_same_ancestors_in_every_mode(name):
     keys = jax.random.split(accel.as_key(0), 3)
     run = lambda key, row: draw(name, key, row).index
     loop = np.stack([run(k, x) for k, x in zip(keys, rows, strict=True)])
-    assert np.array_equal(jax.jit(jax.vmap(run))(keys, rows), loop)
+    assert np.array_equal(quick_jit(jax.vmap(run))(keys, rows), loop)
     with jax.enable_x64(True):
-        assert np.array_equal(jax.jit(jax.vmap(run))(keys, rows), loop)
+        assert np.array_equal(quick_jit(jax.vmap(run))(keys, rows), loop)
     assert np.array_equal(run(keys[0], rows[0]), loop[0])
     assert not np.array_equal(run(keys[1], rows[0]), loop[0])
 
@@ -406,7 +407,7 @@ def test_gradient_of_the_evidence_is_the_weights(name):
         result = draw(name, accel.as_key(0), log_weights)
         return result.log_mean + accel.take_particles(x, result.index).sum()
 
-    by_x, by_weights = jax.jit(jax.grad(f, argnums=(0, 1)))(jnp.ones(4), log_weights)
+    by_x, by_weights = quick_jit(jax.grad(f, argnums=(0, 1)))(jnp.ones(4), log_weights)
     assert by_x.sum() == 4
     weights = accel.normalize(log_weights).weights
     np.testing.assert_allclose(by_weights, weights, rtol=1e-6)

@@ -1,0 +1,66 @@
+"""Plots return axes, label what they show, and never show themselves."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from bayeskit import plots
+from bayeskit.inference.diagnostics import Diagnostics
+from bayeskit.inference.posterior import Posterior
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+
+@pytest.fixture
+def posterior():
+    rng = np.random.default_rng(0)
+    draws = {"a": rng.normal(size=(4, 50)), "b": rng.normal(3.0, 1.0, size=(4, 50, 2))}
+    return Posterior(
+        draws=draws,
+        positions=np.zeros((4, 50, 3)),
+        sample_stats={},
+        diagnostics=Diagnostics(1.0, 200.0, 200.0, 0, 0, 0.8),
+        history={
+            "inverse_temperature": np.array([0.01, 0.2, 1.0]),
+            "effective_sample_size": np.array([100.0, 100.0, 150.0]),
+            "acceptance": np.array([0.9, 0.8, 0.7]),
+        },
+    )
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def test_forest_has_a_row_for_each_parameter(posterior):
+    axis = plots.forest(posterior)
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert len(labels) == 3
+    assert "a" in labels
+
+
+def test_forest_compares_results_side_by_side(posterior):
+    axis = plots.forest({"one": posterior, "two": posterior})
+    legend = axis.get_legend() or axis.figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
+
+
+def test_forest_draws_into_given_axes(posterior):
+    _, axis = plt.subplots()
+    assert plots.forest(posterior, parameters=["a"], ax=axis) is axis
+
+
+def test_unknown_parameter(posterior):
+    with pytest.raises(ValueError, match="zeta"):
+        plots.forest(posterior, parameters=["zeta"])
+
+
+def test_smc_history_shows_every_stage(posterior):
+    axis = plots.smc_history(posterior)
+    lines = [line for one in axis.figure.axes for line in one.get_lines()]
+    drawn = [line.get_ydata() for line in lines if len(line.get_xdata()) == 3]
+    assert any(np.allclose(y, [0.01, 0.2, 1.0]) for y in drawn)
+    assert any(np.allclose(y, [0.9, 0.8, 0.7]) for y in drawn)

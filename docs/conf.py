@@ -1,8 +1,16 @@
 """How Sphinx builds the documentation."""
 
+import hashlib
 import os
+import sys
+from pathlib import Path
 
-import bayeskit
+# The package beside this folder, for the executed pages as well.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = str(ROOT)
+
+import bayeskit  # noqa: E402
 
 project = "bayeskit"
 author = "The bayeskit developers"
@@ -27,15 +35,30 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+# Progress lines and announcements of other packages. What a page has to say about a warning,
+# it prints.
+nb_output_stderr = "remove"
+# Results are kept as long as neither the page nor the package changes.
+_SOURCES = sorted((ROOT / "bayeskit").rglob("*.py"))
+_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
+nb_execution_cache_path = str(ROOT / "docs" / "_build" / f".jupyter_cache-{_DIGEST[:12]}")
 copybutton_exclude = ".linenos, .gp, .go"
 
-# Reference: a page a public package, with everything in its `__all__`.
-autosummary_generate = True
-autosummary_ignore_module_all = False
-autodoc_default_options = {"members": True, "show-inheritance": True}
+# Reference: a page a room, with everything in its `__all__`.
+autosummary_generate = False
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    # Made by scikit-learn for its metadata routing, whose pages are not here.
+    "exclude-members": "set_fit_request, set_predict_request, set_score_request",
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = False
+# Types are prose here, such as shapes: no links are looked for in them. Attributes are listed
+# as parameters are; as objects of their own they would describe properties twice.
+napoleon_use_param = False
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 
 # Links into other packages' documentation need the network: they are made on request.
@@ -51,3 +74,5 @@ if os.environ.get("BAYESKIT_DOCS_INTERSPHINX"):
 
 html_theme = "furo"
 html_title = "bayeskit"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]

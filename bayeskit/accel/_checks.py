@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -93,16 +94,11 @@ def refuse_invalid_values(values: jax.Array, name: str, nan_allowed: bool = Fals
     if is_traced(values):
         return
     known = np.asarray(values)
-    kinds = (
-        [("+inf", np.isposinf)]
-        if nan_allowed
-        else [
-            ("nan", np.isnan),
-            ("+inf", np.isposinf),
-        ]
-    )
-    for kind, test in kinds:
-        bad = test(known)  # type: ignore[operator]
+    kinds: dict[str, Callable] = {"nan": np.isnan, "+inf": np.isposinf}
+    if nan_allowed:
+        del kinds["nan"]
+    for kind, test in kinds.items():
+        bad = test(known)
         if bad.any():
             raise InvalidWeightsError(
                 f"{name} contains {kind}: {bad.sum()} of {bad.size} values, the first at "

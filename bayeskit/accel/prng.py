@@ -154,8 +154,7 @@ def _from_raw_key(words: Any) -> jax.Array:
         key = jax.random.wrap_key_data(jnp.asarray(words))
     except (TypeError, ValueError):
         raise ValueError(
-            f"a uint32 array of shape {words.shape} is no key of JAX's default generator "
-            f"{jax.config.read('jax_default_prng_impl')!r}. "
+            f"a uint32 array of shape {words.shape} is no key of JAX's default generator. "
             "Wrap it with jax.random.wrap_key_data(words, impl=...)"
         ) from None
     return _checked_typed_key(key)

@@ -44,7 +44,9 @@ def run_info(say: Callable) -> tuple[dict[str, Any], int]:
 
     from bayeskit.accel import as_key
 
-    devices = [f"{device.platform}:{device.id} ({device.device_kind})" for device in jax.devices()]
+    devices = [
+        f"{device.platform}:{device.id} ({device.device_kind})" for device in jax.devices()
+    ]
     info: dict[str, Any] = {
         "versions": versions(),
         "platform": platform.platform(),

@@ -166,18 +166,14 @@ def normal(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Arr
     return _base_draw(key, "normal", shape, jnp.result_type(dtype))
 
 
-def _log_softmax(logits: jax.Array) -> jax.Array:
-    """Normalise over the last axis; a row of -inf puts its mass on outcome 0, never NaN."""
-    log_total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    first_only = jnp.where(jnp.arange(logits.shape[-1]) == 0, 0.0, -jnp.inf)
-    finite = jnp.isfinite(log_total)
-    return jnp.where(finite, logits - jnp.where(finite, log_total, 0.0), first_only)
-
-
 def _usable(logits: jax.Array) -> jax.Array:
-    """Return logits with a finite maximum, where there is none with all mass on outcome 0."""
+    """Put the mass of each row without a finite maximum on outcome 0, so that none is NaN."""
     first_only = jnp.where(jnp.arange(logits.shape[-1]) == 0, 0.0, -jnp.inf)
-    return jnp.where(jnp.isfinite(jnp.max(logits)), logits, first_only)
+    return jnp.where(jnp.isfinite(jnp.max(logits, axis=-1, keepdims=True)), logits, first_only)
+
+
+def _log_softmax(logits: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(_usable(logits), axis=-1)
 
 
 def categorical(key: Key, logits: jax.Array, num: int | None = None) -> jax.Array:

@@ -89,9 +89,7 @@ FINITE = {
     ),
     "sample Delta": (lambda key: random.sample(key, dist.Delta(3)), {(3,): 1.0}),
     "sample, independent coordinates": (
-        lambda key: random.sample(
-            key, dist.Bernoulli(fm.log_table([0.25, 0.5])).to_event(1)
-        ),
+        lambda key: random.sample(key, dist.Bernoulli(fm.log_table([0.25, 0.5])).to_event(1)),
         {(0, 0): 0.375, (0, 1): 0.375, (1, 0): 0.125, (1, 1): 0.125},
     ),
     # A mask changes densities. What is drawn stays the same.
@@ -221,7 +219,9 @@ def test_quadrature_integrates_polynomials_exactly():
 def test_quadrature_of_the_seventh_degree():
     nodes = law(random.normal, quadrature_nodes=4)
     for degree, moment in enumerate([1, 0, 1, 0, 3, 0, 15, 0]):
-        assert sum(p * x**degree for (x,), p in nodes.items()) == pytest.approx(moment, abs=1e-9)
+        assert sum(p * x**degree for (x,), p in nodes.items()) == pytest.approx(
+            moment, abs=1e-9
+        )
     scaled = law(lambda key: random.sample(key, dist.Normal(1.0, 2.0)), quadrature_nodes=3)
     assert sum(p * x**2 for (x,), p in scaled.items()) == pytest.approx(5.0)
 

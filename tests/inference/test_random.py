@@ -13,6 +13,7 @@ from bayeskit import accel
 from bayeskit.errors import UnenumerableDrawError
 from bayeskit.inference import extend, random, resample, spawn
 from bayeskit.inference.blocks import resampling
+from bayeskit.inference.keys import LaneKey
 from bayeskit.validation import exact
 from tests.inference import finite_models as fm
 
@@ -32,18 +33,25 @@ def law(function, **options):
 # ---------------------------------------------------------------- one primitive, three keys
 
 
-def third(key, num=None):
+def four_outcomes(key, num=None):
     return random.categorical(key, fm.log_table(LOGITS), num)
 
 
+def above_a_fifth(key):
+    u = random.piecewise_uniform(key, (), lambda: fm.log_table([0.7, 0.2]))
+    # It is float64 in any mode, and so must be what it is compared with.
+    with jax.enable_x64(True):
+        return (u > 0.2).astype(jnp.int32)
+
+
 FINITE = {
-    "categorical": (third, {(0,): 0.1, (2,): 0.55, (3,): 0.35}),
+    "categorical": (four_outcomes, {(0,): 0.1, (2,): 0.55, (3,): 0.35}),
     "categorical, rows": (
         lambda key: random.categorical(key, fm.log_table(np.log([[0.2, 0.8], [0.5, 0.5]]))),
         {(0, 0): 0.1, (0, 1): 0.1, (1, 0): 0.4, (1, 1): 0.4},
     ),
     "categorical, num": (
-        lambda key: third(key, 2),
+        lambda key: four_outcomes(key, 2),
         {
             (i, j): PROBABILITIES[i] * PROBABILITIES[j]
             for i, j in itertools.product([0, 2, 3], repeat=2)
@@ -61,12 +69,7 @@ FINITE = {
         lambda key: random.permutation(key, 3),
         dict.fromkeys(itertools.permutations(range(3)), 1 / 6),
     ),
-    "piecewise_uniform": (
-        lambda key: jnp.sum(
-            random.piecewise_uniform(key, (), lambda: fm.log_table([0.7, 0.2])) > 0.2
-        ),
-        {(0,): 0.2, (1,): 0.8},
-    ),
+    "piecewise_uniform": (above_a_fifth, {(0,): 0.2, (1,): 0.8}),
     "sample Bernoulli": (
         lambda key: random.sample(key, dist.Bernoulli(0.25)),
         {(0,): 0.75, (1,): 0.25},
@@ -154,19 +157,14 @@ def test_moments_on_lanes_and_on_ordinary_keys(name):
         assert abs(drawn.var() - variance) < 6 * variance * math.sqrt(3.5 / num)
 
 
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_dtypes(x64, dtype):
-    key = LANE_OF_FIVE(KEY)
-    assert random.normal(KEY, (2,), dtype).dtype == dtype
-    assert random.uniform(key, (), dtype).dtype == dtype
-    assert random.piecewise_uniform(KEY, (3,)).dtype == jnp.float64
-    assert random.bits(KEY).dtype == jnp.uint32
-
-
-def LANE_OF_FIVE(key):
-    from bayeskit.inference.keys import LaneKey
-
-    return LaneKey(key, jnp.uint32(5))
+def test_dtypes(dtype):
+    for key in (KEY, LaneKey(KEY, jnp.uint32(5))):
+        assert random.normal(key, (2,), dtype).dtype == dtype
+        assert random.uniform(key, (), dtype).dtype == dtype
+        assert random.piecewise_uniform(key, (3,)).dtype == jnp.float64
+        assert random.bits(key).dtype == jnp.uint32
 
 
 # ---------------------------------------------------------------- what cannot be enumerated
@@ -229,7 +227,7 @@ def test_quadrature_of_the_seventh_degree():
 # ---------------------------------------------------------------- piecewise_uniform
 
 
-@pytest.mark.parametrize("place", [0.001, 0.37, 0.999])
+@pytest.mark.parametrize("place", [0.001, 0.999])
 @pytest.mark.parametrize("scheme", accel.SCHEMES)
 def test_representative_may_lie_anywhere_in_its_cell(monkeypatch, scheme, place):
     """Schemes look at a uniform only through its breaks: which number stands for a cell
@@ -359,10 +357,10 @@ def program(key, x):
     """Every primitive and every loop, as a user may nest them."""
 
     def particle(lane_key, x):
-        first, second, third_, fourth = random.split(lane_key, 4)
+        first, second, third, fourth = random.split(lane_key, 4)
         x, _ = random.scan(lambda k, c, y: (c + y * random.normal(k), c), first, x, jnp.ones(3))
         x = random.repeat(lambda k, c, i: c + random.uniform(k), second, x, 2)
-        x = x + random.categorical(third_, jnp.zeros(3))
+        x = x + random.categorical(third, jnp.zeros(3))
         return random.cond(x > 0, lambda k, c: c - random.accept(k, -1.0), fourth, x)
 
     lane_key, resample_key = random.split(key)
@@ -391,9 +389,8 @@ def test_whole_filters_under_vmap_equal_those_one_after_another():
 
 
 def test_jit_changes_nothing():
-    x = jnp.linspace(-1.0, 1.0, 6)
-    for a, b in zip(program(KEY, x), jax.jit(program)(KEY, x), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+    draw = lambda key: random.lanes(noise, key, jnp.arange(6.0))
+    np.testing.assert_allclose(draw(KEY), jax.jit(draw)(KEY), rtol=1e-6)
 
 
 def test_gradient_flows_through_lanes_and_loops():

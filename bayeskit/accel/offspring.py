@@ -34,8 +34,8 @@ def scaled_cdf(log_weights: Any, num: int) -> jax.Array:
     .. math:: R_i = \text{num} \cdot \frac{\sum_{j \le i} w_j}{\sum_j w_j},
         \qquad w_i = \exp(\text{log\_weights}_i)
 
-    R is non-decreasing, equal for neighbours exactly where a weight is zero, and lies on a
-    binary grid, so that expected numbers of offspring that are integers come out as integers.
+    R is non-decreasing and does not change where a weight is zero. It lies on a binary grid,
+    so that expected numbers of offspring that are integers come out as integers.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def scaled_cdf(log_weights: Any, num: int) -> jax.Array:
     Notes
     -----
     O(N). With b = min(52, 62 - ceil(log2 max(N, num))) fractional bits the weights lose at
-    most N 2**-b offspring in all (4e-5 at N = 1e7), and rounding to the grid moves each R_i
+    most about N 2**-b offspring in all (4e-5 at N = 1e7); rounding to the grid moves each R_i
     by at most num 2**-51. Arithmetic with the result has to stay in a 64-bit scope:
     ``with jax.enable_x64(True)``.
 

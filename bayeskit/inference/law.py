@@ -29,6 +29,7 @@ __all__ = [
     "Measure",
     "Tagged",
     "factor_arrow",
+    "origin",
     "require",
 ]
 
@@ -163,10 +164,16 @@ def factor_arrow(function: Callable | Tagged, verb: str) -> Callable[[Law], Law]
     return arrow
 
 
+def origin(declared: Measure, actual: Measure) -> str:
+    """Return the name of the measure at hand, and why it differs if the names are equal."""
+    if str(declared) != str(actual):
+        return str(actual)
+    return f"{actual} of another target or path: build all parts from one object"
+
+
 def require(declared: Measure, actual: Measure, what: str) -> None:
     """Raise LawMismatch unless the declared measure is the one at hand."""
     if declared != actual:
-        hint = ""
-        if str(declared) == str(actual):
-            hint = " of another target or path: build all parts from one object"
-        raise LawMismatch(f"{what} {declared}, but the population stands for {actual}{hint}")
+        raise LawMismatch(
+            f"{what} {declared}, but the population stands for {origin(declared, actual)}"
+        )

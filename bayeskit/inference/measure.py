@@ -245,7 +245,8 @@ class _GivesVector:
 def safe_dot(coefficients: jax.Array, components: jax.Array) -> jax.Array:
     """Return the dot product in which 0 times -inf is 0, and NaN anywhere gives -inf."""
     terms = jnp.where(coefficients == 0, 0.0, coefficients * components)
-    return jnp.where(jnp.any(jnp.isnan(terms), axis=-1), -jnp.inf, jnp.sum(terms, axis=-1))
+    total = jnp.sum(terms, axis=-1)
+    return jnp.where(jnp.isnan(total), -jnp.inf, total)
 
 
 class Density(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from bayeskit.inference.lineage import Lineage
 
@@ -68,17 +69,23 @@ def reweigh(population: Population, log_potential: jax.Array) -> Population:
     log_potential : (num_particles,) array, real or -inf
     """
     potential = jnp.where(jnp.isnan(log_potential), -jnp.inf, log_potential)
-    log_weights = population.log_weights + potential
+    # Relative to the largest, or a potential of -1e8 would round the weights away.
+    counts = population.log_weights > -jnp.inf
+    largest = lax.stop_gradient(jnp.max(jnp.where(counts, potential, -jnp.inf)))
+    shift = jnp.where(jnp.isfinite(largest), largest, 0.0)
+    log_weights = population.log_weights + jnp.where(counts, potential - shift, 0.0)
     increment = jax.nn.logsumexp(log_weights)
     alive = jnp.isfinite(increment)
     equal = -jnp.log(jnp.asarray(population.num_particles, log_weights.dtype))
     log_weights = jnp.where(alive, log_weights - jnp.where(alive, increment, 0.0), equal)
-    log_evidence, error = _two_sum(population.log_evidence, increment)
+    log_evidence, remainder = population.log_evidence, population.log_evidence_remainder
+    for part in (shift, increment):
+        log_evidence, error = _two_sum(log_evidence, part)
+        remainder = remainder + jnp.where(jnp.isfinite(error), error, 0.0)
     return population._replace(
         log_weights=log_weights,
         log_evidence=log_evidence,
-        log_evidence_remainder=population.log_evidence_remainder
-        + jnp.where(jnp.isfinite(error), error, 0.0),
+        log_evidence_remainder=remainder,
     )
 
 

@@ -208,9 +208,9 @@ def design_matrix(table: Any, names: Sequence[str] | None = None) -> Design:
 
     Examples
     --------
-    >>> design = design_matrix({"dose": [1.0, 3.0], "age": [40, 60]})
+    >>> design = design_matrix({"dose": [1.0, 3.0, 1.0, 3.0], "age": [40, 40, 60, 60]})
     >>> design.values.tolist()
-    [[-0.5, -0.5], [0.5, 0.5]]
+    [[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]]
     """
     frame = _as_frame(table, names)
     names = tuple(map(str, frame.columns)) if names is None else tuple(names)

@@ -206,8 +206,8 @@ def tempered_model(num_states=3, seed=1, spread=2.0):
 LADDER = (0.0, 0.2, 0.5, 1.0)
 
 
-def tempering_start(path, num_particles):
-    return spawn(path.initial, num_particles, stage=path.start())
+def tempering_start(path, num_particles, track_lineage=False):
+    return spawn(path.initial, num_particles, stage=path.start(), track_lineage=track_lineage)
 
 
 def tempered_blocks(
@@ -219,13 +219,15 @@ def tempered_blocks(
     resampling=lambda path: resample("systematic"),
     moving=None,
     path_type=TemperedPath,
+    track_lineage=False,
 ):
     """Tempered SMC made of blocks, each a function of the path so that it can be replaced."""
     path = path_type(model.target)
     moving = moving or (lambda path: move(model.kernel, path, repeats=1))
     parts = [part(path) for part in (scheduling, weighing, resampling, moving) if part]
     stage = functools.reduce(operator.rshift, parts)
-    return tempering_start(path, num_particles) >> until(path.is_complete, stage)
+    start = tempering_start(path, num_particles, track_lineage)
+    return start >> until(path.is_complete, stage)
 
 
 def positions(particles):

@@ -38,6 +38,11 @@ class Block:
         """The blocks that this one is made of."""
         return ()
 
+    @property
+    def expects(self) -> Measure | None:
+        """The measure that the population must stand for; None if any will do."""
+        return next((part.expects for part in self.parts if part.expects), None)
+
     def run(self, key: Any, population: Any = None) -> tuple[Any, dict[str, jax.Array]]:
         """Return the next population and what there is to say about the step."""
         raise NotImplementedError
@@ -64,7 +69,7 @@ class Block:
         """
         if self.law is not None:
             return self.law.explain()
-        start = _expected_input(self) or Measure("γ")
+        start = self.expects or Measure("γ")
         derived = self.arrow(Law(start))
         return f"given a population that stands for {start}:\n" + derived.explain()
 
@@ -78,15 +83,6 @@ def leaves(block: Block) -> Iterator[Block]:
         yield block
     for part in block.parts:
         yield from leaves(part)
-
-
-def _expected_input(block: Block) -> Measure | None:
-    """Return the measure that the first declared function of a block starts from."""
-    for leaf in leaves(block):
-        function = getattr(leaf, "log_g", None)
-        if isinstance(function, Tagged):
-            return function.source
-    return None
 
 
 def path_of(block: Block) -> Measure | None:

@@ -111,6 +111,10 @@ class Scan(Block):
         return f"scan({self.body.name})"
 
     @property
+    def expects(self):
+        return self.path.at("0")
+
+    @property
     def parts(self):
         return (self.body,)
 
@@ -189,6 +193,10 @@ class Until(Block):
     @property
     def name(self):
         return f"until({self.body.name})"
+
+    @property
+    def expects(self):
+        return self.path.at("0")
 
     @property
     def parts(self):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from bayeskit.errors import LawMismatch
 from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block
+from bayeskit.inference.law import origin
 from bayeskit.inference.measure import PointState, Target, TemperedPath, TemperingStage
 from bayeskit.inference.population import Population
 
@@ -133,19 +134,23 @@ class Move(Block):
             population = population._replace(stage=stage)
         return population, info
 
+    @property
+    def expects(self):
+        on_path = isinstance(self.on, TemperedPath)
+        return self.on.measure.at("t") if on_path else self.on.measure
+
     def arrow(self, law):
-        at_time = isinstance(self.on, TemperedPath)
-        invariant = self.on.measure.at("t") if at_time else self.on.measure
-        if invariant != law.measure:
+        if self.expects != law.measure:
             raise LawMismatch(
-                f"move: {self.kernel.name} leaves {invariant} invariant, but the population "
-                f"stands for {law.measure}. Weigh to {invariant} first, or move on the target "
-                "that the population stands for"
+                f"move: {self.kernel.name} leaves {self.expects} invariant, but the population "
+                f"stands for {origin(self.expects, law.measure)}. Weigh to {self.expects} "
+                "first, or move on the target that the population stands for"
             )
-        if self.keep == "all" and not law.derivation[-1].startswith("resample"):
+        before = law.derivation[-1] if law.derivation else ""
+        if self.keep == "all" and (not before.startswith("resample") or ", ess<" in before):
             raise LawMismatch(
                 "move(keep='all') gives all states of a chain the weight of its start, so it "
-                "must follow resample(...), which makes the weights equal"
+                "must follow resample(...) without ess_below, which makes the weights equal"
             )
         return law.then(law.measure, self.name)
 
@@ -170,7 +175,7 @@ def _correlation(states: Any, lag: int) -> jax.Array:
 
 def _as_independent_chains(population: Population, kept: Any) -> Population:
     """Flatten states (round, chain, ...) to one population; each chain is a group."""
-    length, num_chains = kept.position.shape[:2]
+    length, num_chains = jax.tree.leaves(kept)[0].shape[:2]
     num = length * num_chains
     particles = jax.tree.map(lambda a: a.reshape(num, *a.shape[2:]), kept)
     lineage = population.lineage

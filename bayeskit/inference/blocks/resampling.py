@@ -38,7 +38,7 @@ class Resample(Block):
         log_weights = jnp.full(num, -math.log(num), population.log_weights.dtype)
         lineage = population.lineage
         if lineage is not None:
-            lineage = lineage.resampled(ancestors, "multinomial" in self.scheme)
+            lineage = lineage.resampled(ancestors, self.scheme == "multinomial")
         return population._replace(
             particles=accel.take_particles(population.particles, ancestors),
             log_weights=log_weights,

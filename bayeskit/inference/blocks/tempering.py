@@ -49,8 +49,12 @@ class Schedule(Block):
         )
         return population._replace(stage=stage), {"inverse_temperature": stage.current}
 
+    @property
+    def expects(self):
+        return self.path.measure.at("t-1")
+
     def arrow(self, law):
-        require(self.path.measure.at("t-1"), law.measure, f"{self.name}: starts from")
+        require(self.expects, law.measure, f"{self.name}: starts from")
         kind = CONSISTENT if self.ladder is None else None
         return law.then(law.measure, self.name, kind)
 

@@ -120,6 +120,10 @@ class Weigh(Block):
     def name(self):
         return "weigh"
 
+    @property
+    def expects(self):
+        return self.log_g.source if isinstance(self.log_g, Tagged) else None
+
     def run(self, key, population=None):
         before = population.log_evidence
         log_g = jax.vmap(lambda x: self.log_g(population.stage, x))(population.particles)
@@ -153,6 +157,10 @@ class Extend(Block):
     @property
     def name(self):
         return "extend"
+
+    @property
+    def expects(self):
+        return self.log_g.source if isinstance(self.log_g, Tagged) else None
 
     def run(self, key, population=None):
         stage, previous = population.stage, population.particles

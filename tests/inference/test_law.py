@@ -199,7 +199,7 @@ def test_loop_whose_body_multiplies_an_undeclared_factor():
 )
 def test_keeping_all_states_needs_equal_weights(before):
     stage = LADDER >> before >> move(MODEL.kernel, PATH, keep="all", repeats=1)
-    with pytest.raises(LawMismatch, match="must follow resample.* without ess_below"):
+    with pytest.raises(LawMismatch, match=r"must follow resample.* without ess_below"):
         FROM_PRIOR >> until(PATH.is_complete, stage)
 
 
@@ -226,7 +226,7 @@ def test_filter_of_another_model_with_the_same_name():
 
 
 def test_condition_on_a_block_that_changes_the_measure():
-    with pytest.raises(LawMismatch, match="when: the block inside takes .* must keep the mea"):
+    with pytest.raises(LawMismatch, match=r"when: the block inside takes .* must keep the mea"):
         FILTER.start >> when(lambda population: True, weigh(log_tilt))
 
 

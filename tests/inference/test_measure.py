@@ -118,7 +118,7 @@ def test_vectors_stay_as_they_are():
 
 
 def test_position_without_a_prior_to_draw_from():
-    with pytest.raises(ImproperPriorError, match="no sample_prior.*no evidence"):
+    with pytest.raises(ImproperPriorError, match=r"no sample_prior.*no evidence"):
         WHOLE.position_spec()
 
 

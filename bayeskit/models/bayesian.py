@@ -345,7 +345,8 @@ class BayesianModel(BaseEstimator):
         positions = positions.reshape(-1, positions.shape[-1])[chosen]
         with precision_scope(self.precision):
             functions, data = self._for_prediction(X, keywords)
-            key = as_random_key(random_state)
+            words = np.asarray(jax.random.key_data(as_random_key(random_state))).ravel()
+            key = _derived_key(words)
             draws = _new_observations(functions, data, jnp.asarray(positions), key)
         return {name: np.asarray(v) for name, v in draws.items()}
 
@@ -458,7 +459,12 @@ def _uniform_starts(num_chains: int, dim: int) -> np.ndarray:
 def _derived_key(key_data: np.ndarray) -> jax.Array:
     """Return a key for what is generated after the fit, fixed by the key of the fit."""
     words = [*map(int, key_data.ravel()), 1]
-    return as_random_key(int(np.random.SeedSequence(words).generate_state(1)[0] >> 1))
+    return _generation_key(int(np.random.SeedSequence(words).generate_state(1)[0] >> 1))
+
+
+def _generation_key(seed: int) -> jax.Array:
+    # Some samplers of JAX, those of the Poisson family among them, take no other generator.
+    return jax.random.key(seed, impl="threefry2x32")
 
 
 def _observed_values(functions: NumPyroModel, data: tuple) -> dict[str, np.ndarray]:

@@ -140,16 +140,12 @@ def adaptive(num_particles, ess=0.7):
 
 
 def test_adaptive_schedule_is_biased_by_a_known_amount():
-    block = adaptive(3)
-    assert block.law.kind is law.CONSISTENT
-    bias = fm.mean_evidence(block) / GAMMA.mass.sum() - 1
-    print(f"E Ẑ / Z - 1 = {bias:.6f}")
-    assert fm.CAUGHT < abs(bias) < 0.1, f"E Ẑ / Z - 1 = {bias:.3e}"
-
-
-def test_bias_of_the_adaptive_schedule_falls_with_the_number_of_particles():
-    few, many = (abs(fm.mean_evidence(adaptive(num)) / GAMMA.mass.sum() - 1) for num in (2, 4))
-    assert many < few, f"|E Ẑ / Z - 1| is {few:.3e} with 2 particles, {many:.3e} with 4"
+    """The bias is there, small, and falls with the number of particles."""
+    assert adaptive(3).law.kind is law.CONSISTENT
+    bias = {num: fm.mean_evidence(adaptive(num)) / GAMMA.mass.sum() - 1 for num in (2, 3)}
+    print("E Ẑ / Z - 1:", {num: round(value, 6) for num, value in bias.items()})
+    assert fm.CAUGHT < abs(bias[3]) < 0.1, f"E Ẑ / Z - 1 by number of particles: {bias}"
+    assert abs(bias[3]) < abs(bias[2]), f"E Ẑ / Z - 1 by number of particles: {bias}"
 
 
 def test_frozen_schedule_is_exact_again():

@@ -90,7 +90,7 @@ def test_potential_that_kills_everything():
     potential = CHAIN.log_potential.copy()
     potential[-1] = -np.inf
     filter_ = fm.filter_blocks(fm.path_model(CHAIN._replace(log_potential=potential)), 10)
-    for resampling in (resample(), resample("multinomial"), resample(ess_below=0.5)):
+    for resampling in (resample("multinomial"), resample(ess_below=0.5)):
         population, info = blocks.run(filter_.with_resampling(resampling), 0, with_info=True)
         assert float(population.log_evidence) == -np.inf
         np.testing.assert_allclose(np.exp(population.log_weights), 0.1, rtol=1e-5)

@@ -322,3 +322,18 @@ class TestBadInput:
     def test_random_state(self, data, state):
         with pytest.raises((TypeError, ValueError)):
             self.fit(*data, random_state=state)
+
+
+def test_counts_can_be_generated():
+    """The sampler of the Poisson family takes one generator only."""
+
+    def counts(y=None):
+        rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+        with numpyro.plate("rows", 5):
+            numpyro.sample("y", dist.Poisson(rate), obs=y)
+
+    est = bk.BayesianModel(counts, inference=ENGINE, random_state=0).fit(
+        y=np.array([1, 3, 2, 0, 2])
+    )
+    assert est.posterior_["posterior_predictive"]["y"].shape == (4, 504, 5)
+    assert est.sample_predictive(num_draws=3, random_state=1)["y"].shape == (3, 5)

@@ -126,8 +126,10 @@ def enumerate_paths(
         num_each = math.prod(sizes)
         total = len(atoms.mass) * num_each
         if total > enumeration.max_paths:
+            # A number of paths may be too large for a float.
+            count = f"{total:.3g}" if total < 10**300 else f"10^{math.log10(total):.0f}"
             raise TooManyPathsError(
-                f"{total:.3g} paths exceed max_paths={enumeration.max_paths:.3g} "
+                f"{count} paths exceed max_paths={enumeration.max_paths:.3g} "
                 f"({len(atoms.mass)} states times draws with {sizes[:12]} outcomes): take "
                 "fewer particles, steps or states"
             )

@@ -45,8 +45,11 @@ def assert_ratio(log_evidence, variance, low=0.75, high=1.25):
 # The empirical variance of 2000 nearly normal log evidences has a standard error of 3 %.
 
 
-@pytest.mark.parametrize("scheme", ["multinomial", "systematic"])
-@pytest.mark.parametrize("chain", [BOOTSTRAP, GUIDED], ids=["bootstrap", "guided"])
+@pytest.mark.parametrize(
+    ("chain", "scheme"),
+    [(BOOTSTRAP, "multinomial"), (BOOTSTRAP, "systematic"), (GUIDED, "systematic")],
+    ids=["bootstrap, multinomial", "bootstrap, systematic", "guided, systematic"],
+)
 def test_estimated_variance_is_that_of_many_runs(chain, scheme):
     assert_ratio(*runs(chain, resample(scheme, ess_below=0.5)))
 
@@ -55,23 +58,27 @@ def test_estimated_variance_with_multinomial_resampling_at_every_step():
     assert_ratio(*runs(BOOTSTRAP, resample("multinomial")))
 
 
-@pytest.mark.parametrize("scheme", sorted(set(accel.SCHEMES) - {"multinomial"}))
+@pytest.mark.parametrize("scheme", ["stratified", "residual_multinomial"])
 def test_other_schemes_are_not_optimistic(scheme):
     """Without a correction for chance in the offspring the estimate errs to the safe side."""
     assert_ratio(*runs(BOOTSTRAP, resample(scheme)), high=3.0)
 
 
 def test_estimated_variance_of_waste_free_tempering():
-    """Groups are the chains of each stage; 300 particles in 30 chains."""
-    model = fm.tempered_model(num_states=4, seed=2, spread=1.5)
+    """Groups are the chains of each stage, long enough to forget the stage before.
+
+    What a stage inherits from the one before is not counted: the estimate is too low where
+    chains mix slowly, by a tenth here and by a third with a quarter of their length.
+    """
+    model = fm.tempered_model(num_states=4, seed=5, spread=1.0)
     block = fm.tempered_blocks(
         model,
-        300,
-        resampling=lambda path: resample("systematic", num=30),
-        moving=lambda path: move(model.kernel, path, 9, keep="all", repeats=1),
+        20 * 40,
+        resampling=lambda path: resample("systematic", num=20),
+        moving=lambda path: move(model.kernel, path, 39, keep="all", repeats=1),
         track_lineage=True,
     )
-    assert_ratio(*variances(block), low=0.6, high=1.7)
+    assert_ratio(*variances(block))
 
 
 # ---------------------------------------------------------------- the formula

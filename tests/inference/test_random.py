@@ -11,7 +11,7 @@ import pytest
 
 from bayeskit import accel
 from bayeskit.errors import UnenumerableDrawError
-from bayeskit.inference import extend, random, resample, spawn
+from bayeskit.inference import extend, random, spawn
 from bayeskit.inference.blocks import resampling
 from bayeskit.inference.keys import LaneKey
 from bayeskit.validation import exact
@@ -376,16 +376,6 @@ def test_chains_under_vmap_equal_chains_one_after_another_bit_for_bit():
     for a, b in zip(side_by_side, in_turn, strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(np.unique(side_by_side[0])) > 4, "chains must differ"
-
-
-def test_whole_filters_under_vmap_equal_those_one_after_another():
-    filter_ = fm.filter_blocks(fm.path_model(fm.random_chain()), 16)
-    block = filter_.with_resampling(resample("systematic", ess_below=0.9))
-    one = lambda key: block.run(key)[0].particles
-    keys = jax.random.split(KEY, 8)
-    np.testing.assert_array_equal(
-        jax.jit(jax.vmap(one))(keys), jax.jit(lambda k: jax.lax.map(one, k))(keys)
-    )
 
 
 def test_jit_changes_nothing():

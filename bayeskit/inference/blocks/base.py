@@ -16,7 +16,7 @@ from bayeskit.inference.law import UNKNOWN, Law, Measure, Tagged
 __all__ = ["Block", "Chain", "Custom", "custom", "leaves", "path_of", "run", "set_law"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Block:
     """A step of an algorithm that knows its law.
 
@@ -99,7 +99,7 @@ def set_law(block: Block, law: Law | None) -> None:
     object.__setattr__(block, "law", law)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Chain(Block):
     """One block after another; their arrows compose."""
 
@@ -134,7 +134,7 @@ class Chain(Block):
         return self.second.arrow(self.first.arrow(law))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Custom(Block):
     """A user's step without a declared law. See :func:`custom`."""
 

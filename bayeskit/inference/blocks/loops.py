@@ -21,7 +21,7 @@ from bayeskit.inference.population import Population
 __all__ = ["LoopState", "Scan", "Until", "When", "scan", "until", "when"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class When(Block):
     """Run a block where a condition holds. See :func:`when`."""
 
@@ -98,7 +98,7 @@ def _inductive_law(body: Block, path: Measure, what: str, law: Law) -> Law:
     return Law(path.at("T"), inner.kind, lines)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scan(Block):
     """A block for each time in turn. See :func:`scan`."""
 
@@ -181,7 +181,7 @@ class LoopState(NamedTuple):
     infos: dict[str, jax.Array]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Until(Block):
     """A block again and again until a condition holds. See :func:`until`."""
 

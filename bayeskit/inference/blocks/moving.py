@@ -36,7 +36,7 @@ class _MoveTotals(NamedTuple):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Move(Block):
     """Apply an invariant kernel to every particle. See :func:`move`."""
 

@@ -18,7 +18,7 @@ from bayeskit.inference.population import Population, effective_sample_size
 __all__ = ["Resample", "draw_ancestors", "resample"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Resample(Block):
     """Replace weights by numbers of offspring. See :func:`resample`."""
 

@@ -17,7 +17,7 @@ from bayeskit.inference.measure import TemperedPath, TemperingStage
 __all__ = ["Adapt", "Schedule", "adapt", "schedule"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Schedule(Block):
     """Choose the next inverse temperature. See :func:`schedule`."""
 
@@ -89,7 +89,7 @@ def schedule(path: TemperedPath, ess: float = 0.5, ladder: Any = None) -> Block:
     return Schedule(path, ess, ladder)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Adapt(Block):
     """Tune the move kernel to the weighted population. See :func:`adapt`."""
 

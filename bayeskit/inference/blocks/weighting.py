@@ -20,7 +20,7 @@ from bayeskit.inference.population import Population, effective_sample_size, rew
 __all__ = ["Extend", "Spawn", "Weigh", "extend", "spawn", "weigh"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spawn(Block):
     """Independent particles of equal weight. See :func:`spawn`."""
 
@@ -110,7 +110,7 @@ def _weighed(population: Population) -> tuple[Population, dict]:
     return population, {"effective_sample_size": effective_sample_size(population.log_weights)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Weigh(Block):
     """Multiply weights by a potential. See :func:`weigh`."""
 
@@ -147,7 +147,7 @@ def weigh(log_g: Callable | Tagged) -> Block:
     return Weigh(log_g)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Extend(Block):
     """Propose new particles and weigh them. See :func:`extend`."""
 

@@ -12,6 +12,7 @@ A block never asks what kind of key it holds; the primitives of
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.extend
@@ -59,12 +60,25 @@ class Tape:
     """One path through a program: which outcome each draw has, and its log-probability.
 
     With ``digits=None`` the tape records how many outcomes each draw has (always taking
-    outcome 0); with an integer vector it replays that path.
+    outcome 0); with an integer vector it replays that path. With ``keys_only`` nothing is
+    enumerated: every draw gives one representative value, continuous ones too, so that only
+    the use of the keys is checked. What cannot be followed is then noted in ``unseen``.
+    A ``rule`` with functions ``normal(tape, shape)`` and ``uniform(tape, shape)`` stands for
+    the continuous draws by quadrature.
     """
 
-    def __init__(self, digits: jax.Array | None = None, quadrature_nodes: int = 0):
+    def __init__(
+        self,
+        digits: jax.Array | None = None,
+        quadrature_nodes: int = 0,
+        keys_only: bool = False,
+        rule: Any = None,
+    ):
         self.digits = digits
         self.quadrature_nodes = quadrature_nodes
+        self.keys_only = keys_only
+        self.rule = rule
+        self.unseen: list[str] = []
         self.sizes: list[int] = []
         self.log_probability = jnp.zeros((), jnp.result_type(float))
 
@@ -110,6 +124,8 @@ class EnumerationKey:
         """Return indices (...) of outcomes with normalised ``log_probabilities`` (..., K)."""
         tape = self.use()
         *batch, num_outcomes = log_probabilities.shape
+        if tape.keys_only:
+            return jnp.zeros(batch, jnp.int32)
         num_draws = math.prod(batch)
         start = len(tape.sizes)
         tape.sizes += [num_outcomes] * num_draws

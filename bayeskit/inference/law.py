@@ -16,11 +16,16 @@ from typing import Any, NamedTuple
 from bayeskit.errors import LawMismatch
 
 __all__ = [
+    "BIJECTION",
+    "CONDITIONAL_RESAMPLING",
     "CONSISTENT",
     "DRAWS",
     "INVARIANT",
+    "INVOLUTION",
     "PROPERLY_WEIGHTED",
     "REVERSIBLE",
+    "SAME_LAW",
+    "SWAPS",
     "UNBIASED_ESTIMATE",
     "UNBIASED_RESAMPLING",
     "UNKNOWN",
@@ -57,6 +62,17 @@ UNBIASED_RESAMPLING = LawKind(
     "L4", "unbiased resampling", "E[offspring of i | W] = num W_i, copies weigh 1/num each"
 )
 UNBIASED_ESTIMATE = LawKind("L7", "unbiased estimate", "estimate ≥ 0 and its mean is γ(1)")
+CONDITIONAL_RESAMPLING = LawKind(
+    "L4c",
+    "conditional resampling",
+    "the law of the ancestors given that one slot has a given ancestor, slots shuffled",
+)
+INVOLUTION = LawKind("L8", "involution", "φ(φ(z)) = z, and log |det Dφ(z)| is as declared")
+BIJECTION = LawKind(
+    "L9", "bijection", "inverse(forward(u)) = u, and log |det Dx(u)| is as declared"
+)
+SWAPS = LawKind("L11", "swaps", "the product of the targets is invariant")
+SAME_LAW = LawKind("L13", "same law", "both draw from one distribution")
 CONSISTENT = LawKind(
     "L10",
     "consistent",

@@ -15,7 +15,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,11 @@ def _base_draw(key, kind: str, shape, dtype):
     return _BASE_DRAWS[kind](key, shape, dtype)
 
 
+def _keys_only(key: Key) -> TypeGuard[EnumerationKey]:
+    """Return whether only the use of keys is followed, so that any value stands for a draw."""
+    return isinstance(key, EnumerationKey) and key.tape.keys_only
+
+
 def real_key(key: Key) -> jax.Array:
     """Return an ordinary JAX key, for code that is a guest here and draws by itself.
 
@@ -89,6 +94,9 @@ def real_key(key: Key) -> jax.Array:
     UnenumerableDrawError
         For an enumerating key: what the guest draws cannot be enumerated.
     """
+    if _keys_only(key):
+        key.use().unseen.append("a key is handed to code that draws with jax.random")
+        return jax.random.key(0)
     if isinstance(key, EnumerationKey):
         raise UnenumerableDrawError(
             "this block hands its key to code that draws with jax.random, which the exact mode "
@@ -109,6 +117,10 @@ def split(key: Key, num: int = 2) -> list:
 
 def fold_in(key: Key, data: int | jax.Array) -> Key:
     """Return the key number ``data`` of the stream that ``key`` names (ordinary keys only)."""
+    if _keys_only(key):
+        # One key gives many streams, so it is not consumed.
+        key.tape.unseen.append("keys are made by fold_in, whose numbers are not compared")
+        return EnumerationKey(key.tape)
     if isinstance(key, EnumerationKey):
         raise UnenumerableDrawError("fold_in has no meaning for an enumerating key: use split")
     if isinstance(key, LaneKey):
@@ -118,6 +130,9 @@ def fold_in(key: Key, data: int | jax.Array) -> Key:
 
 def bits(key: Key, shape: tuple[int, ...] = ()) -> jax.Array:
     """Return random 32-bit unsigned integers."""
+    if _keys_only(key):
+        key.use()
+        return jnp.zeros(shape, jnp.uint32)
     if isinstance(key, EnumerationKey):
         raise UnenumerableDrawError("bits has too many outcomes to enumerate: use categorical")
     # Lowering a 32-bit draw fails inside a 64-bit scope of a 32-bit program (JAX 0.10).
@@ -134,7 +149,12 @@ def uniform(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Ar
         For an enumerating key. Say what the uniform is for: :func:`accept`,
         :func:`categorical` and :func:`piecewise_uniform` have finitely many outcomes.
     """
+    if _keys_only(key):
+        key.use()
+        return jnp.full(shape, 0.5, jnp.result_type(dtype))
     if isinstance(key, EnumerationKey):
+        if key.tape.rule is not None:
+            return key.tape.rule.uniform(key.use(), shape)
         raise UnenumerableDrawError(
             "uniform has no finite number of outcomes: use accept, categorical or "
             "piecewise_uniform, or validate in statistical mode"
@@ -153,7 +173,12 @@ def normal(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Arr
     UnenumerableDrawError
         For an enumerating key without quadrature nodes.
     """
+    if _keys_only(key):
+        key.use()
+        return jnp.zeros(shape, jnp.result_type(dtype))
     if isinstance(key, EnumerationKey):
+        if key.tape.rule is not None:
+            return key.tape.rule.normal(key.use(), shape)
         if not key.tape.quadrature_nodes:
             raise UnenumerableDrawError(
                 "normal has no finite number of outcomes: give the exact mode "
@@ -216,6 +241,9 @@ def accept(key: Key, log_ratio: jax.Array) -> jax.Array:
 
 def permutation(key: Key, num: int) -> jax.Array:
     """Return a uniformly random permutation of ``range(num)`` as int32 (num,)."""
+    if _keys_only(key):
+        key.use()
+        return jnp.arange(num, dtype=jnp.int32)
     if isinstance(key, EnumerationKey):
         table = jnp.asarray(list(itertools.permutations(range(num))), jnp.int32)
         equal = jnp.full(len(table), -math.log(len(table)), jnp.result_type(float))
@@ -243,6 +271,10 @@ def piecewise_uniform(
         words = bits(key, shape)
         with jax.enable_x64(True):
             return (words.astype(jnp.float64) + 0.5) * 2.0**-32
+    if _keys_only(key):
+        key.use()
+        with jax.enable_x64(True):
+            return jnp.full(shape, 0.5, jnp.float64)
     if breaks is None:
         raise UnenumerableDrawError("piecewise_uniform needs its breaks in the exact mode")
     inner = jnp.clip(jnp.sort(breaks(), axis=-1), 0.0, 1.0)
@@ -298,6 +330,9 @@ def sample(key: Key, distribution: Any) -> jax.Array:
     family = _FAMILIES.get(type(distribution).__name__)
     if family is not None and not distribution.event_shape:
         return family(key, distribution)
+    if _keys_only(key):
+        key.use()
+        return distribution.sample(jax.random.key(0))
     if isinstance(key, EnumerationKey):
         raise UnenumerableDrawError(
             f"{type(distribution).__name__} has no finite support: the exact mode cannot "
@@ -313,6 +348,18 @@ def _num_lanes(args) -> int:
     return jax.tree.leaves(args)[0].shape[0]
 
 
+def _num_unrolled(key: EnumerationKey, num: int) -> int:
+    """Return how many rounds are unrolled: two show whether keys are used twice."""
+    return min(num, 2) if key.tape.keys_only else num
+
+
+def _stacked(results: list, num: int) -> Any:
+    """Stack the results of the rounds that were unrolled; the last stands for the others."""
+    rounds = np.minimum(np.arange(num), len(results) - 1)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+    return stacked if len(results) == num else jax.tree.map(lambda x: x[rounds], stacked)
+
+
 def lanes(f: Callable, key: Key, *args: Any) -> Any:
     """Map ``f(key, *args_i)``, written for one particle, over the leading axis of ``args``.
 
@@ -322,9 +369,9 @@ def lanes(f: Callable, key: Key, *args: Any) -> Any:
     if isinstance(key, EnumerationKey):
         results = [
             f(lane_key, *jax.tree.map(lambda leaf, i=i: leaf[i], args))
-            for i, lane_key in enumerate(split(key, num))
+            for i, lane_key in enumerate(split(key, _num_unrolled(key, num)))
         ]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+        return _stacked(results, num)
     base = real_key(key)
     return jax.vmap(lambda lane, *one: f(LaneKey(base, lane), *one))(
         jnp.arange(num, dtype=jnp.uint32), *args
@@ -340,10 +387,10 @@ def scan(f: Callable, key: Key, carry: Any, inputs: Any) -> tuple[Any, Any]:
     num = _num_lanes(inputs)
     if isinstance(key, EnumerationKey):
         outputs = []
-        for i, round_key in enumerate(split(key, num)):
+        for i, round_key in enumerate(split(key, _num_unrolled(key, num))):
             carry, output = f(round_key, carry, jax.tree.map(lambda x, i=i: x[i], inputs))
             outputs.append(output)
-        return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+        return carry, _stacked(outputs, num)
     keys: Any
     if isinstance(key, LaneKey):
         keys = LaneKey(jax.random.split(key.base, num), jnp.broadcast_to(key.lane, (num,)))
@@ -358,6 +405,8 @@ def repeat(f: Callable, key: Key, carry: Any, num: int | jax.Array) -> Any:
     A traced ``num`` is refused with an enumerating key, whose draws must be countable.
     """
     if isinstance(key, EnumerationKey):
+        if key.tape.keys_only:
+            num = 2 if isinstance(num, jax.core.Tracer) else _num_unrolled(key, int(num))
         if isinstance(num, jax.core.Tracer):
             raise UnenumerableDrawError(
                 "repeat: the number of rounds depends on the state; "

@@ -55,7 +55,10 @@ class Spawn(Block):
 
 def _in_this_precision(value: Any) -> jax.Array:
     # JAX remembers by identity in which precision it has seen a NumPy array, hence the copy.
-    return jnp.asarray(np.array(value) if isinstance(value, np.ndarray) else value)
+    value = jnp.asarray(np.array(value) if isinstance(value, np.ndarray) else value)
+    # A block may be built in single precision and run in double by the validator.
+    floating = jnp.issubdtype(value.dtype, jnp.floating)
+    return value.astype(jnp.result_type(float)) if floating else value
 
 
 def spawn(

@@ -3,5 +3,6 @@
 from bayeskit.plots.forest import forest
 from bayeskit.plots.smc import smc_history
 from bayeskit.plots.trace import trace_rank
+from bayeskit.plots.validation import validation_report
 
-__all__ = ["forest", "smc_history", "trace_rank"]
+__all__ = ["forest", "smc_history", "trace_rank", "validation_report"]

@@ -8,14 +8,18 @@ from bayeskit.validation.exact import (
     invariance_discrepancy,
     weighting_discrepancy,
 )
+from bayeskit.validation.paired import Level
+from bayeskit.validation.pointwise import key_reuse_check
+from bayeskit.validation.ranks import rank_test
 from bayeskit.validation.report import Check, Power, Report
+from bayeskit.validation.same_law import TwoSampleTest, two_sample_test
 from bayeskit.validation.sequential import (
     SequentialPlan,
     SequentialResult,
     sequential_test,
     symmetric_p_value,
 )
-from bayeskit.validation.statistical import Level
+from bayeskit.validation.stein import SteinTest, stein_test
 from bayeskit.validation.validate import validate
 
 __all__ = [
@@ -28,11 +32,17 @@ __all__ = [
     "Report",
     "SequentialPlan",
     "SequentialResult",
+    "SteinTest",
+    "TwoSampleTest",
     "battery",
     "enumerate_paths",
     "invariance_discrepancy",
+    "key_reuse_check",
+    "rank_test",
     "sequential_test",
+    "stein_test",
     "symmetric_p_value",
+    "two_sample_test",
     "validate",
     "weighting_discrepancy",
 ]

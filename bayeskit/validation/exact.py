@@ -89,6 +89,12 @@ def _replay(function: Callable, nodes: int, digits: jax.Array, states: Any) -> A
     return jax.vmap(one)(digits, states)
 
 
+@functools.lru_cache(maxsize=64)
+def _compiled(function: Callable, nodes: int) -> Callable:
+    """Return the compiled replay of a function, the same one for the same function."""
+    return jax.jit(functools.partial(_replay, function, nodes), compiler_options=_FAST_COMPILE)
+
+
 def enumerate_paths(
     function: Callable,
     atoms: Atoms,
@@ -136,9 +142,7 @@ def enumerate_paths(
         # A path is one integer: the atom, then the digits of its draws in mixed radix.
         radix = np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int64)
         outcomes = np.array(sizes, np.int64)
-        program = program or jax.jit(
-            functools.partial(_replay, function, nodes), compiler_options=_FAST_COMPILE
-        )
+        program = program or _compiled(function, nodes)
         size = next(c for c in _CHUNKS if total <= c or c == _CHUNKS[-1])
         pieces = []
         for start in range(0, total, size):
@@ -155,7 +159,7 @@ def enumerate_paths(
                     "a path has probability NaN: the block computed a NaN log-probability for "
                     f"one of its draws (first at path {int(path[np.isnan(mass)][0])})"
                 )
-            alive = mass != 0
+            alive = _with_mass(mass)
             piece = Atoms(
                 jax.tree.map(lambda x, m=alive: np.asarray(x)[m], result), mass[alive]
             )
@@ -169,6 +173,13 @@ def enumerate_paths(
             joined = merge(joined)
         enumeration.max_atoms = max(enumeration.max_atoms, len(joined.mass))
         return joined
+
+
+def _with_mass(mass: np.ndarray) -> np.ndarray:
+    """Return where there is mass; where there is none at all, the first place stands for it."""
+    alive = mass != 0
+    alive[0] |= not alive.any()
+    return alive
 
 
 def _rows(state: Any, num: int, decimals: int = _DECIMALS) -> np.ndarray:
@@ -200,11 +211,10 @@ def _program(
     # Kept on the block, so that they live as long as it does.
     programs = vars(block).setdefault("_enumeration_programs", {})
     if (name, nodes) not in programs:
+        program = functools.partial(_replay, function, nodes)
         programs[name, nodes] = (
             function,
-            jax.jit(
-                functools.partial(_replay, function, nodes), compiler_options=_FAST_COMPILE
-            ),
+            jax.jit(program, compiler_options=_FAST_COMPILE),
         )
     return programs[name, nodes]
 
@@ -224,7 +234,7 @@ def _lump(atoms: Atoms) -> Atoms:
     mass = atoms.mass * np.exp(evidence)
     zero = np.zeros_like(evidence)
     population = population._replace(log_evidence=zero, log_evidence_remainder=zero)
-    alive = mass != 0
+    alive = _with_mass(mass)
     state = jax.tree.map(lambda x: np.asarray(x)[alive], population)
     return merge(Atoms(state, mass[alive]))
 
@@ -451,6 +461,11 @@ def weighting_discrepancy(
         return discrepancy(observed(flat), weights.ravel(), expected)
 
 
+@functools.lru_cache(maxsize=64)
+def _with_its_start(step: Callable) -> Callable:
+    return lambda key, state: (state, step(key, state))
+
+
 class Invariance(NamedTuple):
     """How far a kernel is from leaving a measure invariant, and from being reversible."""
 
@@ -476,7 +491,7 @@ def invariance_discrepancy(
     """
     total = start.mass.sum()
     start = Atoms(jax.tree.map(np.asarray, start.state), start.mass / total)
-    pairs = enumerate_paths(lambda key, s: (s, step(key, s)), start, enumeration)
+    pairs = enumerate_paths(_with_its_start(step), start, enumeration)
     before, after = pairs.state
     seen = Atoms(observed(start.state), start.mass)
     forward = discrepancy(observed(after), pairs.mass, seen)

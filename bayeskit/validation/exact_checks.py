@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,33 +17,40 @@ from bayeskit.inference.law import (
     CONSISTENT,
     INVARIANT,
     REVERSIBLE,
+    SWAPS,
     UNBIASED_RESAMPLING,
     UNKNOWN,
+    Law,
     LawKind,
 )
 from bayeskit.inference.measure import PointState
 from bayeskit.validation import exact
 from bayeskit.validation.battery import BatteryModel
 from bayeskit.validation.exact import Atoms, Enumeration
+from bayeskit.validation.findings import Findings, name_of
+from bayeskit.validation.pointwise import largest_difference
 from bayeskit.validation.report import Check, Power
-from bayeskit.validation.statistical import (
-    default_tuning,
-    largest_difference,
-)
+from bayeskit.validation.statistical import default_tuning
 
 __all__ = [
-    "Findings",
+    "TOLERANCE",
     "checked_atoms",
+    "claimed_block_law",
     "claimed_law",
-    "name_of",
+    "exact_findings",
+    "exact_power",
+    "position_of",
+    "shapes_of",
+    "traced",
     "validate_block",
     "validate_finite_kernel",
     "validate_scheme",
     "validate_step",
+    "worst_state",
 ]
 
 # Relative: identities between finite sums of doubles.
-_TOLERANCE = 1e-10
+TOLERANCE = 1e-10
 # Uneven weights, with zeros at the ends and inside, for numbers of particles and offspring.
 _RESAMPLING_CASES = {
     (3, 3): ((0.5, 0.3, 0.2), (0.0, 0.35, 0.65), (0.9, 0.0, 0.1)),
@@ -53,42 +59,36 @@ _RESAMPLING_CASES = {
 }
 
 
-class Findings(NamedTuple):
-    """What a check found, before it becomes a report."""
-
-    verdict: str
-    block: str
-    law: str
-    checks: tuple[Check, ...]
-    worst: str
-    power: Power | None
-    alpha: float = 0.0
-    notes: tuple[str, ...] = ()
-
-
-def name_of(block: Any) -> str:
-    """Return how a block is printed in a report."""
-    if dataclasses.is_dataclass(block):
-        return repr(block)
-    return getattr(block, "__name__", type(block).__name__)
-
-
 # ---------------------------------------------------------------- exactly
 
 
 def exact_power() -> Power:
-    words = f"finds any relative error above {_TOLERANCE:g}, with certainty"
-    return Power(_TOLERANCE, 1.0, 0.0, (), 1, words)
+    """Return the power of an exact check."""
+    words = f"finds any relative error above {TOLERANCE:g}, with certainty"
+    return Power(TOLERANCE, 1.0, 0.0, (), 1, words)
 
 
 def claimed_law(kernel: Any, kind: LawKind | None) -> LawKind:
     """Return the law to check: the one asked for, or the one the kernel states."""
     kind = kind or getattr(kernel, "law_kind", INVARIANT)
-    if kind not in (INVARIANT, REVERSIBLE):
+    if kind not in (INVARIANT, REVERSIBLE, SWAPS):
         raise ValueError(
-            f"a kernel is invariant or reversible, got the law {kind}: pass law='invariant'"
+            f"a step is invariant or reversible, got the law {kind}: pass law='invariant'"
         )
     return kind
+
+
+def claimed_block_law(block: Any, kind: LawKind | None) -> Law:
+    """Return the law that a block states, or say why there is none to check."""
+    if block.law is None:
+        raise LawMismatch(f"{block.name} waits for a population: begin with spawn(...)")
+    if block.law.kind is UNKNOWN:
+        raise LawMismatch(f"{block.name} has an undeclared part, so there is no law to check")
+    if kind is not None and kind != block.law.kind:
+        raise LawMismatch(
+            f"{block.name} states the law {block.law.kind}, not {kind}: leave law= out"
+        )
+    return block.law
 
 
 def checked_atoms(atoms: Any, name: str = "start") -> Atoms:
@@ -114,7 +114,7 @@ def checked_atoms(atoms: Any, name: str = "start") -> Atoms:
     return Atoms(jax.tree.map(np.asarray, atoms.state), mass)
 
 
-def _trace(function: Callable, state: Any, what: str) -> Any:
+def traced(function: Callable, state: Any, what: str) -> Any:
     """Return the shape of a result on an enumerating key, or say why there is none."""
 
     def run(one):
@@ -132,15 +132,17 @@ def _trace(function: Callable, state: Any, what: str) -> Any:
         ) from None
 
 
-def _position(particles: Any) -> Any:
+def position_of(particles: Any) -> Any:
+    """Return what is compared where nothing else was asked for."""
     return particles.position if isinstance(particles, PointState) else particles
 
 
-def _shapes(tree: Any) -> list[tuple[int, ...]]:
+def shapes_of(tree: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of one state, leaf by leaf."""
     return [tuple(np.shape(leaf))[1:] for leaf in jax.tree.leaves(tree)]
 
 
-def _worst_state(states: Any, mass: np.ndarray, expected: Atoms) -> tuple[str, float, float]:
+def worst_state(states: Any, mass: np.ndarray, expected: Atoms) -> tuple[str, float, float]:
     """Return the state at which two measures differ most, and its mass in either."""
     rows = len(mass)
     both = [
@@ -173,17 +175,17 @@ def validate_step(step, kind, start, observed, enumeration) -> Findings:
     kind = claimed_law(step, kind)
     start = checked_atoms(start)
     checks, words = _invariance_checks(
-        step, start, kind, observed or _position, enumeration, name_of(step)
+        step, start, kind, observed or position_of, enumeration, name_of(step)
     )
     name = name_of(step)
-    return _exact_findings(name, f"{kind}: {kind.statement}", checks, words, enumeration)
+    return exact_findings(name, f"{kind}: {kind.statement}", checks, words, enumeration)
 
 
 def _invariance_checks(step, start, kind, observed, enumeration, what, model=""):
     """Return the checks of one step, and the failures in words."""
     with jax.enable_x64(True):
         first = jax.tree.map(lambda x: x[0], start.state)
-        after = _trace(step, first, what)
+        after = traced(step, first, what)
         before = jax.eval_shape(lambda s: s, first)
     same = len({jax.tree.structure(tree) for tree in (after, before)}) == 1
     shapes = [leaf.shape for leaf in jax.tree.leaves(after)]
@@ -196,11 +198,11 @@ def _invariance_checks(step, start, kind, observed, enumeration, what, model="")
     result = exact.invariance_discrepancy(step, start, enumeration, observed)
     share = Atoms(start.state, start.mass / start.mass.sum())
     words = []
-    holds = result.invariance <= _TOLERANCE
+    holds = result.invariance <= TOLERANCE
     if not holds:
         moved = exact.enumerate_paths(step, share, enumeration)
         seen = Atoms(observed(share.state), share.mass)
-        state, found, expected = _worst_state(observed(moved.state), moved.mass, seen)
+        state, found, expected = worst_state(observed(moved.state), moved.mass, seen)
         words.append(
             f"one step changes the mass of the state {state} from {expected:.4g} to {found:.4g}"
         )
@@ -214,7 +216,7 @@ def _invariance_checks(step, start, kind, observed, enumeration, what, model="")
         )
     ]
     if kind is REVERSIBLE:
-        symmetric = result.reversibility <= _TOLERANCE
+        symmetric = result.reversibility <= TOLERANCE
         checks.append(
             Check(
                 name="each flow equals the flow back",
@@ -232,7 +234,8 @@ def _invariance_checks(step, start, kind, observed, enumeration, what, model="")
     return checks, words
 
 
-def _exact_findings(name, law, checks, words, enumeration, verdict=None, notes=()) -> Findings:
+def exact_findings(name, law, checks, words, enumeration, verdict=None, notes=()) -> Findings:
+    """Return what exact checks found."""
     failed = not all(check.passed for check in checks)
     largest = max(check.discrepancy for check in checks)
     return Findings(
@@ -266,13 +269,13 @@ def validate_finite_kernel(kernel, models, kind, tuning, enumeration) -> Finding
             return move(key, position)[0]
 
         more, found = _invariance_checks(
-            step, model.atoms, kind, _position, enumeration, name, model.name
+            step, model.atoms, kind, position_of, enumeration, name, model.name
         )
         share = Atoms(model.atoms.state, model.atoms.mass / model.atoms.mass.sum())
         error = float(np.max(exact.enumerate_paths(move, share, enumeration).state[1]))
         stale = Check(
             name="cached values equal recomputed ones",
-            passed=error <= _TOLERANCE,
+            passed=error <= TOLERANCE,
             discrepancy=error,
             words=f"values cached in the state differ from recomputed ones by {error:.2g}: "
             "after a step, refresh(state) must equal state",
@@ -282,7 +285,7 @@ def validate_finite_kernel(kernel, models, kind, tuning, enumeration) -> Finding
         words += [f"on {model.name}, {text}" for text in found]
         words += [] if stale.passed else [f"on {model.name}, {stale.words}"]
     law = f"{kind}: {kind.statement}, on {', '.join(model.name for model in models)}"
-    return _exact_findings(name, law, checks, words, enumeration)
+    return exact_findings(name, law, checks, words, enumeration)
 
 
 def validate_block(block, target, kind, expected, observed, enumeration) -> Findings:
@@ -300,15 +303,8 @@ def validate_block(block, target, kind, expected, observed, enumeration) -> Find
             "particles stand for, state by state"
         )
     expected = checked_atoms(expected, "expected")
-    if block.law is None:
-        raise LawMismatch(f"{block.name} waits for a population: begin with spawn(...)")
-    if block.law.kind is UNKNOWN:
-        raise LawMismatch(f"{block.name} has an undeclared part, so there is no law to check")
-    if kind is not None and kind != block.law.kind:
-        raise LawMismatch(
-            f"{block.name} states the law {block.law.kind}, not {kind}: leave law= out"
-        )
-    observed = observed or _position
+    law = claimed_block_law(block, kind)
+    observed = observed or position_of
     with jax.enable_x64(True):
         try:
             nothing = Atoms(np.zeros((1, 1)), np.ones(1))
@@ -328,23 +324,23 @@ def validate_block(block, target, kind, expected, observed, enumeration) -> Find
                 lambda x: np.asarray(x).reshape(-1, *np.shape(x)[2:]), population.particles
             )
         )
-    if _shapes(states) != _shapes(expected.state):
+    if shapes_of(states) != shapes_of(expected.state):
         raise ValueError(
-            f"the particles of {block.name} have leaves of shape {_shapes(states)}, the states "
-            f"of expected have {_shapes(expected.state)}: choose the part to compare with "
-            "observed="
+            f"the particles of {block.name} have leaves of shape {shapes_of(states)}, the "
+            f"states of expected have {shapes_of(expected.state)}: choose the part to compare "
+            "with observed="
         )
     gap = exact.discrepancy(states, mass, expected)
     bias = float(mass.sum() / expected.mass.sum()) - 1.0
-    holds = gap <= _TOLERANCE
+    holds = gap <= TOLERANCE
     words = []
     if not holds:
-        state, found, wanted = _worst_state(states, mass, expected)
+        state, found, wanted = worst_state(states, mass, expected)
         words.append(
             f"the expected weight of the state {state} is {found:.4g} instead of {wanted:.4g}; "
             f"E Ẑ / Z - 1 is {bias:.4g}"
         )
-    adaptive = block.law.kind is CONSISTENT
+    adaptive = law.kind is CONSISTENT
     verdict = None
     if adaptive and not holds:
         verdict = "inconclusive"
@@ -362,13 +358,13 @@ def validate_block(block, target, kind, expected, observed, enumeration) -> Find
         ),
         Check(
             name="E Ẑ = Z",
-            passed=abs(bias) <= _TOLERANCE or adaptive,
+            passed=abs(bias) <= TOLERANCE or adaptive,
             discrepancy=abs(bias),
             words=f"E Ẑ / Z - 1 is {bias:.4g}",
         ),
     ]
-    law = f"{block.law.kind}: {block.law.kind.statement}, for {block.law.measure}"
-    return _exact_findings(block.name, law, checks, words, enumeration, verdict)
+    claim = f"{law.kind}: {law.kind.statement}, for {law.measure}"
+    return exact_findings(block.name, claim, checks, words, enumeration, verdict)
 
 
 # ---------------------------------------------------------------- resampling schemes
@@ -409,7 +405,7 @@ def validate_scheme(scheme: Any, enumeration: Enumeration) -> Findings:
         checks += more
         words += found
     law = f"{UNBIASED_RESAMPLING}: {UNBIASED_RESAMPLING.statement}; none for weight zero"
-    return _exact_findings(name, law, checks, words, enumeration)
+    return exact_findings(name, law, checks, words, enumeration)
 
 
 def _offspring_checks(ancestors, table, num_particles, num, enumeration, name):
@@ -424,7 +420,7 @@ def _offspring_checks(ancestors, table, num_particles, num, enumeration, name):
         log_weights = np.log(table)
     with jax.enable_x64(True):
         spec = jax.ShapeDtypeStruct((num_particles,), jnp.float64)
-        index = _trace(lambda key, lw: ancestors(key, lw, num), spec, name)
+        index = traced(lambda key, lw: ancestors(key, lw, num), spec, name)
     if getattr(index, "shape", None) != (num,) or not jnp.issubdtype(index.dtype, jnp.integer):
         found = f"{index.dtype} of shape {index.shape}" if hasattr(index, "shape") else index
         raise ValueError(
@@ -458,7 +454,7 @@ def _offspring_checks(ancestors, table, num_particles, num, enumeration, name):
 
 
 def _scheme_check(name: str, error: float, words: str, label: str) -> Check:
-    passed = bool(error <= _TOLERANCE)
+    passed = bool(error <= TOLERANCE)
     return Check(
         name=name,
         passed=passed,

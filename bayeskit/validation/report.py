@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ __all__ = ["Check", "Power", "Report"]
 
 # Rows of the printed table, without those that failed: the most suspicious first.
 _MAX_ROWS = 8
+_WIDTH = 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +129,44 @@ class Report:
         plain["power"] = None if self.power is None else self.power._asdict()
         return _plain(plain)
 
+    def plot(self, *, num_rows: int = 12, ax: Any = None) -> Any:
+        """Draw the most suspicious tests; see :func:`bayeskit.plots.validation_report`.
+
+        Parameters
+        ----------
+        num_rows : int
+            Most tests to draw.
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        from bayeskit.plots import validation_report
+
+        return validation_report(self, num_rows=num_rows, ax=ax)
+
     def __str__(self) -> str:
-        lines = [f"{self.verdict.upper()}  {self.block}", f"law    {self.law}"]
-        lines.append(f"worst  {self.worst}")
-        if self.power is not None:
-            lines.append(f"power  {self.power.words}")
         rate = f"false alarms at most {self.alpha:g}" if self.alpha else "no false alarms"
-        lines.append(f"cost   {self.seconds:.1f} s of CPU time, {rate}, key={self.key}")
-        lines += [f"note   {note}" for note in self.notes]
-        return "\n".join([*lines, "", *_table(self.tests)])
+        rows = [("law", self.law), ("worst", self.worst)]
+        if self.power is not None:
+            rows.append(("power", self.power.words))
+        rows.append(("cost", f"{self.seconds:.1f} s of CPU time, {rate}, key={self.key}"))
+        rows += [("note", note) for note in self.notes]
+        lines = [line for name, text in rows for line in _wrapped(name, text)]
+        head = f"{self.verdict.upper()}  {self.block}"
+        return "\n".join([head, *lines, "", *_table(self.tests)])
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=f"{name:<7}",
+        subsequent_indent=" " * 7,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _suspicion(check: Check) -> tuple:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,35 +16,60 @@ from bayeskit.inference import random
 from bayeskit.inference.blocks import Block, Resample
 from bayeskit.inference.kernels import DiscreteMetropolis
 from bayeskit.inference.law import (
+    CONDITIONAL_RESAMPLING,
+    CONSISTENT,
+    DRAWS,
     INVARIANT,
     REVERSIBLE,
+    SAME_LAW,
+    SWAPS,
+    UNBIASED_ESTIMATE,
     UNBIASED_RESAMPLING,
     LawKind,
 )
+from bayeskit.inference.maps import Bijector, Involution
 from bayeskit.inference.measure import FeynmanKac, Target
 from bayeskit.validation import exact
 from bayeskit.validation.battery import BatteryModel, battery
-from bayeskit.validation.exact import Atoms, Enumeration
+from bayeskit.validation.calibration import validate_estimator
+from bayeskit.validation.conditional import validate_conditional_scheme
+from bayeskit.validation.density import validate_target
+from bayeskit.validation.evidence import validate_estimate, validate_population
+from bayeskit.validation.exact import Enumeration
 from bayeskit.validation.exact_checks import (
-    Findings,
     checked_atoms,
     claimed_law,
-    name_of,
     validate_block,
     validate_finite_kernel,
     validate_scheme,
     validate_step,
 )
-from bayeskit.validation.report import Check, Report, plain_key
-from bayeskit.validation.statistical import (
-    LEVELS,
-    ExactStart,
-    Level,
-    exact_start,
-)
+from bayeskit.validation.findings import Findings, Request, name_of
+from bayeskit.validation.growth import validate_growth
+from bayeskit.validation.joint import validate_joint
+from bayeskit.validation.paired import LEVELS, Level, statistical_level
+from bayeskit.validation.pointwise import validate_bijector, validate_involution
+from bayeskit.validation.quadrature import validate_by_quadrature
+from bayeskit.validation.ranks import validate_by_ranks
+from bayeskit.validation.report import Check, Report
+from bayeskit.validation.same_law import validate_draws, validate_same_law
+from bayeskit.validation.scale import validate_scheme_at_scale
+from bayeskit.validation.statistical import ExactStart, KernelSteps, exact_start
 
 __all__ = ["validate"]
-_LAWS = {"invariant": INVARIANT, "reversible": REVERSIBLE, "resampling": UNBIASED_RESAMPLING}
+# Ways to check that are chosen by name in place of an amount of work.
+_METHODS = ("exact", "quadrature", "ranks", "scale")
+_LAWS = {
+    "invariant": INVARIANT,
+    "reversible": REVERSIBLE,
+    "resampling": UNBIASED_RESAMPLING,
+    "conditional resampling": CONDITIONAL_RESAMPLING,
+    "unbiased": UNBIASED_ESTIMATE,
+    "draws": DRAWS,
+    "same": SAME_LAW,
+    "swaps": SWAPS,
+    "consistent": CONSISTENT,
+}
 
 
 def validate(
@@ -53,8 +78,8 @@ def validate(
     *,
     law: LawKind | str | None = None,
     models: Iterable[Any] | None = None,
-    expected: Atoms | None = None,
-    start: Atoms | None = None,
+    expected: Any = None,
+    start: Any = None,
     observed: Callable | None = None,
     level: str | Level = "quick",
     alpha: float = 1e-6,
@@ -70,38 +95,60 @@ def validate(
 
     - a kernel, with a target that has ``sample_exact`` or alone (then on the battery models
       that fit): statistically, :math:`E[f(x') - f(x)] = 0` from exact draws, and without
-      chance what belongs to every kernel (cached values, support, NaN, shapes);
+      chance what belongs to every kernel (cached values, keys, support, NaN, shapes);
     - a kernel on a finite space, with ``start`` or alone: exactly, :math:`\pi K = \pi`;
-    - a composed block that starts from nothing, with ``expected``: exactly,
-      :math:`E[\hat Z \sum_i W_i f(x_i)] = \gamma(f)` for every f;
-    - a function ``step(key, state) -> state``, with ``start``: exactly, :math:`\pi K = \pi`;
+    - a function ``step(key, state) -> state``: exactly with ``start=Atoms(...)``, and with
+      a sampler ``start(key) -> state`` statistically, on any state that can be drawn;
+    - a composed block that starts from nothing:
+      :math:`E[\hat Z \sum_i W_i f(x_i)] = \gamma(f)` for every f, exactly with ``expected``
+      or a finite model, by means of many runs with a continuous model of known evidence;
+    - a function ``estimate(key)`` of the log evidence, with ``law="unbiased"``;
+    - a function ``sampler(key)``, with ``law="draws"`` and a target or Atoms, or with
+      ``law="same"`` and another sampler;
+    - a function ``build(num_particles)`` of blocks, with ``law="consistent"``: whether its
+      error vanishes as particles are added;
     - a resampling scheme, by its name or as a function ``ancestors(key, log_weights, num)``
-      with ``law="resampling"``: exactly, the mean number of offspring is num W_i.
+      with ``law="resampling"``: exactly, the mean number of offspring is num W_i; with
+      ``level="scale"`` a million particles in float32;
+    - ``ancestors(key, log_weights, num, slot, ancestor)`` with
+      ``law="conditional resampling"``, against the scheme ``expected``;
+    - a Target or battery model: whether sampler, gradient and constant fit the density;
+    - a Bijector or Involution, at points drawn by ``start``;
+    - an estimator with ``fit``, where ``start(key)`` simulates parameters and data:
+      simulation-based calibration.
 
     Exact means that every path of the random draws is enumerated.
 
     Parameters
     ----------
-    block : Kernel, Block, callable or str
+    block : object
+        What is validated, one of the above.
     target : Target or BatteryModel, optional
-        What a kernel leaves invariant. For a composed block, a finite battery model stands
-        for its atoms.
-    law : LawKind or {"invariant", "reversible", "resampling"}, optional
-        Default: what the block declares; for a function, invariance.
+        What a kernel leaves invariant, a sampler draws from or weighted particles stand for.
+    law : LawKind or str, optional
+        ``"invariant"``, ``"reversible"``, ``"swaps"``, ``"draws"``, ``"same"``,
+        ``"unbiased"``, ``"consistent"``, ``"resampling"`` or ``"conditional resampling"``.
+        Default: what the block declares; for a step, invariance.
     models : iterable of str or BatteryModel, optional
         Which models of :func:`~bayeskit.validation.battery` a kernel without target is
         validated on. Default: all that fit.
-    expected : Atoms, optional
-        The unnormalised measure γ that the particles of a composed block stand for.
-    start : Atoms, optional
-        The measure that a step leaves invariant, state by state.
+    expected : Atoms, float or callable, optional
+        The unnormalised measure γ that particles stand for, the log evidence, or the other
+        sampler or scheme.
+    start : Atoms or callable, optional
+        The measure that a step leaves invariant, state by state, or a function of a key that
+        draws what the check starts from.
     observed : callable, optional
-        The part of particles or states (num, ...) to compare. Default: the position where
-        there is one, else all.
-    level : {"quick", "full"} or Level
-        Replicates of the statistical tests: 1e5 at first, or 4e5.
+        The part of particles or states to compare. In exact mode it is called with all of
+        them, (num, ...), otherwise with one. Default: the position where there is one, else
+        all.
+    level : str or Level
+        How many replicates: ``"quick"``, 1e5 at first, or ``"full"``, 4e5. Or how to look:
+        ``"exact"`` enumerates, ``"quadrature"`` integrates a kernel on a line, ``"ranks"``
+        follows chains through exact draws, ``"scale"`` tries a resampling scheme on a million
+        particles.
     alpha : float in (0, 1)
-        Bound on the probability that a correct kernel fails, all tests and models together.
+        Bound on the probability that what is correct fails, all tests and models together.
     key : int or JAX key
     budget_s : float, optional
         CPU seconds of the statistical tests. What is then undecided makes the verdict
@@ -110,7 +157,7 @@ def validate(
         Parameters of the kernel. Default: its own, moved to the centre and scale of each
         target by pilot draws.
     num_steps : int
-        Kernel steps between the compared points of the statistical tests.
+        Steps between the compared points of the statistical tests.
     max_paths : int
         Refuse to enumerate more.
 
@@ -148,65 +195,144 @@ def validate(
     one step changes the mass of the state 0 from 0.5 to 0.375
     """
     began = time.process_time()
-    given = {
-        "target": target, "models": models, "expected": expected, "start": start,
-        "tuning": tuning, "observed": observed,
-    }  # fmt: skip
-    kind = _law_kind(law)
-    enumeration = Enumeration(max_paths)
-    if isinstance(block, str | Resample) or kind is UNBIASED_RESAMPLING:
-        _refuse(given, (), "a resampling scheme")
-        found = validate_scheme(block, enumeration)
-    elif isinstance(block, Block):
-        _refuse(given, ("target", "expected", "observed"), "a composed block")
-        found = validate_block(block, target, kind, expected, observed, enumeration)
-    elif _is_kernel(block):
-        _refuse(given, ("target", "models", "start", "tuning"), "a kernel")
-        finite = _finite_models(block, target, models, start)
-        if finite:
-            found = validate_finite_kernel(block, finite, kind, tuning, enumeration)
-        else:
-            options = {
-                "tuning": tuning,
-                "num_steps": _count(num_steps, "num_steps"),
-                "level": _level(level),
-            }
-            chosen = _continuous_models(block, target, models)
-            found = _validate_kernel(block, chosen, kind, options, alpha, key, budget_s)
-    elif callable(block):
-        _refuse(given, ("start", "observed"), "a function")
-        found = validate_step(block, kind, start, observed, enumeration)
-    else:
+    request = Request(
+        law=_law_kind(law), target=target, models=models, expected=expected, start=start,
+        observed=observed, level=_known_level(level), alpha=_probability(alpha), key=key,
+        budget_s=budget_s, tuning=tuning, num_steps=_count(num_steps, "num_steps"),
+        enumeration=Enumeration(max_paths),
+    )  # fmt: skip
+    route = _route(block, request)
+    _refuse_surplus(request, route)
+    return route.check(block, request).report(key, began)
+
+
+# ---------------------------------------------------------------- which check it is
+
+
+class _Route(NamedTuple):
+    """A kind of check, and the arguments that mean something for it."""
+
+    what: str
+    takes: tuple[str, ...]
+    check: Callable[[Any, Request], Findings]
+
+
+_SCHEME = _Route("a resampling scheme", ("expected",), lambda *given: _check_scheme(*given))
+_EXACT_BLOCK = _Route(
+    "a composed block",
+    ("target", "expected", "observed"),
+    lambda block, r: validate_block(
+        block, r.target, r.law, r.expected, r.observed, r.enumeration
+    ),
+)
+_EXACT_STEP = _Route(
+    "a function with start=Atoms",
+    ("start", "observed"),
+    lambda step, r: validate_step(step, r.law, r.start, r.observed, r.enumeration),
+)
+_KERNEL = _Route(
+    "a kernel", ("target", "models", "start", "tuning"), lambda *given: _check_kernel(*given)
+)
+_INVOLUTION = _Route("an involution", ("start",), validate_involution)
+_BIJECTOR = _Route("a bijector", ("start",), validate_bijector)
+_TARGET = _Route("a target", ("expected",), validate_target)
+_POPULATION = _Route(
+    "a composed block", ("target", "expected", "observed"), validate_population
+)
+_ESTIMATOR = _Route("an estimator", ("start", "observed"), validate_estimator)
+_JOINT = _Route("a function with a sampler start", ("start", "observed"), validate_joint)
+_RANKS = _JOINT._replace(check=validate_by_ranks)
+# What a function claims decides how it is called.
+_BY_LAW = {
+    CONDITIONAL_RESAMPLING: _Route(
+        "a conditional resampling scheme", ("expected",), validate_conditional_scheme
+    ),
+    UNBIASED_ESTIMATE: _Route(
+        "an estimate of the evidence", ("target", "expected", "observed"), validate_estimate
+    ),
+    DRAWS: _Route("a sampler", ("target", "expected", "observed"), validate_draws),
+    SAME_LAW: _Route("a sampler", ("expected", "observed"), validate_same_law),
+    CONSISTENT: _Route(
+        "a function of the number of particles",
+        ("target", "expected", "observed"),
+        validate_growth,
+    ),
+}
+
+
+def _route(block: Any, request: Request) -> _Route:
+    if isinstance(block, Involution):
+        return _INVOLUTION
+    if isinstance(block, Bijector):
+        return _BIJECTOR
+    if isinstance(block, Target | BatteryModel):
+        return _TARGET
+    if isinstance(block, str | Resample) or request.law is UNBIASED_RESAMPLING:
+        return _SCHEME
+    if isinstance(block, Block):
+        finite = isinstance(request.target, BatteryModel) and request.target.atoms is not None
+        is_number = isinstance(request.expected, int | float)
+        statistical = not finite and (request.target is not None or is_number)
+        return _POPULATION if statistical else _EXACT_BLOCK
+    if _is_kernel(block):
+        return _KERNEL
+    if callable(getattr(block, "fit", None)):
+        return _ESTIMATOR
+    if not callable(block):
         raise TypeError(
             f"cannot validate an object of type {type(block).__name__}: pass a kernel (with "
-            "init, step and refresh), a block, a function step(key, state), or the name of a "
-            "resampling scheme"
+            "init, step and refresh), a block, a function step(key, state), an estimator with "
+            "fit, a Target, a Bijector, an Involution, or the name of a resampling scheme"
         )
-    return Report(
-        verdict=found.verdict,
-        block=found.block,
-        law=found.law,
-        tests=found.checks,
-        worst=found.worst,
-        power=found.power,
-        alpha=found.alpha,
-        seconds=time.process_time() - began,
-        key=plain_key(key),
-        notes=found.notes,
+    if request.law in _BY_LAW:
+        return _BY_LAW[request.law]
+    if not callable(request.start):
+        return _EXACT_STEP
+    return _RANKS if request.level == "ranks" else _JOINT
+
+
+def _refuse_surplus(request: Request, route: _Route) -> None:
+    for name in ("target", "models", "expected", "start", "tuning", "observed"):
+        if getattr(request, name) is not None and name not in route.takes:
+            fits = " and ".join(f"{name}=" for name in route.takes) or "nothing"
+            raise TypeError(
+                f"{name}= means nothing for {route.what}, which takes {fits}: leave it out"
+            )
+
+
+def _check_scheme(scheme: Any, request: Request) -> Findings:
+    if request.level == "scale":
+        return validate_scheme_at_scale(scheme, request._replace(level="quick"))
+    if request.expected is not None:
+        raise TypeError(
+            "expected= names the scheme that a function claims to be, for level='scale': the "
+            "exact check of the mean offspring is the same for all, leave it out"
+        )
+    return validate_scheme(scheme, request.enumeration)
+
+
+def _check_kernel(kernel: Any, request: Request) -> Findings:
+    finite = _finite_models(kernel, request.target, request.models, request.start)
+    if finite:
+        return validate_finite_kernel(
+            kernel, finite, request.law, request.tuning, request.enumeration
+        )
+    if request.level == "quadrature":
+        return validate_by_quadrature(kernel, request)
+    if request.level == "ranks":
+        return _rank_kernel(kernel, request)
+    options = {
+        "tuning": request.tuning,
+        "num_steps": request.num_steps,
+        "level": statistical_level(request.level),
+    }
+    chosen = _continuous_models(kernel, request.target, request.models)
+    return _validate_kernel(
+        kernel, chosen, request.law, options, request.alpha, request.key, request.budget_s
     )
 
 
 # ---------------------------------------------------------------- what was asked for
-
-
-def _refuse(given: dict[str, Any], allowed: tuple[str, ...], what: str) -> None:
-    surplus = [name for name, value in given.items() if value is not None]
-    surplus = [name for name in surplus if name not in allowed]
-    if surplus:
-        fits = " and ".join(f"{name}=" for name in allowed) or "nothing"
-        raise TypeError(
-            f"{surplus[0]}= means nothing for {what}, which takes {fits}: leave it out"
-        )
 
 
 def _law_kind(law: Any) -> LawKind | None:
@@ -217,17 +343,16 @@ def _law_kind(law: Any) -> LawKind | None:
     return _LAWS[law]
 
 
-def _level(level: Any) -> Level:
-    if isinstance(level, Level):
+def _known_level(level: Any) -> Any:
+    if isinstance(level, Level) or level in (*LEVELS, *_METHODS):
         return level
-    if level == "exact":
-        raise ValueError(
-            "level='exact' needs a finite space: pass start=Atoms(...), or validate on finite "
-            "battery models"
-        )
-    if level not in LEVELS:
-        raise ValueError(f"level must be one of {sorted(LEVELS)} or a Level, got {level!r}")
-    return LEVELS[level]
+    raise ValueError(f"level must be one of {[*LEVELS, *_METHODS]} or a Level, got {level!r}")
+
+
+def _probability(alpha: Any) -> float:
+    if not isinstance(alpha, float) or not 0 < alpha < 1:
+        raise ValueError(f"alpha must be a probability in (0, 1), got {alpha!r}")
+    return alpha
 
 
 def _count(value: Any, name: str) -> int:
@@ -327,6 +452,21 @@ def _continuous_models(kernel, target, models) -> list[Target]:
 
 
 # ---------------------------------------------------------------- statistically
+
+
+def _rank_kernel(kernel: Any, request: Request) -> Findings:
+    """Follow chains of a kernel on one target through exact draws of it."""
+    targets = _continuous_models(kernel, request.target, request.models)
+    if len(targets) > 1:
+        raise ValueError(
+            f"level='ranks' follows chains on one target, got {len(targets)}: pass one target, "
+            "or models= with one name"
+        )
+    steps = KernelSteps.on(kernel, targets[0], request.tuning)
+    found = validate_by_ranks(
+        steps.step, request._replace(start=steps.start, observed=steps.observed)
+    )
+    return found._replace(block=name_of(kernel), law=f"{found.law}, on {targets[0].name}")
 
 
 def _validate_kernel(kernel, targets, kind, options, alpha, key, budget_s) -> Findings:

@@ -1,12 +1,16 @@
 """Plots return axes, label what they show, and never show themselves."""
 
+import dataclasses
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 
 from bayeskit import plots
+from bayeskit.inference import RandomWalk
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.posterior import Posterior
+from bayeskit.validation import Level, validate
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -64,3 +68,30 @@ def test_smc_history_shows_every_stage(posterior):
     drawn = [line.get_ydata() for line in lines if len(line.get_xdata()) == 3]
     assert any(np.allclose(y, [0.01, 0.2, 1.0]) for y in drawn)
     assert any(np.allclose(y, [0.9, 0.8, 0.7]) for y in drawn)
+
+
+# ---------------------------------------------------------------- reports
+
+
+def test_a_report_of_statistical_tests_shows_what_failed_first():
+    report = validate(RandomWalk(), models="skewed", level=Level(1, 2, 20_000, 4))
+    checks = list(report.tests)
+    checks[-1] = dataclasses.replace(checks[-1], passed=False, statistic=0.5)
+    axis = dataclasses.replace(report, tests=tuple(checks), verdict="fail").plot(num_rows=5)
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert len(labels) == 5
+    assert labels[0] == f"skewed: {checks[-1].name}"
+    assert axis.get_xlabel() == "statistic, in standard errors"
+    assert axis.get_title("left").startswith("fail: RandomWalk()")
+
+
+def test_a_report_of_exact_checks_has_a_logarithmic_axis():
+    axis = plots.validation_report(validate("multinomial"))
+    assert axis.get_xscale() == "log"
+    assert "discrepancy" in axis.get_xlabel()
+
+
+def test_a_report_without_numbers_is_refused():
+    report = validate("multinomial")
+    with pytest.raises(ValueError, match="no number to draw"):
+        dataclasses.replace(report, tests=()).plot()

@@ -65,10 +65,11 @@ def test_densities_follow_the_dtype_of_the_position(dtype):
 
 def test_battery_is_the_same_at_every_call():
     assert battery()["ring"] is MODELS["ring"]
-    assert set(battery("finite")) | set(battery("continuous")) == set(MODELS)
+    kinds = ("finite", "line", "continuous", "series")
+    assert {name for kind in kinds for name in battery(kind)} == set(MODELS)
     for model in battery("finite").values():
         assert np.log(model.atoms.mass.sum()) == pytest.approx(model.log_evidence)
-    with pytest.raises(ValueError, match="kind must be 'continuous', 'finite' or None"):
+    with pytest.raises(ValueError, match="kind must be 'continuous', 'line', 'series'"):
         battery("discrete")
 
 
@@ -362,8 +363,6 @@ def test_blocks_that_do_not_fit():
     block = filter_of(hidden_markov.target)
     with pytest.raises(TypeError, match="needs expected=Atoms"):
         validate(block)
-    with pytest.raises(TypeError, match="a finite BatteryModel, not a target"):
-        validate(block, MODELS["skewed"].target)
     with pytest.raises(ValueError, match=r"have leaves of shape \[\(\)\], the states of"):
         validate(block, expected=Atoms(np.zeros((2, 3)), np.ones(2)))
     with pytest.raises(LawMismatch, match="waits for a population"):
@@ -450,7 +449,7 @@ def normal_target(**options):
         (MODELS["skewed"], {"models": ["skewed"]}, TypeError, "give target= or models=, not"),
         (MODELS["hidden_markov"], {}, TypeError, "is a Feynman-Kac model"),
         (MODELS["skewed"], {"level": "exact"}, ValueError, "needs a finite space"),
-        (MODELS["skewed"], {"level": "slow"}, ValueError, r"one of \['full', 'quick'\]"),
+        (MODELS["skewed"], {"level": "slow"}, ValueError, r"one of \['quick', 'full', 'exact'"),
         (MODELS["skewed"], {"num_steps": 0}, ValueError, "num_steps must be a whole number"),
         (MODELS["skewed"], {"alpha": 2.0}, ValueError, "alpha must be a probability"),
         (MODELS["skewed"], {"law": "resampling"}, TypeError, "target= means nothing for a re"),

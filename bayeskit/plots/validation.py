@@ -1,0 +1,91 @@
+"""What a validation found, test by test."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
+
+__all__ = ["validation_report"]
+
+# Inches.
+_ROW_HEIGHT = 0.24
+_LONGEST_LABEL = 60
+
+
+def validation_report(report: Any, *, num_rows: int = 12, ax: Any = None) -> Any:
+    """Draw the most suspicious tests of a report.
+
+    Statistics of statistical tests are drawn in standard errors, discrepancies of exact checks
+    on a logarithmic axis; what failed is filled and red, what passed is blue. A report with
+    both shows its statistics, and names the exact checks that failed.
+
+    Parameters
+    ----------
+    report : Report
+    num_rows : int
+        Most tests to draw.
+    ax : matplotlib Axes, optional
+        Default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        If no test of the report has a number to draw.
+    """
+    statistical = [check for check in report.tests if check.statistic is not None]
+    exact = [check for check in report.tests if check.discrepancy is not None]
+    shown = statistical or exact
+    if not shown:
+        raise ValueError(f"the report on {report.block} has no number to draw")
+    if statistical:
+        values = [check.statistic for check in shown]
+        sizes = [-abs(value) for value in values]
+        label = "statistic, in standard errors"
+    else:
+        # A discrepancy of exactly 0 is drawn at the resolution of a double.
+        values = [max(check.discrepancy, 1e-17) for check in shown]
+        sizes = [-value for value in values]
+        label = "discrepancy (the line is the tolerance)"
+    # What failed comes first.
+    order = sorted(range(len(shown)), key=lambda i: (shown[i].passed, sizes[i]))[:num_rows]
+    if ax is None:
+        ax = new_axes(7.6, 1.1 + _ROW_HEIGHT * len(order))
+    for row, i in enumerate(order):
+        color = COLORS[0] if shown[i].passed else COLORS[1]
+        start = 0.0 if statistical else 1e-17
+        ax.hlines(row, start, values[i], color=color, linewidth=1.6)
+        ax.plot(values[i], row, "o", color=color, markersize=5.5)
+    if statistical:
+        ax.axvline(0.0, color=MUTED, linewidth=0.9, zorder=1)
+        reach = 1.15 * max(4.0, *(abs(values[i]) for i in order))
+        if math.isfinite(reach):
+            ax.set_xlim(-reach, reach)
+    else:
+        ax.set_xscale("log")
+        ax.set_xlim(1e-17, max(10.0, 2.0 * max(values[i] for i in order)))
+        ax.axvline(1e-10, color=MUTED, linewidth=0.9, zorder=1)
+    ax.set_yticks(range(len(order)), [_label(shown[i]) for i in order])
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.set_xlabel(label)
+    tidy(ax, "x")
+    hidden = len(shown) - len(order)
+    more = f", {hidden} less suspicious ones not shown" if hidden else ""
+    broken = [check.name for check in exact if not check.passed] if statistical else []
+    also = f"; also failed: {', '.join(broken)}" if broken else ""
+    headline(ax, f"{report.verdict}: {_short(report.block)}{more}{also}")
+    ax.title.set_color(INK)
+    return ax
+
+
+def _label(check: Any) -> str:
+    return _short(f"{check.model}: {check.name}" if check.model else check.name)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"

@@ -39,9 +39,11 @@ class BatteryModel:
     log_evidence : float
         Log of the integral of the unnormalised density, or of the total mass.
     dim : int
-        Length of a position; 0 for a finite space.
+        Length of a position; 0 for a finite space, 1 on the line.
     atoms : Atoms, optional
         The unnormalised measure of a finite model, state by state.
+    sample_exact : callable (key) -> x, optional
+        One exact draw of a particle at the last time of a Feynman-Kac model.
     """
 
     name: str
@@ -50,6 +52,14 @@ class BatteryModel:
     log_evidence: float
     dim: int
     atoms: Atoms | None = None
+    sample_exact: Callable | None = None
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of space: finite, line, or continuous; a series has times."""
+        if isinstance(self.target, FeynmanKac) and self.atoms is None:
+            return "series"
+        return {0: "finite", 1: "line"}.get(self.dim, "continuous")
 
     def __repr__(self) -> str:
         return f"BatteryModel({self.name}: {self.summary})"
@@ -60,8 +70,9 @@ def battery(kind: str | None = None) -> dict[str, BatteryModel]:
 
     Parameters
     ----------
-    kind : {"continuous", "finite"}, optional
-        Default: all of them.
+    kind : {"continuous", "line", "series", "finite"}, optional
+        Continuous ones have at least two dimensions; those on the line are for
+        ``level="quadrature"``, a series is for composed blocks. Default: all of them.
 
     Returns
     -------
@@ -77,17 +88,17 @@ def battery(kind: str | None = None) -> dict[str, BatteryModel]:
     --------
     >>> sorted(battery("finite"))
     ['hidden_markov', 'ring', 'tempered']
+    >>> sorted(battery("line"))
+    ['half_line', 'skewed_1d', 'two_modes_1d']
     >>> battery()["banana"].dim
     2
     """
-    if kind not in (None, "continuous", "finite"):
-        raise ValueError(f"kind must be 'continuous', 'finite' or None, got {kind!r}")
+    if kind not in (None, "continuous", "line", "series", "finite"):
+        raise ValueError(
+            f"kind must be 'continuous', 'line', 'series', 'finite' or None, got {kind!r}"
+        )
     models = _all_models()
-    return {
-        name: model
-        for name, model in models.items()
-        if kind is None or (kind == "finite") == (model.dim == 0)
-    }
+    return {name: model for name, model in models.items() if kind in (None, model.kind)}
 
 
 @functools.cache
@@ -101,6 +112,10 @@ def _all_models() -> dict[str, BatteryModel]:
         _funnel(),
         _transformed(),
         _truncated(),
+        _skewed_1d(),
+        _two_modes_1d(),
+        _half_line(),
+        _linear_gaussian(),
         _ring(),
         _tempered(),
         _hidden_markov(),
@@ -305,6 +320,61 @@ def _truncated() -> BatteryModel:
     )
 
 
+# ---------------------------------------------------------------- on the line
+
+
+def _skewed_1d() -> BatteryModel:
+    return _continuous(
+        "skewed_1d",
+        "the logarithm of a gamma variable of shape 2",
+        lambda x: 2.0 * x[0] - jnp.exp(x[0]),
+        lambda key: _log_gamma_draw(key, 2)[None],
+        0.0,
+        1,
+    )
+
+
+def _two_modes_1d() -> BatteryModel:
+    centre, scale, weight = np.array([-1.5, 2.0]), np.array([0.6, 1.0]), np.array([0.7, 0.3])
+    log_height = np.log(weight / scale) - 0.5 * _LOG_2_PI
+
+    def log_density(x):
+        z = (x - centre.astype(x.dtype)) / scale.astype(x.dtype)
+        return jax.nn.logsumexp(log_height.astype(x.dtype) - 0.5 * z**2)
+
+    def sample(key):
+        mode_key, noise_key = random.split(key)
+        noise = random.normal(noise_key, (1,))
+        first = random.uniform(mode_key) < weight[0]
+        return jnp.where(first, centre[0] + scale[0] * noise, centre[1] + scale[1] * noise)
+
+    return _continuous(
+        "two_modes_1d",
+        "modes of weight 0.7 and 0.3 and different width on the line",
+        log_density,
+        sample,
+        0.0,
+        1,
+    )
+
+
+def _half_line() -> BatteryModel:
+    below = 0.5 * math.erfc(0.5 / math.sqrt(2.0))
+
+    def sample(key):
+        level = below + (1.0 - below) * random.uniform(key, (1,))
+        return jnp.maximum(0.5 + jax.scipy.special.ndtri(level), 0.0)
+
+    return _continuous(
+        "half_line",
+        "density zero for x < 0, positive at the edge",
+        lambda x: jnp.where(x[0] >= 0.0, -0.5 * (x[0] - 0.5) ** 2, -jnp.inf),
+        sample,
+        math.log(1.0 - below) + 0.5 * _LOG_2_PI,
+        1,
+    )
+
+
 def _continuous(
     name: str,
     summary: str,
@@ -315,6 +385,44 @@ def _continuous(
 ) -> BatteryModel:
     target = Target(log_density=log_density, sample_exact=sample, name=name)
     return BatteryModel(name, summary, target, log_evidence, dim)
+
+
+# ---------------------------------------------------------------- series in time
+
+
+def _linear_gaussian() -> BatteryModel:
+    r"""x_0 ~ N(0.5, 1.2²), x_t = 0.3 + 0.8 x_{t-1} + 0.7 ε_t, y_t = x_t + 0.9 η_t."""
+    observations = np.array([1.4, -0.2, 2.1])
+    mean, variance, log_evidence = 0.5, 1.2**2, 0.0
+    for t, y in enumerate(observations):
+        if t:
+            mean, variance = 0.3 + 0.8 * mean, 0.8**2 * variance + 0.7**2
+        # One step of the Kalman filter.
+        spread = variance + 0.9**2
+        log_evidence -= 0.5 * (_LOG_2_PI + math.log(spread) + (y - mean) ** 2 / spread)
+        gain = variance / spread
+        mean, variance = mean + gain * (y - mean), (1.0 - gain) * variance
+
+    def log_g(t, previous, x):
+        z = (jnp.asarray(observations, x.dtype)[t] - x) / 0.9
+        return -0.5 * z**2 - math.log(0.9) - 0.5 * _LOG_2_PI
+
+    model = FeynmanKac(
+        initial=lambda key: 0.5 + 1.2 * random.normal(key),
+        log_g0=lambda x: log_g(0, None, x),
+        kernel=lambda key, t, x: 0.3 + 0.8 * x + 0.7 * random.normal(key),
+        log_g=log_g,
+        num_steps=len(observations),
+        name="linear_gaussian",
+    )
+    return BatteryModel(
+        "linear_gaussian",
+        "autoregression with normal noise, three observations; exact draws of the last state",
+        model,
+        log_evidence,
+        1,
+        sample_exact=lambda key: mean + math.sqrt(variance) * random.normal(key),
+    )
 
 
 # ---------------------------------------------------------------- finite spaces

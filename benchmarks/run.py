@@ -235,7 +235,50 @@ def _local_level(y: jax.Array, num_steps: int) -> Any:
     )
 
 
-PARTS = {f.__name__: f for f in (resampling, particle_filter, logistic)}
+# ---------------------------------------------------------------- the validator
+
+
+def validator(quick: bool) -> None:
+    """Paths of the exact mode a second, and one call of the quick mode for each kernel."""
+    import bayeskit as bk
+    from bayeskit.inference import HMC, MALA, Independent, NoUTurn, RandomWalk, random
+    from bayeskit.validation import Atoms
+
+    # 18 draws with two outcomes from each of four states: a million paths.
+    turns = 12 if quick else 18
+    states = np.arange(4)
+
+    def rotate(key, state):
+        for draw_key in random.split(key, turns):
+            state = (state + random.accept(draw_key, -0.3)) % 4
+        return state
+
+    def exact():
+        return bk.validate(rotate, start=Atoms(states, np.ones(4))).tests[0].discrepancy
+
+    first, seconds = cpu_seconds(exact, repeats=3)
+    emit(
+        part="validator",
+        mode="exact",
+        num_paths=4 * 2**turns,
+        cpu_s=round(seconds, 2),
+        first_call_s=round(first, 2),
+        discrepancy=exact(),
+    )
+    for kernel in (RandomWalk(), MALA(), HMC(), Independent(), NoUTurn()):
+        call = lambda kernel=kernel: bk.validate(kernel, models="skewed").verdict
+        first, seconds = cpu_seconds(call, repeats=1)
+        emit(
+            part="validator",
+            mode="quick",
+            kernel=repr(kernel),
+            cpu_s=round(seconds, 2),
+            first_call_s=round(first, 2),
+            verdict=call(),
+        )
+
+
+PARTS = {f.__name__: f for f in (resampling, particle_filter, logistic, validator)}
 
 
 def main() -> None:

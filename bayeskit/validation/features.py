@@ -41,7 +41,7 @@ class Features(NamedTuple):
     def num_functions(self) -> int:
         """How many values :func:`evaluate` returns."""
         dim = len(self.location)
-        products = max(len(products_of(dim)), 1)
+        products = len(products_of(dim))
         return 4 * dim + products + len(self.extra_scale) + 2 * len(self.frequencies)
 
 
@@ -75,12 +75,12 @@ def evaluate(features: Features, x: jax.Array, extras: jax.Array) -> jax.Array:
         Further numbers that belong to the state, such as its log density.
     """
     u = _clipped(x, features.location, features.scale)
-    products = jnp.stack([u[i] * u[j] for i, j in products_of(len(u))] or [u[0]])
+    first, second = np.array(products_of(len(u)), int).reshape(-1, 2).T
     low = (x < features.low).astype(u.dtype)
     high = (x > features.high).astype(u.dtype)
     angle = features.frequencies @ (features.whitening @ u)
     more = _clipped(extras, features.extra_location, features.extra_scale)
-    columns = [u, u**2, products, more, low, high, jnp.cos(angle), jnp.sin(angle)]
+    columns = [u, u**2, u[first] * u[second], more, low, high, jnp.cos(angle), jnp.sin(angle)]
     return jnp.concatenate(columns)
 
 
@@ -94,7 +94,7 @@ def describe(features: Features, extra_words: tuple[str, ...] = ()) -> list[Desc
     words += [
         Described(f"the mean of (x[{i}] - {m[i]:.3g})(x[{j}] - {m[j]:.3g})", s[i] * s[j])
         for i, j in products_of(dim)
-    ] or words[:1]
+    ]
     units = np.asarray(features.extra_scale).tolist()
     words += [Described(text, unit) for text, unit in zip(extra_words, units, strict=True)]
     for sign, bound in (("<", features.low), (">", features.high)):
@@ -115,7 +115,7 @@ def current_pairs(features: Features) -> np.ndarray:
     pairs = [(i, dim + i) for i in range(dim)]
     pairs += products_of(dim)
     if len(features.extra_scale):
-        last_extra = 2 * dim + max(len(products_of(dim)), 1) + len(features.extra_scale) - 1
+        last_extra = 2 * dim + len(products_of(dim)) + len(features.extra_scale) - 1
         pairs = [(i, last_extra) for i in range(dim)] + pairs
     cosine = features.num_functions - 2 * num_frequencies
     pairs += [(cosine + k, cosine + num_frequencies + k) for k in range(num_frequencies)]

@@ -9,11 +9,16 @@ import bayeskit as bk
 PUBLIC = {
     "bayeskit": """BayesianModel FeynmanKac NUTS Posterior Report SMC Target accel errors
         inference load models validate validation""",
-    "bayeskit.inference": """Block Density DiscreteMetropolis FeynmanKac HMC Independent Kernel
-        Law LawKind Lineage MALA Measure NoUTurn PointState Population RandomWalk StepInfo
-        Tagged Target TemperedPath TemperingStage Tuning adapt custom effective_sample_size
-        extend move random resample reweigh run scan schedule spawn tempered_smc until
-        waste_free_smc weigh when""",
+    "bayeskit.inference": """
+        Bijector Block Density DiscreteMetropolis FeynmanKac HMC Independent Involution
+        Kernel Law LawKind Lineage MALA Measure NoUTurn PointState Population RandomWalk
+        StepInfo Tagged Target TemperedPath TemperingStage Tuning adapt custom
+        effective_sample_size extend metropolis move not_usable random resample reweigh run
+        scan schedule spawn tempered_smc until waste_free_smc weigh when""",
+    "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
+        SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
+        invariance_discrepancy key_reuse_check rank_test sequential_test stein_test
+        symmetric_p_value two_sample_test validate weighting_discrepancy""",
     "bayeskit.models": "BayesianModel",
 }
 

@@ -38,6 +38,7 @@ th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(
   white-space: nowrap; }
 th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 thead th { color: var(--soft); font-weight: 600; }
+@media (max-width: 40rem) { th:first-child { position: static; } }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; display: block; }
 figcaption { font-size: .85rem; color: var(--soft); }
 pre { background: var(--tint); padding: .8rem; border-radius: .5rem; font-size: .8rem;

@@ -27,9 +27,12 @@ from bayeskit.inference.kernels import (
     RandomWalk,
     StepInfo,
     Tuning,
+    metropolis,
+    not_usable,
 )
 from bayeskit.inference.law import Law, LawKind, Measure, Tagged
 from bayeskit.inference.lineage import Lineage
+from bayeskit.inference.maps import Bijector, Involution
 from bayeskit.inference.measure import (
     Density,
     FeynmanKac,
@@ -43,11 +46,13 @@ from bayeskit.inference.population import Population, effective_sample_size, rew
 __all__ = [
     "HMC",
     "MALA",
+    "Bijector",
     "Block",
     "Density",
     "DiscreteMetropolis",
     "FeynmanKac",
     "Independent",
+    "Involution",
     "Kernel",
     "Law",
     "LawKind",
@@ -67,7 +72,9 @@ __all__ = [
     "custom",
     "effective_sample_size",
     "extend",
+    "metropolis",
     "move",
+    "not_usable",
     "random",
     "resample",
     "reweigh",

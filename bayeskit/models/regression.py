@@ -317,7 +317,12 @@ def _numbers(column: Any, what: str) -> np.ndarray:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, bool | int | float | np.number)
+    """Tell whether a cell is a number, be it written as text."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def response(values: Any, family: Family | str, name: str = "y") -> np.ndarray:

@@ -7,6 +7,7 @@ would pass every test there.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +19,18 @@ import numpy as np
 
 from bayeskit.inference import random
 from bayeskit.inference.measure import FeynmanKac, Target
+from bayeskit.validation.battery_posteriors import (
+    beta_binomial,
+    log_gamma_draw,
+    regression,
+    simplex,
+)
 from bayeskit.validation.exact import Atoms
 
 __all__ = ["BatteryModel", "battery"]
 
 _LOG_2_PI = math.log(2 * math.pi)
+_KINDS = {"continuous", "line", "posterior", "series", "finite", "mixed"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +47,7 @@ class BatteryModel:
     log_evidence : float
         Log of the integral of the unnormalised density, or of the total mass.
     dim : int
-        Length of a position; 0 for a finite space, 1 on the line.
+        Length of a position; 0 where it is no vector.
     atoms : Atoms, optional
         The unnormalised measure of a finite model, state by state.
     sample_exact : callable (key) -> x, optional
@@ -56,10 +64,16 @@ class BatteryModel:
 
     @property
     def kind(self) -> str:
-        """Return the kind of space: finite, line, or continuous; a series has times."""
-        if isinstance(self.target, FeynmanKac) and self.atoms is None:
+        """Return the kind of model, one of those that :func:`battery` explains."""
+        if self.atoms is not None:
+            return "finite"
+        if isinstance(self.target, FeynmanKac):
             return "series"
-        return {0: "finite", 1: "line"}.get(self.dim, "continuous")
+        if self.dim == 0:
+            return "mixed"
+        if self.target.has_prior:
+            return "posterior"
+        return "line" if self.dim == 1 else "continuous"
 
     def __repr__(self) -> str:
         return f"BatteryModel({self.name}: {self.summary})"
@@ -70,9 +84,11 @@ def battery(kind: str | None = None) -> dict[str, BatteryModel]:
 
     Parameters
     ----------
-    kind : {"continuous", "line", "series", "finite"}, optional
-        Continuous ones have at least two dimensions; those on the line are for
-        ``level="quadrature"``, a series is for composed blocks. Default: all of them.
+    kind : str, optional
+        ``"continuous"``, densities in two or three dimensions, on which kernels are validated
+        by default; ``"line"``, for ``level="quadrature"``; ``"posterior"``, with prior,
+        likelihood and evidence; ``"series"``, for composed blocks; ``"finite"``, with all
+        masses; ``"mixed"``, with discrete and real parts, for steps. Default: all of them.
 
     Returns
     -------
@@ -87,16 +103,16 @@ def battery(kind: str | None = None) -> dict[str, BatteryModel]:
     Examples
     --------
     >>> sorted(battery("finite"))
-    ['hidden_markov', 'ring', 'tempered']
+    ['binary_field', 'hidden_markov', 'ring', 'tempered', 'two_models']
+    >>> sorted(battery("posterior"))
+    ['beta_binomial', 'regression', 'simplex']
     >>> sorted(battery("line"))
     ['half_line', 'skewed_1d', 'two_modes_1d']
     >>> battery()["banana"].dim
     2
     """
-    if kind not in (None, "continuous", "line", "series", "finite"):
-        raise ValueError(
-            f"kind must be 'continuous', 'line', 'series', 'finite' or None, got {kind!r}"
-        )
+    if kind is not None and kind not in _KINDS:
+        raise ValueError(f"kind must be one of {sorted(_KINDS)} or None, got {kind!r}")
     models = _all_models()
     return {name: model for name, model in models.items() if kind in (None, model.kind)}
 
@@ -115,18 +131,18 @@ def _all_models() -> dict[str, BatteryModel]:
         _skewed_1d(),
         _two_modes_1d(),
         _half_line(),
+        _posterior(beta_binomial, 1),
+        _posterior(simplex, 2),
+        _posterior(regression, 2),
         _linear_gaussian(),
+        _mixed(),
         _ring(),
         _tempered(),
+        _binary_field(),
+        _two_models(),
         _hidden_markov(),
     )
     return {model.name: model for model in models}
-
-
-def _log_gamma_draw(key: Any, shape: int) -> jax.Array:
-    """Draw the logarithm of a gamma variable with a whole shape: a sum of exponentials."""
-    # 1 - u is never 0, and u may be.
-    return jnp.log(-jnp.sum(jnp.log1p(-random.uniform(key, (shape,)))))
 
 
 def _skewed() -> BatteryModel:
@@ -137,8 +153,8 @@ def _skewed() -> BatteryModel:
 
     def sample(key):
         first, second = random.split(key)
-        right = 1.0 - 2.0 * _log_gamma_draw(second, 1)
-        return jnp.stack([_log_gamma_draw(first, 2), right])
+        right = 1.0 - 2.0 * log_gamma_draw(second, 1)
+        return jnp.stack([log_gamma_draw(first, 2), right])
 
     return _continuous(
         "skewed",
@@ -280,7 +296,7 @@ def _transformed() -> BatteryModel:
     def sample(key):
         first, second, third = random.split(key, 3)
         half_normal = jnp.log(2.0 * jnp.abs(random.normal(first)))
-        logit = _log_gamma_draw(second, 2) - _log_gamma_draw(third, 5)
+        logit = log_gamma_draw(second, 2) - log_gamma_draw(third, 5)
         return jnp.stack([half_normal, logit])
 
     log_evidence = (
@@ -328,7 +344,7 @@ def _skewed_1d() -> BatteryModel:
         "skewed_1d",
         "the logarithm of a gamma variable of shape 2",
         lambda x: 2.0 * x[0] - jnp.exp(x[0]),
-        lambda key: _log_gamma_draw(key, 2)[None],
+        lambda key: log_gamma_draw(key, 2)[None],
         0.0,
         1,
     )
@@ -425,6 +441,34 @@ def _linear_gaussian() -> BatteryModel:
     )
 
 
+def _posterior(build: Callable, dim: int) -> BatteryModel:
+    target, log_evidence = build()
+    summary = str(build.__doc__).rstrip(".")
+    return BatteryModel(target.name, summary, target, log_evidence, dim)
+
+
+def _mixed() -> BatteryModel:
+    r"""Return k in {0, 1, 2} with masses p, x given k ~ N(m_k, s_k²)."""
+    mass, mean = np.array([0.5, 0.3, 0.2]), np.array([-1.0, 0.5, 3.0])
+    scale = np.array([0.5, 1.0, 2.0])
+
+    def log_density(state):
+        k, x = state["k"], state["x"]
+        z = (x - jnp.asarray(mean, x.dtype)[k]) / jnp.asarray(scale, x.dtype)[k]
+        return -0.5 * z**2 + _table(np.log(mass / scale))[k]
+
+    def sample(key):
+        first, second = random.split(key)
+        k = random.categorical(first, _table(np.log(mass)))
+        return {"k": k, "x": _table(mean)[k] + _table(scale)[k] * random.normal(second)}
+
+    target = Target(
+        log_density=log_density, sample_exact=sample, has_gradient=False, name="mixed"
+    )
+    summary = "a component and a number: discrete and continuous at once"
+    return BatteryModel("mixed", summary, target, 0.5 * _LOG_2_PI, 0, sample_exact=sample)
+
+
 # ---------------------------------------------------------------- finite spaces
 
 
@@ -443,6 +487,40 @@ def _ring() -> BatteryModel:
     atoms = Atoms(np.arange(3, dtype=np.int32), mass)
     summary = "three states of unequal mass"
     return BatteryModel("ring", summary, target, math.log(mass.sum()), 0, atoms)
+
+
+def _finite(name: str, summary: str, states: np.ndarray, mass: np.ndarray) -> BatteryModel:
+    """Return a model on listed states, whose target looks its mass up by their place."""
+    flat = states.reshape(len(states), -1)
+
+    def place(x):
+        return jnp.argmax(jnp.all(jnp.asarray(flat) == jnp.ravel(x), axis=1))
+
+    target = Target(
+        log_density=lambda x: _table(np.log(mass))[place(x)],
+        sample_exact=lambda key: jnp.asarray(states)[
+            random.categorical(key, _table(np.log(mass)))
+        ],
+        has_gradient=False,
+        name=name,
+    )
+    return BatteryModel(name, summary, target, math.log(mass.sum()), 0, Atoms(states, mass))
+
+
+def _binary_field() -> BatteryModel:
+    bits = np.array(list(itertools.product([0, 1], repeat=3)), np.int32)
+    field, coupling = np.array([0.4, -0.7, 0.2]), np.array([0.9, -0.5, 0.3])
+    pairs = bits[:, [0, 1, 2]] * bits[:, [1, 2, 0]]
+    mass = np.exp(bits @ field + pairs @ coupling)
+    return _finite("binary_field", "a Markov random field of three bits", bits, mass)
+
+
+def _two_models() -> BatteryModel:
+    # A model without a parameter against one whose parameter has three values: odds 0.3 to 0.7.
+    states = np.array([[0, 0], [1, 0], [1, 1], [1, 2]], np.int32)
+    mass = np.array([0.3, 0.7 * 0.2, 0.7 * 0.5, 0.7 * 0.3])
+    summary = "a model without a parameter, and one with: moves between dimensions"
+    return _finite("two_models", summary, states, mass)
 
 
 def _tempered() -> BatteryModel:

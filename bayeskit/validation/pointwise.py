@@ -382,9 +382,14 @@ def _density_checks(phi, log_det, log_density, points) -> tuple[list[Check], tup
 
 
 def largest_difference(one: Any, other: Any) -> jax.Array:
-    """Return the largest relative difference of two states; equal NaN or infinities are 0."""
+    """Return the largest relative difference of two states; equal NaN or infinities are 0.
+
+    Whole numbers, truth values and keys are equal or differ by 1.
+    """
 
     def leaf(a, b):
+        if not jnp.issubdtype(a.dtype, jnp.inexact):
+            return jnp.max((a != b).astype(float), initial=0.0)
         same = (a == b) | (jnp.isnan(a) & jnp.isnan(b))
         difference = jnp.abs(a - b) / (1.0 + jnp.abs(b))
         difference = jnp.where(jnp.isnan(difference), jnp.inf, difference)

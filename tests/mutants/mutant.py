@@ -25,8 +25,6 @@ class Mutant:
         on the right code with ``planted=False`` and on the wrong code with ``planted=True``.
         A call that refuses to run (a mismatch of laws, a key used twice) raises; that counts as
         found only for ``"build"`` and ``"keys"``.
-    effect : float, optional
-        Largest shift in standard deviations, where it was measured.
     found_by : tuple of str
         The checks that find it; the others look and are known to be blind to it.
     """
@@ -36,7 +34,6 @@ class Mutant:
     family: str
     checks: dict[str, Callable[[bool], Report]]
     found_by: tuple[str, ...]
-    effect: float | None = None
 
 
 CHECKS = (

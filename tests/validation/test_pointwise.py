@@ -20,7 +20,7 @@ from bayeskit.inference import (
 )
 from bayeskit.inference.maps import Bijector, Involution
 from bayeskit.validation import Atoms, battery, validate
-from bayeskit.validation.pointwise import key_reuse_check
+from bayeskit.validation.pointwise import key_reuse_check, largest_difference
 from tests.inference import finite_models as fm
 
 BANANA = battery()["banana"].target
@@ -468,3 +468,14 @@ def test_what_cannot_be_followed_is_said(function, words):
 def test_mistakes_that_have_nothing_to_do_with_keys_are_raised():
     with pytest.raises(ZeroDivisionError):
         key_reuse_check(lambda key, x: 1 // 0, jnp.zeros(()))
+
+
+def test_largest_difference_of_states_of_any_kind():
+    one = {"x": jnp.array([1.0, jnp.nan, jnp.inf]), "flag": jnp.array(True), "n": jnp.int32(3)}
+    assert float(largest_difference(one, one)) == 0.0
+    assert float(largest_difference(one, {**one, "flag": jnp.array(False)})) == 1.0
+    assert float(largest_difference(one, {**one, "n": jnp.int32(9)})) == 1.0
+    moved = {**one, "x": jnp.array([1.2, jnp.nan, jnp.inf])}
+    np.testing.assert_allclose(largest_difference(one, moved), 0.2 / 2.2, rtol=1e-6)
+    lost = {**one, "x": jnp.array([jnp.nan, jnp.nan, jnp.inf])}
+    assert float(largest_difference(one, lost)) == np.inf

@@ -3,6 +3,8 @@
 Exact checks have no false alarms. Planted bugs are test doubles with the name of the mistake.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,8 +37,9 @@ def test_battery_models_have_the_evidence_that_they_state():
     # Midpoints, so that the edge of the truncated model is the edge of a cell.
     grids = np.arange(-15, 25, 0.05) + 0.025, np.arange(-50, 70, 0.05) + 0.025
     x = np.stack(np.meshgrid(*grids), -1)
-    planar = [model for model in battery("continuous").values() if model.dim == 2]
-    assert len(planar) == 7
+    models = [*battery("continuous").values(), *battery("posterior").values()]
+    planar = [model for model in models if model.dim == 2]
+    assert len(planar) == 9
     for model in planar:
         with jax.enable_x64(True):
             density = jax.vmap(jax.vmap(model.target.density()))
@@ -63,13 +66,58 @@ def test_densities_follow_the_dtype_of_the_position(dtype):
             assert model.target.components(position).dtype == dtype, model.name
 
 
+def test_priors_of_posteriors_are_normalised_and_the_mixed_model_too():
+    """By sums on a grid."""
+    grid = np.arange(-40, 40, 0.01) + 0.005
+    with jax.enable_x64(True):
+        target = MODELS["beta_binomial"].target
+        values = jax.vmap(target.components)(jnp.asarray(grid)[:, None])
+        prior, likelihood = np.exp(np.asarray(values)).T
+        mixed = jax.vmap(
+            lambda x: jnp.stack(
+                [MODELS["mixed"].target.density()({"k": k, "x": x}) for k in range(3)]
+            )
+        )
+        mixture = np.exp(np.asarray(mixed(jnp.asarray(grid))))
+    assert prior.sum() * 0.01 == pytest.approx(1.0, abs=1e-6)
+    evidence = np.log((prior * likelihood).sum() * 0.01)
+    assert evidence == pytest.approx(MODELS["beta_binomial"].log_evidence, abs=1e-6)
+    total = np.log(mixture.sum() * 0.01)
+    assert total == pytest.approx(MODELS["mixed"].log_evidence, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(battery("posterior")))
+def test_posteriors_belong_to_their_samplers(name):
+    """False-alarm rate 1e-6."""
+    validate(MODELS[name]).raise_if_failed()
+
+
+def test_a_step_on_the_mixed_model():
+    """Gibbs on both parts; forgetting the scale in the weights is found. Rate 1e-6."""
+    model = MODELS["mixed"]
+
+    def step(key, state, forgets_scale=False):
+        first, second = bi.random.split(key)
+        fresh = model.sample_exact(first)
+        # The components at this x, by their exact weights.
+        logits = jnp.stack(
+            [model.target.log_density({"k": k, "x": state["x"]}) for k in range(3)]
+        )
+        logits = logits + jnp.log(jnp.array([0.5, 1.0, 2.0])) * forgets_scale
+        return {"k": bi.random.categorical(second, logits), "x": state["x"] + 0.0 * fresh["x"]}
+
+    validate(step, start=model.sample_exact).raise_if_failed()
+    wrong = functools.partial(step, forgets_scale=True)
+    assert validate(wrong, start=model.sample_exact).verdict == "fail"
+
+
 def test_battery_is_the_same_at_every_call():
     assert battery()["ring"] is MODELS["ring"]
-    kinds = ("finite", "line", "continuous", "series")
+    kinds = ("finite", "line", "continuous", "posterior", "mixed", "series")
     assert {name for kind in kinds for name in battery(kind)} == set(MODELS)
     for model in battery("finite").values():
         assert np.log(model.atoms.mass.sum()) == pytest.approx(model.log_evidence)
-    with pytest.raises(ValueError, match="kind must be 'continuous', 'line', 'series'"):
+    with pytest.raises(ValueError, match="kind must be one of"):
         battery("discrete")
 
 

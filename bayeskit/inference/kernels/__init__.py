@@ -1,6 +1,12 @@
 """Markov kernels, one file each."""
 
-from bayeskit.inference.kernels.base import Kernel, StepInfo, Tuning
+from bayeskit.inference.kernels.base import (
+    Kernel,
+    StepInfo,
+    Tuning,
+    metropolis,
+    not_usable,
+)
 from bayeskit.inference.kernels.discrete import DiscreteMetropolis
 from bayeskit.inference.kernels.hmc import HMC
 from bayeskit.inference.kernels.independent import Independent
@@ -18,4 +24,6 @@ __all__ = [
     "RandomWalk",
     "StepInfo",
     "Tuning",
+    "metropolis",
+    "not_usable",
 ]

@@ -75,7 +75,6 @@ def run_all(numbers: list[int] | None) -> list[dict]:
                 "number": mutant.number,
                 "name": mutant.name,
                 "family": mutant.family,
-                "effect": mutant.effect,
                 "checks": found,
             }
         )

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import LawMismatch, TooManyPathsError
 from bayeskit.inference import blocks
 from bayeskit.inference.keys import EnumerationKey, Tape
@@ -42,8 +43,6 @@ __all__ = [
 MAX_PATHS = 2 * 10**7
 # Chunks of few fixed sizes, so that one program is compiled for each size at most.
 _CHUNKS = (256, 4096, 2**15)
-# Compilation dominates below about a million paths; level 0 halves it.
-_FAST_COMPILE = {"xla_backend_optimization_level": 0}
 # States are equal if they agree to this many decimals; comparisons round one digit more.
 _DECIMALS = 11
 
@@ -92,7 +91,7 @@ def _replay(function: Callable, nodes: int, digits: jax.Array, states: Any) -> A
 @functools.lru_cache(maxsize=64)
 def _compiled(function: Callable, nodes: int) -> Callable:
     """Return the compiled replay of a function, the same one for the same function."""
-    return jax.jit(functools.partial(_replay, function, nodes), compiler_options=_FAST_COMPILE)
+    return quick_jit(functools.partial(_replay, function, nodes), optimised=False)
 
 
 def enumerate_paths(
@@ -214,7 +213,7 @@ def _program(
         program = functools.partial(_replay, function, nodes)
         programs[name, nodes] = (
             function,
-            jax.jit(program, compiler_options=_FAST_COMPILE),
+            quick_jit(program, optimised=False),
         )
     return programs[name, nodes]
 

@@ -19,6 +19,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from bayeskit import accel
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
 from bayeskit.inference.keys import LaneKey
 from bayeskit.inference.law import REVERSIBLE
@@ -103,13 +104,13 @@ class StepProgram:
         ]
         return ravel_pytree(leaves)[0] if leaves else jnp.zeros(0)
 
-    @functools.partial(jax.jit, static_argnames=("self", "num"))
+    @quick_jit(static_argnames=("self", "num"))
     def draws(self, key: Any, num: int) -> Any:
         """Return exact draws of the state."""
         # One ordinary key a draw: samplers of users may call jax.random directly.
         return jax.vmap(self.start)(jax.random.split(key, num))
 
-    @functools.partial(jax.jit, static_argnames=("self", "num_steps"))
+    @quick_jit(static_argnames=("self", "num_steps"))
     def moved(self, key: Any, states: Any, num_steps: int) -> Any:
         """Return the states after some steps."""
 
@@ -121,7 +122,7 @@ class StepProgram:
 
         return random.repeat(once, key, states, num_steps)
 
-    @functools.partial(jax.jit, static_argnames="self")
+    @quick_jit(static_argnames="self")
     def vectors(self, states: Any) -> jax.Array:
         """Return what is observed of many states, (num, dim)."""
         return jax.vmap(self.vector)(states)
@@ -133,7 +134,7 @@ def step_program(step: Callable, start: Callable, observed: Callable | None) -> 
     return StepProgram(step, start, observed)
 
 
-@functools.partial(jax.jit, static_argnames="reversible")
+@quick_jit(static_argnames="reversible")
 def _sums(x, compared, moved, features, *, reversible) -> PairSums:
     values = jax.vmap(lambda one: evaluate(features, one, jnp.zeros(0)))
     return pair_sums(

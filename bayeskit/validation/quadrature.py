@@ -13,7 +13,6 @@ error of the integration is.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit import accel
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import BayeskitError, UnenumerableDrawError
 from bayeskit.inference.kernels.base import Tuning
 from bayeskit.inference.keys import EnumerationKey, Tape
@@ -247,7 +247,7 @@ class _Sums(NamedTuple):
     moved: Any  # mass of the steps that end elsewhere
 
 
-@functools.partial(jax.jit, static_argnames="kernel")
+@quick_jit(static_argnames="kernel")
 def _chunk_sums(points, counted, digits, tuning, target, range_, kernel) -> _Sums:
     density = target.density()
 

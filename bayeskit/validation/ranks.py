@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit import accel
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
 from bayeskit.inference.law import INVARIANT, REVERSIBLE, LawKind
 from bayeskit.validation.features import Features, describe, evaluate, features_from
@@ -54,7 +55,7 @@ def binomial_p_values(counts: np.ndarray, num: int, probability: np.ndarray) -> 
     return np.minimum(1.0, 2.0 * np.minimum(low, high))
 
 
-@functools.partial(jax.jit, static_argnames=("program", "reverse", "length", "num"))
+@quick_jit(static_argnames=("program", "reverse", "length", "num"))
 def _rank_counts(
     key: Any,
     features: Features,

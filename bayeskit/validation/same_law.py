@@ -20,6 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from bayeskit import accel
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
 from bayeskit.inference.law import DRAWS, SAME_LAW
 from bayeskit.inference.measure import Target
@@ -149,7 +150,7 @@ def _compare_exactly(sampler, expected: Atoms, law: str, request: Request) -> Fi
 # ---------------------------------------------------------------- by sampling
 
 
-@functools.partial(jax.jit, static_argnames=("sampler", "num"))
+@quick_jit(static_argnames=("sampler", "num"))
 def _vectors(key: Any, *, sampler: Callable, num: int) -> jax.Array:
     """Return draws as the rows of one matrix."""
 
@@ -161,7 +162,7 @@ def _vectors(key: Any, *, sampler: Callable, num: int) -> jax.Array:
     return jax.vmap(one)(jax.random.split(key, num))
 
 
-@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+@quick_jit(optimised=False)
 def _difference_sums(a, b, functions, target) -> PairSums:
     def values(x):
         x = jnp.clip(x, -_LARGEST, _LARGEST)

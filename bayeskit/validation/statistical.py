@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit import accel
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
 from bayeskit.inference.kernels.base import Tuning
 from bayeskit.inference.keys import LaneKey
@@ -124,12 +125,10 @@ def _guarded(target: Target, threshold: float) -> Target:
 
 # Exact draws and test functions belong to the target alone, so they are programs of their own,
 # which all kernels share. They run for milliseconds: compiling them fast saves more.
-_compiled_fast = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+_quickest_jit = functools.partial(quick_jit, optimised=False)
 
 
-@_compiled_fast
+@_quickest_jit
 def _exact_draws(key: Any, target: Target) -> jax.Array:
     assert target.sample_exact is not None
     # One ordinary key a draw: samplers of users may call jax.random directly.
@@ -137,7 +136,7 @@ def _exact_draws(key: Any, target: Target) -> jax.Array:
     return x.astype(jnp.result_type(float))
 
 
-@_compiled_fast
+@_quickest_jit
 def _values(x: jax.Array, target: Target) -> tuple[jax.Array, jax.Array]:
     """Return log density and gradient at each position; no gradient counts as zero."""
     density = target.density()
@@ -155,7 +154,7 @@ class _Moved(NamedTuple):
     acceptance: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("kernel", "num_steps", "in_lanes"))
+@quick_jit(static_argnames=("kernel", "num_steps", "in_lanes"))
 def _move(key, x, target, tuning, *, kernel, num_steps, in_lanes) -> _Moved:
     density = target.density()
     start = jax.vmap(lambda one: kernel.init(one, density))(x)
@@ -177,7 +176,7 @@ def _move(key, x, target, tuning, *, kernel, num_steps, in_lanes) -> _Moved:
     return _Moved(end.position, error, acceptance / num_steps)
 
 
-@functools.partial(_compiled_fast, static_argnames="reversible")
+@_quickest_jit(static_argnames="reversible")
 def _sums(x, compared, moved, target, functions, *, reversible) -> PairSums:
     density = target.density()
     evaluate = jax.vmap(lambda one: _evaluate(functions, density, one))

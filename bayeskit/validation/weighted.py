@@ -10,7 +10,6 @@ corrected for the skewness of the runs and withdrawn where the runs have too hea
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference.measure import Target
 from bayeskit.inference.population import total_log_evidence
 from bayeskit.validation.battery import BatteryModel
@@ -156,14 +156,14 @@ def num_runs_of_chunk(num_points: int) -> int:
     return max(1, min(_MAX_RUNS, _MAX_POINTS // num_points))
 
 
-@functools.partial(jax.jit, static_argnames=("runs", "num"))
+@quick_jit(static_argnames=("runs", "num"))
 def run_chunk(key: Any, runs: Runs, num: int) -> WeightedRun:
     """Return ``num`` independent runs along a leading axis."""
     # One ordinary key a run: estimates of users may call jax.random directly.
     return jax.vmap(runs)(jax.random.split(key, num))
 
 
-@functools.partial(jax.jit, static_argnames=("sample", "num"))
+@quick_jit(static_argnames=("sample", "num"))
 def _draw(key: Any, sample: Callable, num: int) -> jax.Array:
     return jax.vmap(lambda k: _vector(sample(k)))(jax.random.split(key, num))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from bayeskit import accel
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import InitializationError, MissingGradientError
 from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
@@ -180,14 +180,14 @@ class _Carry(NamedTuple):
     adaptation: Any
 
 
-@functools.partial(jax.jit, static_argnames="num_chains")
+@quick_jit(static_argnames="num_chains")
 def _candidates(target: Target, key: jax.Array, num_chains: int) -> jax.Array:
     num = num_chains * _NUM_CANDIDATES
     flat = random.lanes(lambda k, _: target.draw_prior(k), key, jnp.arange(num))
     return flat.reshape(num_chains, _NUM_CANDIDATES, -1)
 
 
-@jax.jit
+@quick_jit
 def _best_starts(target: Target, candidates: jax.Array) -> tuple[jax.Array, jax.Array]:
     density = target.density()
 
@@ -233,7 +233,7 @@ def _adapter(engine: NUTS) -> tuple[Any, Any]:
     )
 
 
-@functools.partial(jax.jit, static_argnames="engine")
+@quick_jit(static_argnames="engine")
 def _begin(engine: NUTS, target: Target, starts: jax.Array, key: jax.Array) -> _Carry:
     density = target.density()
     kernel = NoUTurn(engine.max_tree_depth)
@@ -255,7 +255,7 @@ def _begin(engine: NUTS, target: Target, starts: jax.Array, key: jax.Array) -> _
     return _Carry(keys, jnp.zeros(num_chains, jnp.int32), states, adaptation)
 
 
-@functools.partial(jax.jit, static_argnames="engine")
+@quick_jit(static_argnames="engine")
 def _chunk(
     engine: NUTS, target: Target, carry: _Carry, num: jax.Array
 ) -> tuple[_Carry, _Record]:

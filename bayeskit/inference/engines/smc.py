@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit import accel
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import NumericalWarning, ParticleCollapseError, StalledError
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.blocks import Chain, LoopState, Until
@@ -269,7 +269,7 @@ def _as_chains(values: np.ndarray, num_chains: int) -> np.ndarray:
     return np.ascontiguousarray(chains.reshape(num_long, -1, *values.shape[1:]))
 
 
-@functools.partial(jax.jit, static_argnames="engine")
+@quick_jit(static_argnames="engine")
 def _start(engine: SMC, target: Target, key: jax.Array) -> LoopState:
     blocks = engine.algorithm(target)
     start_key, loop_key = jax.random.split(key)
@@ -277,7 +277,7 @@ def _start(engine: SMC, target: Target, key: jax.Array) -> LoopState:
     return _loop(blocks).start(loop_key, population)
 
 
-@functools.partial(jax.jit, static_argnames="engine")
+@quick_jit(static_argnames="engine")
 def _advance(engine: SMC, target: Target, state: LoopState) -> LoopState:
     return _loop(engine.algorithm(target)).advance(state, 1)
 

@@ -170,3 +170,11 @@ class TestBadInput:
         with pytest.raises(SystemExit) as stopped:
             main(["validate", "a:b", *given])
         assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "words"), [("x.xyz", "must end in one of"), ("nowhere/x.png", "there is no folder")]
+)
+def test_a_picture_that_cannot_be_written_is_refused_first(file, words, capsys):
+    assert main(["validate", "no_such_module:kernel", "--plot", file]) == 2
+    assert words in capsys.readouterr().err

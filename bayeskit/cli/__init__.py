@@ -18,6 +18,9 @@ from bayeskit.errors import BayeskitError, InvalidDataError
 __all__ = ["main"]
 
 
+_VALIDATION_LEVELS = ("quick", "full", "exact", "quadrature", "ranks", "scale")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = _parser()
@@ -52,7 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--num-particles", type=_count, default=10_000, metavar="N")
     fit.set_defaults(run=_fit)
 
-    check = commands.add_parser("validate", help="check a block against the law it claims")
+    check = commands.add_parser(
+        "validate",
+        help="check a block against the law it claims",
+        epilog="Ends with 0 for a pass, 1 for a fail, 3 for inconclusive, 2 if nothing could "
+        "be checked. What needs start=, expected= or observed= is validated in Python: name "
+        "a function that returns the report.",
+    )
     check.add_argument(
         "what",
         metavar="MODULE:NAME",
@@ -61,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--target", metavar="MODULE:NAME", help="what it leaves invariant")
     check.add_argument("--law", help="the law to check; default: the one it declares")
-    check.add_argument("--level", choices=("quick", "full", "exact", "quadrature"))
+    check.add_argument("--level", choices=_VALIDATION_LEVELS)
     check.add_argument("--alpha", type=_probability, help="bound on false alarms")
     check.add_argument("--budget", type=float, metavar="SECONDS", help="CPU time")
     check.add_argument("--plot", metavar="FILE", help="picture of the most suspicious tests")
@@ -140,7 +149,7 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from bayeskit.cli.check import check, save_plot
+    from bayeskit.cli.check import check, check_plot_file, save_plot
 
     given = {
         "target": options.target,
@@ -151,15 +160,18 @@ def _validate(options: argparse.Namespace) -> int:
         "budget_s": options.budget,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    if options.plot:
+        # Before minutes of work, not after.
+        check_plot_file(options.plot)
     report = check(options.what, given)
     if report is None:
         return 2
-    if options.plot:
-        save_plot(report, options.plot)
     if options.json:
         _print_json(report.to_dict())
     else:
         print(report)
+    if options.plot:
+        save_plot(report, options.plot)
     return {"pass": 0, "fail": 1, "inconclusive": 3}[report.verdict]
 
 

@@ -14,7 +14,7 @@ import bayeskit
 from bayeskit.errors import InvalidDataError, KeyReuseError, LawMismatch
 from bayeskit.validation import Report, validate
 
-__all__ = ["check", "save_plot"]
+__all__ = ["check", "check_plot_file", "save_plot"]
 
 
 def check(what: str, given: dict[str, Any]) -> Report | None:
@@ -63,6 +63,23 @@ def check(what: str, given: dict[str, Any]) -> Report | None:
         else:
             traceback.print_exc()
         return None
+
+
+def check_plot_file(file: str) -> None:
+    """Refuse a file that no picture can be written to.
+
+    Raises
+    ------
+    InvalidDataError
+        If its folder is missing or its format unknown.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if Path(file).suffix.lstrip(".").lower() not in known:
+        raise InvalidDataError(f"--plot {file}: the name must end in one of {', '.join(known)}")
+    if not Path(file).resolve().parent.is_dir():
+        raise InvalidDataError(f"--plot {file}: there is no folder {Path(file).parent}")
 
 
 def save_plot(report: Report, file: str) -> None:

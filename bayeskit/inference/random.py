@@ -100,7 +100,7 @@ def real_key(key: Key) -> jax.Array:
     if isinstance(key, EnumerationKey):
         raise UnenumerableDrawError(
             "this block hands its key to code that draws with jax.random, which the exact mode "
-            "cannot enumerate. Validate it in statistical mode"
+            "cannot enumerate: it is tested by sampling, with start= as a function of a key"
         )
     return key.real() if isinstance(key, LaneKey) else key
 
@@ -157,7 +157,7 @@ def uniform(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Ar
             return key.tape.rule.uniform(key.use(), shape)
         raise UnenumerableDrawError(
             "uniform has no finite number of outcomes: use accept, categorical or "
-            "piecewise_uniform, or validate in statistical mode"
+            "piecewise_uniform, or pass start= as a function of a key"
         )
     return _base_draw(key, "uniform", shape, jnp.result_type(dtype))
 
@@ -181,8 +181,8 @@ def normal(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Arr
             return key.tape.rule.normal(key.use(), shape)
         if not key.tape.quadrature_nodes:
             raise UnenumerableDrawError(
-                "normal has no finite number of outcomes: give the exact mode "
-                "quadrature_nodes, or validate in statistical mode"
+                "normal has no finite number of outcomes: pass start= as a function of a key, "
+                "so that the step is tested by sampling, or use level='quadrature'"
             )
         nodes, weights = np.polynomial.hermite_e.hermegauss(key.tape.quadrature_nodes)
         log_probabilities = jnp.log(jnp.asarray(weights / weights.sum()))

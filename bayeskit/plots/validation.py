@@ -12,6 +12,8 @@ __all__ = ["validation_report"]
 # Inches.
 _ROW_HEIGHT = 0.24
 _LONGEST_LABEL = 60
+# A discrepancy of exactly 0 is drawn at the resolution of a double.
+_SMALLEST, _LARGEST = 1e-17, 1e3
 
 
 def validation_report(report: Any, *, num_rows: int = 12, ax: Any = None) -> Any:
@@ -43,33 +45,35 @@ def validation_report(report: Any, *, num_rows: int = 12, ax: Any = None) -> Any
     shown = statistical or exact
     if not shown:
         raise ValueError(f"the report on {report.block} has no number to draw")
+    if num_rows < 1:
+        raise ValueError(f"num_rows must be at least 1, got {num_rows}")
     if statistical:
-        values = [check.statistic for check in shown]
+        values = [_finite(check.statistic) for check in shown]
         sizes = [-abs(value) for value in values]
         label = "statistic, in standard errors"
     else:
-        # A discrepancy of exactly 0 is drawn at the resolution of a double.
-        values = [max(check.discrepancy, 1e-17) for check in shown]
+        values = [max(_finite(check.discrepancy), _SMALLEST) for check in shown]
         sizes = [-value for value in values]
-        label = "discrepancy (the line is the tolerance)"
+        label = "discrepancy, with its tolerance"
     # What failed comes first.
     order = sorted(range(len(shown)), key=lambda i: (shown[i].passed, sizes[i]))[:num_rows]
     if ax is None:
         ax = new_axes(7.6, 1.1 + _ROW_HEIGHT * len(order))
     for row, i in enumerate(order):
         color = COLORS[0] if shown[i].passed else COLORS[1]
-        start = 0.0 if statistical else 1e-17
+        start = 0.0 if statistical else _SMALLEST
         ax.hlines(row, start, values[i], color=color, linewidth=1.6)
         ax.plot(values[i], row, "o", color=color, markersize=5.5)
     if statistical:
         ax.axvline(0.0, color=MUTED, linewidth=0.9, zorder=1)
         reach = 1.15 * max(4.0, *(abs(values[i]) for i in order))
-        if math.isfinite(reach):
-            ax.set_xlim(-reach, reach)
+        ax.set_xlim(-reach, reach)
     else:
         ax.set_xscale("log")
-        ax.set_xlim(1e-17, max(10.0, 2.0 * max(values[i] for i in order)))
-        ax.axvline(1e-10, color=MUTED, linewidth=0.9, zorder=1)
+        ax.set_xlim(_SMALLEST, max(10.0, 2.0 * max(values[i] for i in order)))
+        for row, i in enumerate(order):
+            tolerance = max(shown[i].tolerance or _SMALLEST, _SMALLEST)
+            ax.plot([tolerance] * 2, [row - 0.4, row + 0.4], color=MUTED, linewidth=0.9)
     ax.set_yticks(range(len(order)), [_label(shown[i]) for i in order])
     ax.set_ylim(len(order) - 0.4, -0.6)
     ax.set_xlabel(label)
@@ -81,6 +85,11 @@ def validation_report(report: Any, *, num_rows: int = 12, ax: Any = None) -> Any
     headline(ax, f"{report.verdict}: {_short(report.block)}{more}{also}")
     ax.title.set_color(INK)
     return ax
+
+
+def _finite(value: float) -> float:
+    """Return a number that an axis can hold: what is infinite or NaN is drawn far out."""
+    return value if math.isfinite(value) else math.copysign(_LARGEST, value)
 
 
 def _label(check: Any) -> str:

@@ -13,7 +13,9 @@ Two ways to enumerate:
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -94,6 +96,19 @@ def _compiled(function: Callable, nodes: int) -> Callable:
     return quick_jit(functools.partial(_replay, function, nodes), optimised=False)
 
 
+def _num_fitting(sizes: list[int], num_states: int, max_paths: int) -> int:
+    """Return how many of the draws could be enumerated."""
+    totals = itertools.accumulate(sizes, operator.mul, initial=num_states)
+    return sum(total <= max_paths for total in totals) - 1
+
+
+def _several(sizes: list[int]) -> str:
+    """Write numbers of outcomes, in runs of equal ones."""
+    runs = [(size, len(list(group))) for size, group in itertools.groupby(sizes)]
+    words = [str(size) if num == 1 else f"{num} × {size}" for size, num in runs[:6]]
+    return ", ".join(words) + (", ..." if len(runs) > 6 else "")
+
+
 def enumerate_paths(
     function: Callable,
     atoms: Atoms,
@@ -133,10 +148,12 @@ def enumerate_paths(
         if total > enumeration.max_paths:
             # A number of paths may be too large for a float.
             count = f"{total:.3g}" if total < 10**300 else f"10^{math.log10(total):.0f}"
+            fitting = _num_fitting(sizes, len(atoms.mass), enumeration.max_paths)
             raise TooManyPathsError(
-                f"{count} paths exceed max_paths={enumeration.max_paths:.3g} "
-                f"({len(atoms.mass)} states times draws with {sizes[:12]} outcomes): take "
-                "fewer particles, steps or states"
+                f"{count} paths exceed max_paths={enumeration.max_paths:.3g}: "
+                f"{len(atoms.mass)} states times draws with {_several(sizes)} outcomes; the "
+                f"first {fitting} of {len(sizes)} draws would fit. Take fewer particles, steps "
+                "or states in that proportion, or raise max_paths="
             )
         # A path is one integer: the atom, then the digits of its draws in mixed radix.
         radix = np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int64)
@@ -181,17 +198,31 @@ def _with_mass(mass: np.ndarray) -> np.ndarray:
     return alive
 
 
-def _rows(state: Any, num: int, decimals: int = _DECIMALS) -> np.ndarray:
-    """Return states as rows of rounded numbers."""
+def _rows(state: Any, num: int, decimals: int | None = _DECIMALS) -> np.ndarray:
+    """Return states as rows of rounded numbers, or of the numbers as they are."""
     columns = [np.asarray(leaf, np.float64).reshape(num, -1) for leaf in jax.tree.leaves(state)]
     table = np.concatenate([*columns, np.zeros((num, 1))], axis=1)
-    return np.ascontiguousarray(np.round(table, decimals) + 0.0)
+    rounded = table if decimals is None else np.round(table, decimals)
+    return np.ascontiguousarray(rounded + 0.0)
 
 
 def _first_and_group(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     view = rows.view([("", f"V{rows.shape[1] * 8}")]).ravel()
     _, first, group = np.unique(view, return_index=True, return_inverse=True)
     return first, group.ravel()
+
+
+def indistinguishable(atoms: Atoms) -> tuple[int, int] | None:
+    """Return two states that differ and that comparisons take for equal, if there are any."""
+    num = len(atoms.mass)
+    raw = _rows(atoms.state, num, None)
+    first, group = _first_and_group(_rows(atoms.state, num, _DECIMALS - 1))
+    other = raw[first[group]]
+    differs = np.any((raw != other) & ~(np.isnan(raw) & np.isnan(other)), axis=1)
+    if not differs.any():
+        return None
+    place = int(np.argmax(differs))
+    return int(first[group[place]]), place
 
 
 def merge(atoms: Atoms) -> Atoms:

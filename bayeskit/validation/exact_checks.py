@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +101,8 @@ def checked_atoms(atoms: Any, name: str = "start") -> Atoms:
             "along a leading axis, and its mass"
         )
     mass = np.asarray(atoms.mass, float)
+    if isinstance(atoms.state, list):
+        atoms = Atoms(np.asarray(atoms.state), atoms.mass)
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(atoms.state)}
     if mass.ndim != 1 or sizes != {mass.shape}:
         raise ValueError(
@@ -111,7 +115,14 @@ def checked_atoms(atoms: Any, name: str = "start") -> Atoms:
             f"{name}: masses must be finite, not negative and not all zero; number {bad} is "
             f"{mass[bad]}"
         )
-    return Atoms(jax.tree.map(np.asarray, atoms.state), mass)
+    atoms = Atoms(jax.tree.map(np.asarray, atoms.state), mass)
+    close = exact.indistinguishable(atoms)
+    if close is not None:
+        raise ValueError(
+            f"{name}: the states number {close[0]} and {close[1]} differ by less than 1e-10, "
+            "where states count as equal: give them in larger units"
+        )
+    return atoms
 
 
 def traced(function: Callable, state: Any, what: str) -> Any:
@@ -121,15 +132,48 @@ def traced(function: Callable, state: Any, what: str) -> Any:
         return function(EnumerationKey(Tape(None)), one)
 
     try:
-        return jax.eval_shape(run, state)
+        first, shape = jax.make_jaxpr(run, return_shape=True)(state)
+        # A function of its own, since JAX remembers what it has traced.
+        second = jax.make_jaxpr(lambda one: run(one))(state)
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            f"{what} looks a traced state up in a NumPy array: convert the table with "
+            f"jnp.asarray first ({str(error).splitlines()[0]})"
+        ) from None
     except TypeError as error:
         if isinstance(error, BayeskitError) or "EnumerationKey" not in str(error):
             raise
         raise UnenumerableDrawError(
             f"{what} draws outside of bayeskit.inference.random, where the exact mode cannot "
-            f"see it ({str(error).splitlines()[0]}). Draw through its primitives, or validate "
-            "statistically"
+            f"see it ({str(error).splitlines()[0]}). Draw through its primitives, or pass "
+            "start= as a function of a key, which is tested by sampling"
         ) from None
+    _refuse_hidden_draws(first, second, what)
+    return shape
+
+
+# What random numbers of JAX are made of, whatever key they are made from.
+_HIDDEN_DRAWS = re.compile(r"\b(random_bits|random_seed|random_wrap|threefry2x32)\b")
+
+
+def _refuse_hidden_draws(first: Any, second: Any, what: str) -> None:
+    """Refuse randomness that does not come from the key: it would pass for a constant."""
+    hidden = _HIDDEN_DRAWS.search(str(first))
+    if hidden:
+        raise UnenumerableDrawError(
+            f"{what} makes a key of its own ({hidden.group()}), so its draws do not come from "
+            "the key that it is given: split that key and use its parts"
+        )
+    same = len(first.consts) == len(second.consts) and all(
+        np.array_equal(a, b, equal_nan=np.issubdtype(np.asarray(a).dtype, np.inexact))
+        for a, b in zip(first.consts, second.consts, strict=True)
+    )
+    if str(first.jaxpr) != str(second.jaxpr) or not same:
+        raise UnenumerableDrawError(
+            f"{what} is another program each time it is traced: random numbers of NumPy or "
+            "Python are frozen when JAX compiles. Draw from the key, through "
+            "bayeskit.inference.random"
+        )
 
 
 def position_of(particles: Any) -> Any:
@@ -211,6 +255,7 @@ def _invariance_checks(step, start, kind, observed, enumeration, what, model="")
             name="the measure is invariant",
             passed=holds,
             discrepancy=result.invariance,
+            tolerance=TOLERANCE,
             words=words[0] if words else "",
             model=model,
         )
@@ -222,6 +267,7 @@ def _invariance_checks(step, start, kind, observed, enumeration, what, model="")
                 name="each flow equals the flow back",
                 passed=symmetric,
                 discrepancy=result.reversibility,
+                tolerance=TOLERANCE,
                 words="" if symmetric else "the flow between two states is not symmetric",
                 model=model,
             )
@@ -277,6 +323,7 @@ def validate_finite_kernel(kernel, models, kind, tuning, enumeration) -> Finding
             name="cached values equal recomputed ones",
             passed=error <= TOLERANCE,
             discrepancy=error,
+            tolerance=TOLERANCE,
             words=f"values cached in the state differ from recomputed ones by {error:.2g}: "
             "after a step, refresh(state) must equal state",
             model=model.name,
@@ -354,24 +401,47 @@ def validate_block(block, target, kind, expected, observed, enumeration) -> Find
             name="E[Ẑ Σ W f] = γ(f) for every f",
             passed=holds or adaptive,
             discrepancy=gap,
+            tolerance=TOLERANCE,
             words=words[0] if words else "",
         ),
         Check(
             name="E Ẑ = Z",
             passed=abs(bias) <= TOLERANCE or adaptive,
             discrepancy=abs(bias),
+            tolerance=TOLERANCE,
             words=f"E Ẑ / Z - 1 is {bias:.4g}",
         ),
     ]
+    # The mass of paths on which a branch was taken, and on which it was left out.
+    sides = enumeration.branch_mass.items()
+    notes = [f"{name} was never taken" for name, masses in sides if masses[0] == 0]
+    notes += [f"{name} was taken on every path" for name, masses in sides if masses[1] == 0]
+    if notes and holds:
+        verdict = "inconclusive"
+        words = [
+            f"nothing found, but {' and '.join(notes)}, so one side of it was not looked at: "
+            "choose a threshold that is crossed on some paths and not on others"
+        ]
     claim = f"{law.kind}: {law.kind.statement}, for {law.measure}"
-    return exact_findings(block.name, claim, checks, words, enumeration, verdict)
+    return exact_findings(block.name, claim, checks, words, enumeration, verdict, notes)
 
 
 # ---------------------------------------------------------------- resampling schemes
 
 
-def validate_scheme(scheme: Any, enumeration: Enumeration) -> Findings:
-    """Check law L4 of a resampling scheme on uneven weights."""
+def validate_scheme(
+    scheme: Any, enumeration: Enumeration, claimed: str | None = None
+) -> Findings:
+    """Check law L4 of a resampling scheme on uneven weights.
+
+    With ``claimed``, the name of the scheme that it should be, the whole law of the numbers of
+    offspring is compared too: their means leave much open.
+    """
+    if claimed is not None and claimed not in accel.SCHEMES:
+        raise ValueError(
+            f"expected= names the scheme that this one claims to be, one of "
+            f"{sorted(accel.SCHEMES)}, got {claimed!r}"
+        )
     if isinstance(scheme, Resample):
         if scheme.ess_below is not None:
             raise ValueError(
@@ -386,10 +456,7 @@ def validate_scheme(scheme: Any, enumeration: Enumeration) -> Findings:
                 "function ancestors(key, log_weights, num)"
             )
         name = f"resampling scheme {scheme!r}"
-
-        def ancestors(key, log_weights, num, scheme=scheme):
-            return draw_ancestors(key, log_weights, scheme, num)
-
+        ancestors = functools.partial(_named_ancestors, scheme)
     elif callable(scheme):
         name, ancestors = name_of(scheme), scheme
     else:
@@ -400,7 +467,7 @@ def validate_scheme(scheme: Any, enumeration: Enumeration) -> Findings:
     checks, words = [], []
     for (num_particles, num), table in _RESAMPLING_CASES.items():
         more, found = _offspring_checks(
-            ancestors, np.array(table), num_particles, num, enumeration, name
+            ancestors, np.array(table), num_particles, num, enumeration, name, claimed
         )
         checks += more
         words += found
@@ -408,10 +475,10 @@ def validate_scheme(scheme: Any, enumeration: Enumeration) -> Findings:
     return exact_findings(name, law, checks, words, enumeration)
 
 
-def _offspring_checks(ancestors, table, num_particles, num, enumeration, name):
+def _offspring_checks(ancestors, table, num_particles, num, enumeration, name, claimed):
     """Check one compiled case: all weight vectors of one length, at one number of offspring."""
 
-    def offspring(key, state):
+    def offspring(key, state, ancestors=ancestors):
         case, log_weights = state
         index = ancestors(key, log_weights, num)
         return case, jnp.sum(index[:, None] == jnp.arange(num_particles), axis=0)
@@ -427,9 +494,8 @@ def _offspring_checks(ancestors, table, num_particles, num, enumeration, name):
             f"{name} must return {num} whole numbers, the ancestors, for num={num}; got {found}"
         )
     cases = np.arange(len(table))
-    law = exact.enumerate_paths(
-        offspring, Atoms((cases, log_weights), np.ones(len(table))), enumeration
-    )
+    start = Atoms((cases, log_weights), np.ones(len(table)))
+    law = exact.enumerate_paths(offspring, start, enumeration)
     case, counts = law.state
     label = f"{num_particles} particles, {num} offspring"
     checks, words = [], []
@@ -449,8 +515,23 @@ def _offspring_checks(ancestors, table, num_particles, num, enumeration, name):
     lost = float(law.mass[counts.sum(axis=1) != num].sum())
     text = f"ancestors lie outside of the particles with probability {lost:.3g} ({label})"
     checks.append(_scheme_check("every offspring has an ancestor", lost, text, label))
+    if claimed is not None:
+        draw = functools.partial(_named_ancestors, claimed)
+        right = functools.partial(offspring, ancestors=draw)
+        wanted = exact.enumerate_paths(right, start, enumeration)
+        gap = exact.discrepancy(law.state, law.mass, wanted)
+        found = worst_state(law.state, law.mass, wanted)
+        text = (
+            f"the weights number and numbers of offspring ({found[0]}) come with probability "
+            f"{found[1]:.4g} instead of {found[2]:.4g} ({label})"
+        )
+        checks.append(_scheme_check(f"offspring as those of {claimed!r}", gap, text, label))
     words += [check.words for check in checks if not check.passed]
     return checks, words
+
+
+def _named_ancestors(scheme: str, key: Any, log_weights: jax.Array, num: int) -> jax.Array:
+    return draw_ancestors(key, log_weights, scheme, num)
 
 
 def _scheme_check(name: str, error: float, words: str, label: str) -> Check:
@@ -459,6 +540,7 @@ def _scheme_check(name: str, error: float, words: str, label: str) -> Check:
         name=name,
         passed=passed,
         discrepancy=float(error),
+        tolerance=TOLERANCE,
         words="" if passed else words,
         model=label,
     )

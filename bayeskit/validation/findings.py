@@ -8,11 +8,44 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bayeskit.inference.law import LawKind
+from bayeskit.inference.law import (
+    CONDITIONAL_RESAMPLING,
+    CONSISTENT,
+    DRAWS,
+    INVARIANT,
+    REVERSIBLE,
+    SAME_LAW,
+    SWAPS,
+    UNBIASED_ESTIMATE,
+    UNBIASED_RESAMPLING,
+    LawKind,
+)
 from bayeskit.validation.exact import Enumeration
 from bayeskit.validation.report import Check, Power, Report, plain_key
 
-__all__ = ["Findings", "Request", "name_of"]
+__all__ = ["Findings", "Request", "law_kind", "name_of"]
+
+
+_LAWS = {
+    "invariant": INVARIANT,
+    "reversible": REVERSIBLE,
+    "resampling": UNBIASED_RESAMPLING,
+    "conditional resampling": CONDITIONAL_RESAMPLING,
+    "unbiased": UNBIASED_ESTIMATE,
+    "draws": DRAWS,
+    "same": SAME_LAW,
+    "swaps": SWAPS,
+    "consistent": CONSISTENT,
+}
+
+
+def law_kind(law: Any) -> LawKind | None:
+    """Return the law that a name stands for."""
+    if law is None or isinstance(law, LawKind):
+        return law
+    if not isinstance(law, str) or law not in _LAWS:
+        raise ValueError(f"law must be one of {sorted(_LAWS)} or a LawKind, got {law!r}")
+    return _LAWS[law]
 
 
 class Request(NamedTuple):
@@ -33,7 +66,7 @@ class Request(NamedTuple):
     key: Any = 0
     budget_s: float | None = None
     tuning: Any = None
-    num_steps: int = 2
+    num_steps: int | None = 2
     enumeration: Enumeration = Enumeration()
 
 

@@ -35,6 +35,7 @@ from bayeskit.validation.paired import (
     statistical_checks,
     statistical_level,
 )
+from bayeskit.validation.pointwise import key_reuse_check
 from bayeskit.validation.report import Check
 from bayeskit.validation.sequential import sequential_test, symmetric_p_value
 
@@ -67,6 +68,10 @@ class StepProgram:
         self.observed = observed or (lambda state: state)
         self.name = name_of(step)
         self.in_lanes = True
+        # The same functions as programs of their own.
+        self.compiled_draws = quick_jit(self.draws, static_argnames="num")
+        self.compiled_moved = quick_jit(self.moved, static_argnames="num_steps")
+        self.compiled_vectors = quick_jit(self.vectors)
         key = accel.as_key(0)
         before = jax.eval_shape(start, key)
         try:
@@ -78,6 +83,7 @@ class StepProgram:
             self.in_lanes = False
             after = jax.eval_shape(step, key, before)
         self._check_structure(before, after)
+        self.keys = key_reuse_check(step, before, strict=False)
         vector = jax.eval_shape(self.vector, before)
         if not vector.shape[0]:
             raise ValueError(
@@ -88,12 +94,15 @@ class StepProgram:
     def _check_structure(self, before: Any, after: Any) -> None:
         old: Any = jax.tree.structure(before)
         new: Any = jax.tree.structure(after)
-        shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (before, after)]
-        if old != new or shapes[0] != shapes[1]:
+        leaves = [
+            [f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(tree)]
+            for tree in (before, after)
+        ]
+        if old != new or leaves[0] != leaves[1]:
             raise ValueError(
-                f"{self.name} returns a state {new} with leaves of shape {shapes[1]}, and "
-                f"start gives {old} with {shapes[0]}: a step must return a state of the "
-                "structure that it gets"
+                f"{self.name} returns a state {new} with leaves {leaves[1]}, and start gives "
+                f"{old} with {leaves[0]}: a step must return a state of the structure, shapes "
+                "and dtypes that it gets"
             )
 
     def vector(self, state: Any) -> jax.Array:
@@ -104,13 +113,11 @@ class StepProgram:
         ]
         return ravel_pytree(leaves)[0] if leaves else jnp.zeros(0)
 
-    @quick_jit(static_argnames=("self", "num"))
     def draws(self, key: Any, num: int) -> Any:
         """Return exact draws of the state."""
         # One ordinary key a draw: samplers of users may call jax.random directly.
         return jax.vmap(self.start)(jax.random.split(key, num))
 
-    @quick_jit(static_argnames=("self", "num_steps"))
     def moved(self, key: Any, states: Any, num_steps: int) -> Any:
         """Return the states after some steps."""
 
@@ -122,7 +129,6 @@ class StepProgram:
 
         return random.repeat(once, key, states, num_steps)
 
-    @quick_jit(static_argnames="self")
     def vectors(self, states: Any) -> jax.Array:
         """Return what is observed of many states, (num, dim)."""
         return jax.vmap(self.vector)(states)
@@ -149,7 +155,7 @@ def _sums(x, compared, moved, features, *, reversible) -> PairSums:
 
 def checked_pilot(program: StepProgram, key: Any, num: int = _CHUNK) -> np.ndarray:
     """Return what is observed of exact draws, (num, dim); refuse NaN."""
-    pilot = np.asarray(program.vectors(program.draws(key, num)))
+    pilot = np.asarray(program.compiled_vectors(program.compiled_draws(key, num=num)))
     if not np.isfinite(pilot).all():
         first = int(np.argmin(np.isfinite(pilot).all(axis=1)))
         raise ValueError(
@@ -171,7 +177,7 @@ def validate_joint(step: Callable, request: Request) -> Findings:
     kind = claimed_law(step, request.law)
     reversible = kind is REVERSIBLE
     level = statistical_level(request.level)
-    num_steps = request.num_steps
+    num_steps = request.num_steps or 2
     pilot_key, frequency_key, test_key = random.split(accel.as_key(request.key), 3)
     stages: list[PairSums] = []
     with jax.enable_x64(True):
@@ -182,10 +188,13 @@ def validate_joint(step: Callable, request: Request) -> Findings:
 
         def run_chunk(chunk_key):
             start_key, fresh_key, move_key = random.split(chunk_key, 3)
-            states = program.draws(start_key, _CHUNK)
-            x = program.vectors(states)
-            moved = program.vectors(program.moved(move_key, states, num_steps))
-            fresh = x if reversible else program.vectors(program.draws(fresh_key, _CHUNK))
+            states = program.compiled_draws(start_key, num=_CHUNK)
+            x = program.compiled_vectors(states)
+            end = program.compiled_moved(move_key, states, num_steps=num_steps)
+            moved, fresh = program.compiled_vectors(end), x
+            if not reversible:
+                others = program.compiled_draws(fresh_key, num=_CHUNK)
+                fresh = program.compiled_vectors(others)
             return jax.tree.map(
                 np.asarray, _sums(x, fresh, moved, features, reversible=reversible)
             )
@@ -220,16 +229,19 @@ def validate_joint(step: Callable, request: Request) -> Findings:
         words=f"{lost} replicates ended in a state that is not finite",
     )
     tests = statistical_checks(described, sums, num, result)
-    broken = [] if finite.passed else [finite]
+    broken = [check for check in (program.keys, finite) if not check.passed]
     verdict, worst = conclusion(result, broken, tests, float(sums.num_moved) / num, num_steps)
     prefix = "nothing found; the largest deviation: " if verdict == "pass" else ""
     return Findings(
         verdict,
         program.name,
         f"{kind}: {kind.statement}",
-        (finite, *tests),
+        (program.keys, finite, *tests),
         prefix + worst,
         power_of(plan, sums, num, pilot.shape[1], len(described), num_steps),
         request.alpha,
-        ("x numbers what is observed of a state, in the order of its leaves",),
+        (
+            "x numbers what is observed of a state, in the order of its leaves",
+            *([program.keys.words] if program.keys.words and program.keys.passed else []),
+        ),
     )

@@ -67,8 +67,8 @@ def statistical_level(level: Any) -> Level:
         return level
     if level not in LEVELS:
         raise ValueError(
-            f"level={level!r} needs a finite space: pass start=Atoms(...) or "
-            "expected=Atoms(...), or validate on finite battery models"
+            f"level={level!r} is no amount of sampling: pass one of {sorted(LEVELS)}, or "
+            "start=Atoms(...) or expected=Atoms(...) for an exact check on a finite space"
         )
     return LEVELS[level]
 

@@ -24,7 +24,7 @@ from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
 from bayeskit.inference.law import INVARIANT, REVERSIBLE, LawKind
 from bayeskit.validation.features import Features, describe, evaluate, features_from
-from bayeskit.validation.findings import Findings, Request, name_of
+from bayeskit.validation.findings import Findings, Request, law_kind, name_of
 from bayeskit.validation.joint import StepProgram, checked_pilot, step_program
 from bayeskit.validation.paired import statistical_level
 from bayeskit.validation.report import Check, Power, Report
@@ -99,7 +99,7 @@ def rank_test(
     start: Callable,
     *,
     reverse: Callable | None = None,
-    law: LawKind | None = None,
+    law: LawKind | str = REVERSIBLE,
     observed: Callable | None = None,
     level: Any = "quick",
     alpha: float = 1e-6,
@@ -119,8 +119,8 @@ def rank_test(
         One exact draw.
     reverse : callable (key, state) -> state, optional
         The time-reversed step, which a step that is not reversible needs.
-    law : LawKind, optional
-        Default: reversible.
+    law : LawKind or str
+        Without ``reverse``, a step must be reversible.
     observed : callable (state) -> pytree, optional
         What to rank. Default: the whole state.
     level : {"quick", "full"} or Level
@@ -159,7 +159,7 @@ def rank_test(
     """
     began = time.process_time()
     request = Request(
-        law=law,
+        law=law_kind(law),
         start=start,
         observed=observed,
         level=level,
@@ -188,11 +188,12 @@ def validate_by_ranks(
     ValueError
         For a step that is only invariant, without ``reverse``.
     """
-    kind: Any = request.law or getattr(step, "law_kind", REVERSIBLE)
+    kind: Any = request.law or getattr(step, "law_kind", INVARIANT)
     if reverse is None and kind != REVERSIBLE:
         raise ValueError(
-            f"the rank test runs a chain in both directions, and {name_of(step)} is only "
-            f"{kind.name}: pass rank_test(..., reverse=) with the time-reversed step"
+            f"the rank test runs a chain in both directions, and {name_of(step)} claims to be "
+            f"{kind.name} only: pass law='reversible' if it is its own reverse, or call "
+            "rank_test(..., reverse=) with the time-reversed step"
         )
     level = statistical_level(
         "full"

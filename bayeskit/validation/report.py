@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ class Check:
         Of a statistical test; the p-value is not yet corrected for the number of tests.
     discrepancy : float, optional
         Of an exact check.
+    tolerance : float, optional
+        What the discrepancy may be.
     words : str
         What was found.
     model : str
@@ -41,6 +44,7 @@ class Check:
     statistic: float | None = None
     p_value: float | None = None
     discrepancy: float | None = None
+    tolerance: float | None = None
     words: str = ""
     model: str = ""
 
@@ -124,7 +128,10 @@ class Report:
         raise ValidationFailed(f"{what}: {self.worst}\n\n{self}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain numbers, strings, lists and dicts, fit for JSON."""
+        """Return the report as plain numbers, strings, lists and dicts, fit for JSON.
+
+        Numbers that are NaN or infinite, which JSON has not, become None.
+        """
         plain = asdict(self)
         plain["power"] = None if self.power is None else self.power._asdict()
         return _plain(plain)
@@ -209,7 +216,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
 
 

@@ -468,26 +468,31 @@ def _spec_words(spec: tuple | None) -> str:
 
 
 def _state_checks(sums: PairSums, error: float) -> tuple[Check, ...]:
+    """Check what belongs to every state; NaN first, since it spoils all that follows."""
     lost, outside = int(sums.num_not_finite), int(sums.num_off_support)
     return (
-        Check(
-            name="cached values equal recomputed ones",
-            passed=error <= _CACHE_TOLERANCE,
-            discrepancy=error,
-            words=f"values cached in the state differ from recomputed ones by {error:.2g}: "
-            "after a step, refresh(state) must equal state",
-        ),
         Check(
             name="positions stay finite",
             passed=lost == 0,
             discrepancy=float(lost),
-            words=f"{lost} replicates ended at a position that is not finite",
+            tolerance=0.0,
+            words=f"{lost} replicates ended at a position that is not finite: reject "
+            "proposals where the density is NaN",
         ),
         Check(
             name="positions stay inside the support",
             passed=outside == 0,
             discrepancy=float(outside),
+            tolerance=0.0,
             words=f"{outside} replicates ended where the density is zero or NaN",
+        ),
+        Check(
+            name="cached values equal recomputed ones",
+            passed=error <= _CACHE_TOLERANCE,
+            discrepancy=error,
+            tolerance=_CACHE_TOLERANCE,
+            words=f"values cached in the state differ from recomputed ones by {error:.2g}: "
+            "after a step, refresh(state) must equal state",
         ),
     )
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit import accel
+from bayeskit.errors import LawMismatch
 from bayeskit.inference import random
 from bayeskit.inference.blocks import Block, Resample
 from bayeskit.inference.kernels import DiscreteMetropolis
@@ -19,10 +20,8 @@ from bayeskit.inference.law import (
     CONDITIONAL_RESAMPLING,
     CONSISTENT,
     DRAWS,
-    INVARIANT,
     REVERSIBLE,
     SAME_LAW,
-    SWAPS,
     UNBIASED_ESTIMATE,
     UNBIASED_RESAMPLING,
     LawKind,
@@ -44,7 +43,7 @@ from bayeskit.validation.exact_checks import (
     validate_scheme,
     validate_step,
 )
-from bayeskit.validation.findings import Findings, Request, name_of
+from bayeskit.validation.findings import Findings, Request, law_kind, name_of
 from bayeskit.validation.growth import validate_growth
 from bayeskit.validation.joint import validate_joint
 from bayeskit.validation.paired import LEVELS, Level, statistical_level
@@ -59,17 +58,6 @@ from bayeskit.validation.statistical import ExactStart, KernelSteps, exact_start
 __all__ = ["validate"]
 # Ways to check that are chosen by name in place of an amount of work.
 _METHODS = ("exact", "quadrature", "ranks", "scale")
-_LAWS = {
-    "invariant": INVARIANT,
-    "reversible": REVERSIBLE,
-    "resampling": UNBIASED_RESAMPLING,
-    "conditional resampling": CONDITIONAL_RESAMPLING,
-    "unbiased": UNBIASED_ESTIMATE,
-    "draws": DRAWS,
-    "same": SAME_LAW,
-    "swaps": SWAPS,
-    "consistent": CONSISTENT,
-}
 
 
 def validate(
@@ -86,7 +74,7 @@ def validate(
     key: Any = 0,
     budget_s: float | None = None,
     tuning: Any = None,
-    num_steps: int = 2,
+    num_steps: int | None = None,
     max_paths: int = exact.MAX_PATHS,
 ) -> Report:
     r"""Check a block against its law, and say how small an error would have been found.
@@ -151,13 +139,13 @@ def validate(
         Bound on the probability that what is correct fails, all tests and models together.
     key : int or JAX key
     budget_s : float, optional
-        CPU seconds of the statistical tests. What is then undecided makes the verdict
-        ``"inconclusive"``.
+        CPU seconds of the statistical tests. The first stage always runs; what is then
+        undecided makes the verdict ``"inconclusive"``.
     tuning : Tuning, optional
         Parameters of the kernel. Default: its own, moved to the centre and scale of each
         target by pilot draws.
-    num_steps : int
-        Steps between the compared points of the statistical tests.
+    num_steps : int, optional
+        Steps between the compared points of the statistical tests. Default: 2.
     max_paths : int
         Refuse to enumerate more.
 
@@ -195,14 +183,18 @@ def validate(
     one step changes the mass of the state 0 from 0.5 to 0.375
     """
     began = time.process_time()
+    # A report keeps keys as lists of integers.
+    key = jnp.asarray(key, jnp.uint32) if isinstance(key, list) else key
     request = Request(
-        law=_law_kind(law), target=target, models=models, expected=expected, start=start,
-        observed=observed, level=_known_level(level), alpha=_probability(alpha), key=key,
-        budget_s=budget_s, tuning=tuning, num_steps=_count(num_steps, "num_steps"),
+        law=law_kind(law), target=target, models=_listed(models), expected=_number(expected),
+        start=start, observed=_function(observed, "observed"), level=_known_level(level),
+        alpha=_probability(alpha), key=key, budget_s=_budget(budget_s), tuning=tuning,
+        num_steps=None if num_steps is None else _count(num_steps, "num_steps"),
         enumeration=Enumeration(max_paths),
     )  # fmt: skip
     route = _route(block, request)
     _refuse_surplus(request, route)
+    request = request._replace(num_steps=request.num_steps or 2)
     return route.check(block, request).report(key, began)
 
 
@@ -210,48 +202,74 @@ def validate(
 
 
 class _Route(NamedTuple):
-    """A kind of check, and the arguments that mean something for it."""
+    """A kind of check, the arguments that mean something for it, and its ways to look."""
 
     what: str
     takes: tuple[str, ...]
     check: Callable[[Any, Request], Findings]
+    ways: tuple[str, ...] = ()
+    # None: the check itself looks whether the law fits.
+    laws: tuple[LawKind | None, ...] | None = None
 
 
-_SCHEME = _Route("a resampling scheme", ("expected",), lambda *given: _check_scheme(*given))
+_SCHEME = _Route(
+    "a resampling scheme",
+    ("expected",),
+    lambda *given: _check_scheme(*given),
+    ways=("exact", "scale"),
+    laws=(None, UNBIASED_RESAMPLING),
+)
 _EXACT_BLOCK = _Route(
     "a composed block",
     ("target", "expected", "observed"),
     lambda block, r: validate_block(
         block, r.target, r.law, r.expected, r.observed, r.enumeration
     ),
+    ways=("exact",),
 )
 _EXACT_STEP = _Route(
     "a function with start=Atoms",
     ("start", "observed"),
     lambda step, r: validate_step(step, r.law, r.start, r.observed, r.enumeration),
+    ways=("exact",),
 )
 _KERNEL = _Route(
-    "a kernel", ("target", "models", "start", "tuning"), lambda *given: _check_kernel(*given)
+    "a kernel",
+    ("target", "models", "start", "tuning", "num_steps"),
+    lambda *given: _check_kernel(*given),
+    ways=("exact", "quadrature", "ranks"),
 )
 _INVOLUTION = _Route("an involution", ("start",), validate_involution)
 _BIJECTOR = _Route("a bijector", ("start",), validate_bijector)
-_TARGET = _Route("a target", ("expected",), validate_target)
+_TARGET = _Route("a target", ("expected",), validate_target, laws=(None,))
 _POPULATION = _Route(
     "a composed block", ("target", "expected", "observed"), validate_population
 )
 _ESTIMATOR = _Route("an estimator", ("start", "observed"), validate_estimator)
-_JOINT = _Route("a function with a sampler start", ("start", "observed"), validate_joint)
-_RANKS = _JOINT._replace(check=validate_by_ranks)
+_JOINT = _Route(
+    "a step with a sampler start", ("start", "observed", "num_steps"), validate_joint
+)
+_RANKS = _Route(
+    "ranks along a chain", ("start", "observed"), validate_by_ranks, ways=("ranks",)
+)
 # What a function claims decides how it is called.
 _BY_LAW = {
     CONDITIONAL_RESAMPLING: _Route(
-        "a conditional resampling scheme", ("expected",), validate_conditional_scheme
+        "a conditional resampling scheme",
+        ("expected",),
+        validate_conditional_scheme,
+        ways=("exact",),
     ),
     UNBIASED_ESTIMATE: _Route(
-        "an estimate of the evidence", ("target", "expected", "observed"), validate_estimate
+        "an estimate of the evidence",
+        ("target", "expected", "observed"),
+        validate_estimate,
+        ways=("exact",),
     ),
-    DRAWS: _Route("a sampler", ("target", "expected", "observed"), validate_draws),
-    SAME_LAW: _Route("a sampler", ("expected", "observed"), validate_same_law),
+    DRAWS: _Route(
+        "a sampler", ("target", "expected", "observed"), validate_draws, ways=("exact",)
+    ),
+    SAME_LAW: _Route("a sampler", ("expected", "observed"), validate_same_law, ways=("exact",)),
     CONSISTENT: _Route(
         "a function of the number of particles",
         ("target", "expected", "observed"),
@@ -274,11 +292,20 @@ def _route(block: Any, request: Request) -> _Route:
         is_number = isinstance(request.expected, int | float)
         statistical = not finite and (request.target is not None or is_number)
         return _POPULATION if statistical else _EXACT_BLOCK
-    if _is_kernel(block):
+    if not isinstance(block, type) and _is_kernel(block):
         return _KERNEL
+    if isinstance(block, type) and (_is_kernel(block) or hasattr(block, "fit")):
+        raise TypeError(
+            f"{block.__name__} is a class: pass an object of it, {block.__name__}(...)"
+        )
     if callable(getattr(block, "fit", None)):
         return _ESTIMATOR
     if not callable(block):
+        if hasattr(block, "init") and hasattr(block, "step"):
+            raise TypeError(
+                f"{type(block).__name__} has init and step but no refresh: wrap a sampler of "
+                "BlackJAX with bayeskit.interop.blackjax.from_blackjax"
+            )
         raise TypeError(
             f"cannot validate an object of type {type(block).__name__}: pass a kernel (with "
             "init, step and refresh), a block, a function step(key, state), an estimator with "
@@ -286,29 +313,40 @@ def _route(block: Any, request: Request) -> _Route:
         )
     if request.law in _BY_LAW:
         return _BY_LAW[request.law]
-    if not callable(request.start):
-        return _EXACT_STEP
-    return _RANKS if request.level == "ranks" else _JOINT
+    if callable(request.start):
+        return _RANKS if request.level == "ranks" else _JOINT
+    if request.start is None:
+        raise TypeError(
+            f"what is {name_of(block)}? A step(key, state) needs start=: Atoms(states, masses) "
+            "on a finite space, or a function of a key that draws a state exactly. Otherwise "
+            "say what the function claims: law='draws' for sampler(key), law='same' beside "
+            "another sampler, law='unbiased' for an estimate(key) of the log evidence, "
+            "law='resampling' for ancestors(key, log_weights, num), law='consistent' for "
+            "build(num_particles)"
+        )
+    return _EXACT_STEP
 
 
 def _refuse_surplus(request: Request, route: _Route) -> None:
-    for name in ("target", "models", "expected", "start", "tuning", "observed"):
+    for name in ("target", "models", "expected", "start", "tuning", "observed", "num_steps"):
         if getattr(request, name) is not None and name not in route.takes:
             fits = " and ".join(f"{name}=" for name in route.takes) or "nothing"
             raise TypeError(
                 f"{name}= means nothing for {route.what}, which takes {fits}: leave it out"
             )
+    if request.level in _METHODS and request.level not in route.ways:
+        ways = [*LEVELS, *route.ways]
+        raise ValueError(
+            f"level={request.level!r} does not fit {route.what}: choose one of {ways}"
+        )
+    if route.laws is not None and request.law not in route.laws:
+        raise LawMismatch(f"{route.what} cannot have the law {request.law}: leave law= out")
 
 
 def _check_scheme(scheme: Any, request: Request) -> Findings:
     if request.level == "scale":
         return validate_scheme_at_scale(scheme, request._replace(level="quick"))
-    if request.expected is not None:
-        raise TypeError(
-            "expected= names the scheme that a function claims to be, for level='scale': the "
-            "exact check of the mean offspring is the same for all, leave it out"
-        )
-    return validate_scheme(scheme, request.enumeration)
+    return validate_scheme(scheme, request.enumeration, request.expected)
 
 
 def _check_kernel(kernel: Any, request: Request) -> Findings:
@@ -335,14 +373,6 @@ def _check_kernel(kernel: Any, request: Request) -> Findings:
 # ---------------------------------------------------------------- what was asked for
 
 
-def _law_kind(law: Any) -> LawKind | None:
-    if law is None or isinstance(law, LawKind):
-        return law
-    if law not in _LAWS:
-        raise ValueError(f"law must be one of {sorted(_LAWS)} or a LawKind, got {law!r}")
-    return _LAWS[law]
-
-
 def _known_level(level: Any) -> Any:
     if isinstance(level, Level) or level in (*LEVELS, *_METHODS):
         return level
@@ -353,6 +383,35 @@ def _probability(alpha: Any) -> float:
     if not isinstance(alpha, float) or not 0 < alpha < 1:
         raise ValueError(f"alpha must be a probability in (0, 1), got {alpha!r}")
     return alpha
+
+
+def _listed(models: Any) -> Any:
+    """Return models as a list, so that they can be gone through more than once."""
+    if models is None or isinstance(models, str | BatteryModel):
+        return models
+    return list(models)
+
+
+def _number(expected: Any) -> Any:
+    """Return a log evidence as a float, whatever kind of number it is; leave the rest."""
+    is_array = isinstance(expected, np.generic | np.ndarray | jax.Array)
+    if is_array and np.ndim(expected) == 0 and np.issubdtype(expected.dtype, np.number):
+        return float(expected)
+    return expected
+
+
+def _function(value: Any, name: str) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function, got {value!r}")
+    return value
+
+
+def _budget(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float | np.number) or not value > 0:
+        raise ValueError(f"budget_s must be a positive number of CPU seconds, got {value!r}")
+    return float(value)
 
 
 def _count(value: Any, name: str) -> int:

@@ -95,3 +95,13 @@ def test_a_report_without_numbers_is_refused():
     report = validate("multinomial")
     with pytest.raises(ValueError, match="no number to draw"):
         dataclasses.replace(report, tests=()).plot()
+
+
+def test_what_is_infinite_is_drawn_far_out_and_stored_as_nothing():
+    report = validate("multinomial")
+    checks = (dataclasses.replace(report.tests[0], discrepancy=np.inf, passed=False),)
+    report = dataclasses.replace(report, tests=checks, verdict="fail")
+    assert report.plot().get_xlim()[1] >= 1e3
+    assert report.to_dict()["tests"][0]["discrepancy"] is None
+    with pytest.raises(ValueError, match="num_rows must be at least 1"):
+        report.plot(num_rows=0)

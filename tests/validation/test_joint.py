@@ -102,12 +102,27 @@ def test_foreign_draws_are_welcome():
 @pytest.mark.parametrize(
     ("step", "start", "options", "error", "words"),
     [
-        (lambda k, s: s[:1], draw_centred, {}, ValueError, "of the structure that it gets"),
-        (lambda k, s: {"x": s}, draw_centred, {}, ValueError, "of the structure that it gets"),
+        (
+            lambda k, s: s[:1],
+            draw_centred,
+            {},
+            ValueError,
+            "of the structure, shapes",
+        ),
+        (
+            lambda k, s: {"x": s},
+            draw_centred,
+            {},
+            ValueError,
+            "of the structure, shapes",
+        ),
         (rotate, lambda k: random.normal(k, (2,)) / 0.0, {}, ValueError, "is not finite"),
         (rotate, draw_centred, {"observed": lambda s: ()}, ValueError, "no number to compare"),
         (rotate, draw_centred, {"law": "draws"}, TypeError, "start= means nothing"),
-        (rotate, draw_centred, {"level": "quadrature"}, ValueError, "needs a finite space"),
+        (rotate, draw_centred, {"level": "quadrature"}, ValueError, "does not fit a step"),
+        (rotate, draw_centred, {"budget_s": 0.0}, ValueError, "must be a positive number"),
+        (rotate, draw_centred, {"observed": "x"}, TypeError, "must be a function"),
+        (lambda k, s: s.astype(int), draw_centred, {}, ValueError, "shapes and dtypes"),
     ],
 )
 def test_what_does_not_fit(step, start, options, error, words):
@@ -135,3 +150,12 @@ def test_an_exhausted_budget_is_no_pass():
     assert report.verdict == "inconclusive"
     with pytest.raises(AssertionError, match="no pass"):
         report.raise_if_failed()
+
+
+def test_a_key_used_twice_is_found_by_tracing():
+    def step(key, state):
+        return state * jnp.sign(random.uniform(key) - 0.5) + 0.0 * random.normal(key)
+
+    report = validate(step, start=lambda key: random.normal(key), level=QUICK)
+    assert report.verdict == "fail"
+    assert "already consumed" in report.worst

@@ -17,7 +17,7 @@ QUICK = Level(num_stages=2, growth=2, first=50_000, num_frequencies=8)
 
 
 def test_a_right_step_passes():
-    report = validate(gibbs, start=draw_normal_model, level="ranks")
+    report = validate(gibbs, start=draw_normal_model, law="reversible", level="ranks")
     assert report.verdict == "pass", report
     assert report.power.effect < 0.025
 
@@ -72,3 +72,9 @@ def test_binomial_p_values_are_valid():
         for x in p_values:
             assert mass[p_values <= x].sum() <= x * (1 + 1e-12)
     assert binomial_p_values(0, 1000, 0.5) < 1e-100
+
+
+def test_a_step_that_declares_nothing_is_not_taken_for_reversible():
+    with pytest.raises(ValueError, match="pass law='reversible' if it is its own reverse"):
+        validate(gibbs, start=draw_normal_model, level="ranks")
+    assert rank_test(gibbs, draw_normal_model, law="reversible", level=QUICK).verdict == "pass"

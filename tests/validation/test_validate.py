@@ -20,6 +20,7 @@ from bayeskit.errors import (
     ValidationFailed,
 )
 from bayeskit.inference import DiscreteMetropolis, RandomWalk, random
+from bayeskit.inference.blocks import draw_ancestors
 from bayeskit.inference.kernels.base import metropolis, not_usable
 from bayeskit.inference.measure import PointState
 from bayeskit.validation import Atoms, Level, battery, validate
@@ -252,7 +253,7 @@ def grows(key, state):
         (draws_outside, {}, UnenumerableDrawError, "draws outside of bayeskit.inference.rand"),
         (uses_a_key_twice, {}, KeyReuseError, "already consumed"),
         (grows, {}, ValueError, r"leaves of shape \[\(2,\)\], the states of start have"),
-        (around_the_ring, {"start": None}, TypeError, "needs start=Atoms"),
+        (around_the_ring, {"start": None}, TypeError, "needs start=: Atoms"),
         (around_the_ring, {"start": np.arange(3)}, TypeError, "start must be Atoms"),
         (
             around_the_ring,
@@ -438,7 +439,7 @@ def test_several_models_share_one_rate_of_false_alarms():
 
 def test_spent_budget_is_inconclusive():
     report = validate(
-        RandomWalk(), models=["skewed", "correlated_normal"], level=QUICK, budget_s=0.0
+        RandomWalk(), models=["skewed", "correlated_normal"], level=QUICK, budget_s=1e-9
     )
     assert report.verdict == "inconclusive"
     assert report.worst == "the budget ended before correlated_normal"
@@ -496,7 +497,7 @@ def normal_target(**options):
         (None, {"models": ["ring", "skewed"]}, ValueError, "mixes finite and continuous"),
         (MODELS["skewed"], {"models": ["skewed"]}, TypeError, "give target= or models=, not"),
         (MODELS["hidden_markov"], {}, TypeError, "is a Feynman-Kac model"),
-        (MODELS["skewed"], {"level": "exact"}, ValueError, "needs a finite space"),
+        (MODELS["skewed"], {"level": "exact"}, ValueError, "is no amount of sampling"),
         (MODELS["skewed"], {"level": "slow"}, ValueError, r"one of \['quick', 'full', 'exact'"),
         (MODELS["skewed"], {"num_steps": 0}, ValueError, "num_steps must be a whole number"),
         (MODELS["skewed"], {"alpha": 2.0}, ValueError, "alpha must be a probability"),
@@ -518,3 +519,81 @@ def test_kernel_without_settings_to_hash():
 def test_discrete_kernel_without_a_model_of_its_size():
     with pytest.raises(ValueError, match="no battery model has 2 states"):
         validate(DiscreteMetropolis(((0.5, 0.5), (0.5, 0.5))))
+
+
+# ---------------------------------------------------------------- options are not ignored
+
+
+@pytest.mark.parametrize(
+    ("block", "options", "error", "words"),
+    [
+        ("systematic", {"law": "invariant"}, LawMismatch, "cannot have the law L3 invariant"),
+        (MODELS["banana"], {"law": "draws"}, LawMismatch, "a target cannot have the law L1"),
+        ("systematic", {"level": "ranks"}, ValueError, "does not fit a resampling scheme"),
+        ("systematic", {"num_steps": 3}, TypeError, "num_steps= means nothing for"),
+        ("systematic", {"expected": "even"}, ValueError, "names the scheme that this one"),
+        (RandomWalk(), {"level": "scale"}, ValueError, "does not fit a kernel"),
+        (RandomWalk(), {"budget_s": -1.0}, ValueError, "must be a positive number"),
+        (RandomWalk(), {"budget_s": "1"}, ValueError, "must be a positive number"),
+        (RandomWalk, {}, TypeError, "RandomWalk is a class: pass an object of it"),
+        (around_the_ring, {"observed": "x"}, TypeError, "observed must be a function"),
+        (lambda key: key, {}, TypeError, "law='draws' for sampler"),
+    ],
+)
+def test_what_means_nothing_is_refused(block, options, error, words):
+    with pytest.raises(error, match=words):
+        validate(block, **options)
+
+
+def test_the_key_of_a_report_gives_it_again():
+    first = validate(RandomWalk(), MODELS["skewed"], key=jax.random.key(5), level=QUICK)
+    again = validate(RandomWalk(), MODELS["skewed"], key=first.key, level=QUICK)
+    assert [c.statistic for c in first.tests] == [c.statistic for c in again.tests]
+
+
+def test_models_may_be_any_iterable():
+    report = validate(RandomWalk(), models=(m for m in ["skewed"]), level=QUICK)
+    assert report.verdict == "pass"
+
+
+def test_a_scheme_is_compared_with_the_one_that_it_claims_to_be():
+    """Equal means of the offspring leave open whether strata are independent."""
+    one_uniform = functools.partial(draw_ancestors, scheme="systematic")
+    ancestors = lambda key, log_weights, num: one_uniform(key, log_weights, num=num)
+    validate(ancestors, law="resampling").raise_if_failed()
+    validate(ancestors, law="resampling", expected="systematic").raise_if_failed()
+    report = validate(ancestors, law="resampling", expected="stratified")
+    assert report.verdict == "fail"
+    assert "come with probability" in report.worst
+
+
+def test_a_branch_that_is_never_taken_is_no_pass():
+    hidden_markov = MODELS["hidden_markov"]
+    fk = hidden_markov.target
+    step = bi.resample("systematic", ess_below=0.01) >> bi.extend(fk.kernel, fk.log_g)
+    block = bi.spawn(fk.initial, 2) >> bi.weigh(fk.log_g0) >> bi.scan(step)
+    report = validate(block, hidden_markov)
+    assert report.verdict == "inconclusive"
+    assert "was never taken" in report.worst
+
+
+def test_randomness_that_does_not_come_from_the_key_is_refused():
+    rng = np.random.default_rng(0)
+    start = Atoms(np.arange(3), np.ones(3))
+    with pytest.raises(UnenumerableDrawError, match="another program each time"):
+        validate(lambda key, x: (x + int(rng.integers(1000))) % 3, start=start)
+    own_key = lambda key, x: (x + jax.random.randint(jax.random.key(1), (), 0, 3)) % 3
+    with pytest.raises(UnenumerableDrawError, match="makes a key of its own"):
+        validate(own_key, start=start)
+
+
+def test_states_too_close_to_be_told_apart_are_refused():
+    start = Atoms(np.arange(3) * 1e-12, np.ones(3))
+    with pytest.raises(ValueError, match="number 0 and 1 differ by less than 1e-10"):
+        validate(lambda key, x: 0.0 * x, start=start)
+
+
+def test_a_table_of_numpy_in_a_step_is_explained():
+    table = np.array([1, 2, 0])
+    with pytest.raises(TypeError, match=r"convert the table with jnp\.asarray"):
+        validate(lambda key, x: table[x], start=Atoms(np.arange(3), np.ones(3)))

@@ -173,7 +173,8 @@ class TestBadInput:
 
 
 @pytest.mark.parametrize(
-    ("file", "words"), [("x.xyz", "must end in one of"), ("nowhere/x.png", "there is no folder")]
+    ("file", "words"),
+    [("x.xyz", "must end in one of"), ("nowhere/x.png", "there is no folder")],
 )
 def test_a_picture_that_cannot_be_written_is_refused_first(file, words, capsys):
     assert main(["validate", "no_such_module:kernel", "--plot", file]) == 2

@@ -186,6 +186,16 @@ def _extras(row: jax.Array, target: Target | None) -> jax.Array:
     return target.density()(row)[None]
 
 
+def _variety_check(name: str, draws: np.ndarray, others: np.ndarray) -> Check:
+    """Check that draws differ from key to key, where those of the other sampler do."""
+    stuck = bool(np.all(draws == draws[0])) and not np.all(others == others[0])
+    words = (
+        f"{name} gives the same draw for every key: random numbers of NumPy or Python are "
+        "frozen when JAX compiles, so draw from the key, through bayeskit.inference.random"
+    )
+    return Check(name="draws depend on the key", passed=not stuck, words=words if stuck else "")
+
+
 def _compare_by_sampling(first, second, target, law, request: Request) -> Findings:
     level = statistical_level(request.level)
     name = name_of(first)
@@ -199,6 +209,8 @@ def _compare_by_sampling(first, second, target, law, request: Request) -> Findin
         pilot = np.asarray(_vectors(pilot_key, sampler=second, num=_CHUNK))
         if not pilot.shape[1]:
             raise ValueError(f"{name} draws nothing: a sampler must return at least one number")
+        other = np.asarray(_vectors(pilot_key, sampler=first, num=_CHUNK))
+        varied = _variety_check(name, other, pilot)
         pilot = np.clip(np.nan_to_num(pilot, nan=0.0), -_LARGEST, _LARGEST)
         extras = np.asarray(jax.vmap(lambda row: _extras(row, target))(pilot))
         functions = features_from(feature_key, pilot, extras, level.num_frequencies)
@@ -241,7 +253,7 @@ def _compare_by_sampling(first, second, target, law, request: Request) -> Findin
     ]
     tests = statistical_checks(described, sums, num, result)
     worst = min(tests, key=_by_plainness if result.verdict == "fail" else _by_strength).words
-    broken = [check for check in no_nan if not check.passed]
+    broken = [check for check in (varied, *no_nan) if not check.passed]
     verdict = "fail" if broken else result.verdict
     prefix = {
         "pass": "nothing found; the largest deviation: ",
@@ -252,7 +264,7 @@ def _compare_by_sampling(first, second, target, law, request: Request) -> Findin
         verdict,
         name,
         law,
-        (structure, *no_nan, *tests),
+        (structure, varied, *no_nan, *tests),
         broken[0].words if broken else prefix + worst,
         _power(plan, len(described)),
         request.alpha,

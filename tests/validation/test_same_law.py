@@ -283,3 +283,10 @@ def test_two_sample_test_refuses():
         two_sample_test(1.0, x)
     with pytest.raises(ValueError, match="12000 draws need a matrix"):
         two_sample_test(np.zeros(6000), np.zeros(6000))
+
+
+def test_a_sampler_that_ignores_its_key_is_told_why():
+    frozen = lambda key: jnp.asarray(np.random.default_rng().normal(size=2))
+    report = validate(frozen, expected=lambda key: random.normal(key, (2,)), law="same")
+    assert report.verdict == "fail"
+    assert "the same draw for every key" in report.worst

@@ -1,7 +1,7 @@
 """Models to validate on: exact draws, exact masses and known normalising constants.
 
-None is symmetric about the origin, and most are about no point: a mistake of sign, or a forgotten mean, cancels on a symmetric target and
-would pass every test there.
+None is symmetric about the origin, and most are about no point: a mistake of sign, or a
+forgotten mean, cancels on a symmetric target and would pass every test there.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from bayeskit.inference.measure import PointState
 from bayeskit.validation import Atoms, battery, validate
 from tests.inference.finite_models import log_table
 from tests.mutants.mutant import Mutant
+from tests.mutants.sampled import exact_and_sampled, validate_exactly
 
 _FAMILY = "Composition"
 _RNG = np.random.default_rng(40)
@@ -47,8 +48,8 @@ def _gibbs_step(key, state, *, planted):
     return a, random.categorical(second_key, log_pi[old if planted else a])
 
 
-def _gibbs(planted):
-    return validate(partial(_gibbs_step, planted=planted), start=_JOINT)
+def _gibbs(planted, *, by=validate_exactly):
+    return by(partial(_gibbs_step, planted=planted), start=_JOINT)
 
 
 _MEANS, _SCALES, _CORRELATION = (0.5, -1.0), (1.0, 2.0), 0.8
@@ -94,10 +95,10 @@ def _cached_step(key, state, *, planted):
     return jnp.where(accepted, new, a), b, jnp.where(accepted, there, here)
 
 
-def _cached(planted):
+def _cached(planted, *, by=validate_exactly):
     start = Atoms((*_JOINT.state, _LOG_JOINT.ravel()), _JOINT_MASS)
     step = partial(_cached_step, planted=planted)
-    return validate(step, start=start, observed=lambda state: state[:2])
+    return by(step, start=start, observed=lambda state: state[:2])
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,8 @@ def _mixture_step(key, state, *, planted):
     return jnp.where(move_a, new_a, a), jnp.where(move_a, b, new_b)
 
 
-def _mixture(planted):
-    return validate(partial(_mixture_step, planted=planted), start=_JOINT, law="reversible")
+def _mixture(planted, *, by=validate_exactly):
+    return by(partial(_mixture_step, planted=planted), start=_JOINT, law="reversible")
 
 
 # ---------------------------------------------------------------- parallel tempering
@@ -185,9 +186,9 @@ def _swap_step(key, x, *, planted=""):
     return jnp.where(swapped, x[::-1], x)
 
 
-def _swap(mistake, planted):
+def _swap(mistake, planted, *, by=validate_exactly):
     step = partial(_swap_step, planted=mistake if planted else "")
-    return validate(step, start=_PRODUCT, law="reversible")
+    return by(step, start=_PRODUCT, law="reversible")
 
 
 def _swap_and_move_step(key, state, *, planted):
@@ -218,10 +219,10 @@ def _swap_and_move_step(key, state, *, planted):
     return random.lanes(move, move_key, log_table(_BETAS), x, cached)
 
 
-def _swap_and_move(planted):
+def _swap_and_move(planted, *, by=validate_exactly):
     start = Atoms((_TWO_CHAINS, _LOG_LIKELIHOOD[_TWO_CHAINS]), _PRODUCT.mass)
     step = partial(_swap_and_move_step, planted=planted)
-    return validate(step, start=start, observed=lambda state: state[0])
+    return by(step, start=start, observed=lambda state: state[0])
 
 
 # ---------------------------------------------------------------- pseudo-marginal Metropolis
@@ -287,11 +288,11 @@ def _pseudo_marginal_step(key, state, *, planted=""):
     )
 
 
-def _pseudo_marginal(mistake, planted):
+def _pseudo_marginal(mistake, planted, *, by=validate_exactly):
     step = partial(_pseudo_marginal_step, planted=mistake if planted else "")
     # The estimate is no part of the posterior, and two programs round it differently.
     observed = lambda state: (state[0], state[2])
-    return validate(step, start=_extended_target(), observed=observed, law="reversible")
+    return by(step, start=_extended_target(), observed=observed, law="reversible")
 
 
 # ---------------------------------------------------------------- adaptation
@@ -317,10 +318,10 @@ def _adapted_step(key, state, *, planted):
     return jnp.where(chosen, moved[1], moved[0]), other
 
 
-def _adapted(planted):
+def _adapted(planted, *, by=validate_exactly):
     mass = np.exp(np.add.outer(_TEMPERED[1], _TEMPERED[1])).ravel()
     start = Atoms((_TWO_CHAINS[:, 0], _TWO_CHAINS[:, 1]), mass)
-    return validate(partial(_adapted_step, planted=planted), start=start, law="reversible")
+    return by(partial(_adapted_step, planted=planted), start=start, law="reversible")
 
 
 @dataclass(frozen=True)
@@ -359,63 +360,63 @@ MUTANTS: tuple[Mutant, ...] = (
         40,
         "a Gibbs block conditions on the previous value of another block",
         _FAMILY,
-        {"exact": _gibbs, "joint": _normal_gibbs},
-        ("exact", "joint"),
+        {**exact_and_sampled(_gibbs), "joint": _normal_gibbs},
+        ("exact", "sampled", "joint"),
     ),
     Mutant(
         41,
         "cached log density not refreshed after another block moved",
         _FAMILY,
-        {"exact": _cached, "exact start": _cached_walk},
-        ("exact", "exact start"),
+        {**exact_and_sampled(_cached), "exact start": _cached_walk},
+        ("exact", "sampled", "exact start"),
     ),
     Mutant(
         42,
         "mixture weight depends on the coordinate that is moved",
         _FAMILY,
-        {"exact": _mixture},
-        ("exact",),
+        exact_and_sampled(_mixture),
+        ("exact", "sampled"),
     ),
     Mutant(
         43,
         "tempering swap by tempered log-likelihoods",
         _FAMILY,
-        {"exact": partial(_swap, _TEMPERED_VALUES)},
-        ("exact",),
+        exact_and_sampled(partial(_swap, _TEMPERED_VALUES)),
+        ("exact", "sampled"),
     ),
     Mutant(
         44,
         "tempering swap with the opposite sign",
         _FAMILY,
-        {"exact": partial(_swap, _SIGN)},
-        ("exact",),
+        exact_and_sampled(partial(_swap, _SIGN)),
+        ("exact", "sampled"),
     ),
     Mutant(
         45,
         "tempering swap moves the position but not the cached log-likelihood",
         _FAMILY,
-        {"exact": _swap_and_move},
-        ("exact",),
+        exact_and_sampled(_swap_and_move),
+        ("exact", "sampled"),
     ),
     Mutant(
         46,
         "pseudo-marginal step estimates the current likelihood anew",
         _FAMILY,
-        {"exact": partial(_pseudo_marginal, _REESTIMATED)},
-        ("exact",),
+        exact_and_sampled(partial(_pseudo_marginal, _REESTIMATED)),
+        ("exact", "sampled"),
     ),
     Mutant(
         47,
         "particle marginal Metropolis takes the new parameter with the old trajectory",
         _FAMILY,
-        {"exact": partial(_pseudo_marginal, _OLD_TRAJECTORY)},
-        ("exact",),
+        exact_and_sampled(partial(_pseudo_marginal, _OLD_TRAJECTORY)),
+        ("exact", "sampled"),
     ),
     Mutant(
         48,
         "step size chosen by the outcome of the step it is for",
         _FAMILY,
-        {"exact": _adapted, "exact start": _two_step_sizes},
-        ("exact", "exact start"),
+        {**exact_and_sampled(_adapted), "exact start": _two_step_sizes},
+        ("exact", "sampled", "exact start"),
     ),
 )

@@ -15,6 +15,8 @@ from bayeskit.inference import Target, random
 from bayeskit.inference.maps import Bijector
 from bayeskit.validation import Atoms, Level, enumerate_paths, validate
 from tests.mutants.mutant import Mutant
+from tests.mutants.sampled import exact_and_sampled, validate_exactly
+from tests.validation.test_calibration import NormalMean, log_likelihood, simulate
 
 FAMILY = "Densities"
 # Few replicates: what these mistakes change is large.
@@ -219,19 +221,39 @@ def metropolis_given_data(key, state, *, joint, planted):
     return jnp.where(random.accept(accept_key, log_ratio), proposal, theta), y
 
 
-def likelihood_exact(number, planted):
+def likelihood_check(number, planted, *, by=validate_exactly):
     joint = JOINTS[number]
     step = functools.partial(metropolis_given_data, joint=joint, planted=planted)
     nothing = Atoms(np.zeros((1, 1)), np.ones(1))
     # The law of the simulator, path by path: the density plays no part in it.
     simulated = enumerate_paths(lambda key, _: joint.simulate(key), nothing)
-    return validate(step, start=simulated, law="reversible")
+    return by(step, start=simulated, law="reversible")
 
 
 def likelihood_joint(number, planted):
     joint = JOINTS[number]
     step = functools.partial(metropolis_given_data, joint=joint, planted=planted)
     return validate(step, start=joint.simulate, law="reversible", level=LEVEL)
+
+
+_LOG_TERMS = np.log([0.7, 0.2, 0.55, 0.9])  # log-likelihood of each datum
+
+
+def minibatch_terms(key, *, planted):
+    """Return the log of minus the log-likelihood, estimated from two data of four."""
+    first_key, second_key = random.split(key)
+    num, batch = len(_LOG_TERMS), 2
+    first = random.categorical(first_key, jnp.zeros(num))
+    others = jnp.where(jnp.arange(num) == first, -jnp.inf, 0.0)
+    second = random.categorical(second_key, others)
+    terms = jnp.asarray(_LOG_TERMS)[jnp.stack([first, second])]
+    scale = 1.0 if planted else num / batch  # the batch stands for all of the data
+    return jnp.log(-scale * jnp.sum(terms))
+
+
+def minibatch_check(planted, *, by=validate_exactly):
+    estimate = functools.partial(minibatch_terms, planted=planted)
+    return by(estimate, expected=float(np.log(-_LOG_TERMS.sum())), law="unbiased")
 
 
 # ---------------------------------------------------------------- the list
@@ -245,11 +267,19 @@ def _jacobian(number, bug, name) -> Mutant:
     return Mutant(number, name, FAMILY, checks, tuple(checks))
 
 
+def likelihood_calibration(planted):
+    """A fit whose likelihood is the mean over the data, on simulated data sets."""
+    estimator = NormalMean("mean of the data" if planted else "")
+    return validate(estimator, start=simulate, observed=log_likelihood)
+
+
 def _likelihood(number, name) -> Mutant:
-    checks = {
-        "exact": functools.partial(likelihood_exact, number),
+    checks: dict = {
+        **exact_and_sampled(functools.partial(likelihood_check, number)),
         "joint": functools.partial(likelihood_joint, number),
     }
+    if number == 6:
+        checks["calibration"] = likelihood_calibration
     return Mutant(number, name, FAMILY, checks, tuple(checks))
 
 
@@ -260,6 +290,13 @@ MUTANTS = (
     _likelihood(4, "normalising constant that depends on a parameter dropped"),
     _likelihood(5, "truncated density not renormalised though the bound is a parameter"),
     _likelihood(6, "mean instead of sum over the data"),
+    Mutant(
+        6,
+        "likelihood of a minibatch not multiplied by N / batch",
+        FAMILY,
+        exact_and_sampled(minibatch_check),
+        ("exact", "sampled"),
+    ),
     _likelihood(7, "(N,) against (N, 1) broadcast into N x N terms"),
     _likelihood(8, "likelihood of the first observation used twice"),
 )

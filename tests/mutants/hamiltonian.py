@@ -17,6 +17,7 @@ from bayeskit.inference.kernels.base import StepInfo, metropolis, not_usable
 from bayeskit.inference.measure import PointState
 from bayeskit.validation import Atoms, Level, battery, validate
 from tests.mutants.mutant import Mutant
+from tests.mutants.sampled import exact_and_sampled, validate_exactly
 
 FAMILY = "Hamiltonian Monte Carlo"
 # Few replicates: what most of these mistakes change is large.
@@ -197,7 +198,8 @@ def _subtree(key, orbit, end, forward, depth):
     biased = orbit.bug == "biased inside"
     joined = _joined(choice_key, orbit, first, second, forward, biased=biased)
     if orbit.bug == "checks the top alone":
-        joined = joined._replace(is_open=jnp.asarray(True))
+        # What is not finite closes the orbit all the same.
+        joined = joined._replace(is_open=first.is_open & second.is_open)
     return joined
 
 
@@ -271,7 +273,7 @@ class Doubling(HMC):
 # ---------------------------------------------------------------- checks
 
 
-def _exact(step, start, observed, bug, planted, num_steps=1):
+def _finite(step, start, observed, bug, planted, num_steps=1, *, by=validate_exactly):
     step = functools.partial(step, bug=bug if planted else "")
 
     def steps(key, state):
@@ -279,7 +281,7 @@ def _exact(step, start, observed, bug, planted, num_steps=1):
             state = step(one_key, state)
         return state
 
-    return validate(steps, start=start, observed=observed)
+    return by(steps, start=start, observed=observed)
 
 
 def _place(state):
@@ -321,20 +323,24 @@ def _joint(bug, planted):
 
 def _fixed(number, name, bug, *, finite=True, num_steps=1):
     checks = {
-        "exact": functools.partial(
-            _exact, ring_step, _WITH_LENGTH, _place, bug, num_steps=num_steps
+        **exact_and_sampled(
+            functools.partial(
+                _finite, ring_step, _WITH_LENGTH, _place, bug, num_steps=num_steps
+            )
         ),
         "quadrature": functools.partial(_quadrature, Trajectory, bug),
         "exact start": functools.partial(_exact_start, Trajectory, bug),
     }
     if not finite:
-        del checks["exact"]
+        del checks["exact"], checks["sampled"]
     return Mutant(number, name, FAMILY, checks, tuple(checks))
 
 
 def _doubling(number, name, bug, *, blind=()):
     checks = {
-        "exact": functools.partial(_exact, doubling_ring_step, _ON_RING, _everything, bug),
+        **exact_and_sampled(
+            functools.partial(_finite, doubling_ring_step, _ON_RING, _everything, bug)
+        ),
         "exact start": functools.partial(_exact_start, Doubling, bug),
     }
     return Mutant(number, name, FAMILY, checks, tuple(c for c in checks if c not in blind))
@@ -353,16 +359,18 @@ MUTANTS = (
         "generalised HMC does not flip the momentum on rejection",
         FAMILY,
         {
-            "exact": functools.partial(
-                _exact,
-                generalised_ring_step,
-                _WITH_DIRECTION,
-                _everything,
-                "no flip on rejection",
+            **exact_and_sampled(
+                functools.partial(
+                    _finite,
+                    generalised_ring_step,
+                    _WITH_DIRECTION,
+                    _everything,
+                    "no flip on rejection",
+                )
             ),
             "joint": functools.partial(_joint, "no flip on rejection"),
         },
-        ("exact", "joint"),
+        ("exact", "sampled", "joint"),
     ),
     _fixed(
         25,

@@ -14,6 +14,7 @@ from bayeskit.inference.maps import Involution
 from bayeskit.inference.measure import PointState
 from bayeskit.validation import Atoms, Level, battery, validate
 from tests.mutants.mutant import Mutant
+from tests.mutants.sampled import exact_and_sampled, validate_exactly
 
 FAMILY = "Metropolis-Hastings"
 # Few replicates: what these mistakes change is large.
@@ -140,9 +141,9 @@ def ring_step(key, here, *, planted):
     return jnp.where(random.accept(accept_key, log_ratio), there, here)
 
 
-def ring_exact(planted):
+def ring_check(planted, *, by=validate_exactly):
     step = functools.partial(ring_step, planted=planted)
-    return validate(step, start=Atoms(np.arange(len(_RING)), _RING), law="reversible")
+    return by(step, start=Atoms(np.arange(len(_RING)), _RING), law="reversible")
 
 
 # ---------------------------------------------------------------- jumps between models
@@ -187,9 +188,9 @@ def jump_step(key, state, *, planted):
     return jnp.where(random.accept(accept_key, log_ratio), there, state)
 
 
-def jump_exact(planted):
+def jump_check(planted, *, by=validate_exactly):
     step = functools.partial(jump_step, planted=planted)
-    return validate(step, start=Atoms(_STATES, _MODEL_MASS), law="reversible")
+    return by(step, start=Atoms(_STATES, _MODEL_MASS), law="reversible")
 
 
 # ---------------------------------------------------------------- proposals on a finite space
@@ -197,21 +198,25 @@ def jump_exact(planted):
 _MASS = np.array([0.34, 0.85, 0.51, 0.2])
 
 
-def uniform_step(key, here, *, planted):
+def uniform_step(key, here, *, bug):
     """Propose any state, all alike: symmetric, so the ratio is that of the masses."""
     proposal_key, accept_key = random.split(key)
-    num = len(_MASS) + 1 if planted else len(_MASS)
+    num = len(_MASS) + 1 if bug == "one too many" else len(_MASS)
+    weights = jnp.ones(num)
+    if bug == "excluded one way":
+        # From the first state nobody goes to the last one, but there is a way back.
+        weights = jnp.where((here == 0) & (jnp.arange(num) == num - 1), 0.0, weights)
     # Indices past the end are clipped by gathers, so that nothing fails: the last state is
     # proposed twice as often as the others are, and from them alone.
-    there = jnp.minimum(random.categorical(proposal_key, jnp.zeros(num)), len(_MASS) - 1)
+    there = jnp.minimum(random.categorical(proposal_key, jnp.log(weights)), len(_MASS) - 1)
     log_mass = jnp.asarray(np.log(_MASS))
     log_ratio = log_mass[there] - log_mass[here]
     return jnp.where(random.accept(accept_key, log_ratio), there, here)
 
 
-def uniform_exact(planted):
-    step = functools.partial(uniform_step, planted=planted)
-    return validate(step, start=Atoms(np.arange(len(_MASS)), _MASS), law="reversible")
+def uniform_check(bug, planted, *, by=validate_exactly):
+    step = functools.partial(uniform_step, bug=bug if planted else "")
+    return by(step, start=Atoms(np.arange(len(_MASS)), _MASS), law="reversible")
 
 
 # ---------------------------------------------------------------- the list
@@ -233,23 +238,30 @@ MUTANTS = (
         FAMILY,
         {
             "pointwise": exchange_pointwise,
-            "exact": ring_exact,
+            **exact_and_sampled(ring_check),
             "exact start": functools.partial(involutive_exact_start, 19),
         },
-        ("pointwise", "exact", "exact start"),
+        ("pointwise", "exact", "sampled", "exact start"),
     ),
     Mutant(
         20,
         "birth and death probabilities missing in the ratio at k = 0",
         FAMILY,
-        {"exact": jump_exact},
-        ("exact",),
+        exact_and_sampled(jump_check),
+        ("exact", "sampled"),
     ),
     Mutant(
         21,
         "discrete proposal draws one state too many",
         FAMILY,
-        {"exact": uniform_exact},
-        ("exact",),
+        exact_and_sampled(functools.partial(uniform_check, "one too many")),
+        ("exact", "sampled"),
+    ),
+    Mutant(
+        21,
+        "discrete proposal excludes a state one way only",
+        FAMILY,
+        exact_and_sampled(functools.partial(uniform_check, "excluded one way")),
+        ("exact", "sampled"),
     ),
 )

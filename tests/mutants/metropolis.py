@@ -14,6 +14,7 @@ from bayeskit.inference.kernels.base import metropolis, not_usable
 from bayeskit.inference.measure import PointState
 from bayeskit.validation import Atoms, Level, battery, validate
 from tests.mutants.mutant import Mutant
+from tests.mutants.sampled import exact_and_sampled, validate_exactly
 
 FAMILY = "Metropolis-Hastings"
 # Few replicates: what these mistakes change is large.
@@ -67,7 +68,7 @@ def finite_step(key, state, *, bug, proposal):
     return place, jnp.where(accepted, log_mass[there], cached)
 
 
-def _exact(bug, planted, proposal=_PROPOSAL):
+def _finite(bug, planted, proposal=_PROPOSAL, *, by=validate_exactly):
     step = functools.partial(finite_step, bug=planted and bug, proposal=proposal)
 
     def two_steps(key, state):
@@ -78,7 +79,7 @@ def _exact(bug, planted, proposal=_PROPOSAL):
     log_mass = np.where(_MASS > 0, _LOG_MASS, 0.0)  # nobody starts where it is NaN
     alive = _MASS > 0
     start = Atoms((states[alive], log_mass[alive]), _MASS[alive])
-    return validate(two_steps, start=start, observed=lambda state: state[0])
+    return by(two_steps, start=start, observed=lambda state: state[0])
 
 
 # ---------------------------------------------------------------- on vectors
@@ -92,9 +93,9 @@ class DriftingWalk(RandomWalk):
 
     def step(self, key, state, density, tuning):
         noise_key, accept_key, retry_key = random.split(key, 3)
-        if self.bug != "drops rejections":
+        if self.bug != "tries once more":
             return self._step((noise_key, accept_key), state, density, tuning)
-        # As often written: on rejection, try again.
+        # As often written: on rejection, try again, though once only.
         first, info = self._step((noise_key, accept_key), state, density, tuning)
         again, _ = self._step(random.split(retry_key), state, density, tuning)
         return jax.tree.map(lambda a, b: jnp.where(info.accepted, a, b), first, again), info
@@ -176,7 +177,7 @@ class Forgetful(Independent):
 def _exact_start(double, bug, planted):
     kernel = double(bug=bug if planted else "")
     # One retry shifts little, so it takes more replicates to see.
-    level = "quick" if bug == "drops rejections" else LEVEL
+    level = "quick" if bug == "tries once more" else LEVEL
     return validate(kernel, battery()["skewed"], level=level, key=9)
 
 
@@ -185,16 +186,22 @@ def _quadrature(double, bug, planted):
     return validate(kernel, battery()["skewed_1d"], level="quadrature")
 
 
+def _ranks(double, bug, planted):
+    kernel = double(bug=bug if planted else "")
+    return validate(kernel, battery()["skewed"], level="ranks", key=9)
+
+
 def _mutant(
     number, name, bug, *, double=DriftingWalk, finite=True, proposal=_PROPOSAL, blind=()
 ):
     checks = {
-        "exact": functools.partial(_exact, bug, proposal=proposal),
+        **exact_and_sampled(functools.partial(_finite, bug, proposal=proposal)),
         "quadrature": functools.partial(_quadrature, double, bug),
         "exact start": functools.partial(_exact_start, double, bug),
+        "ranks": functools.partial(_ranks, double, bug),
     }
     if not finite:
-        del checks["exact"]
+        del checks["exact"], checks["sampled"]
     found_by = tuple(check for check in checks if check not in blind)
     return Mutant(number, name, FAMILY, checks, found_by)
 
@@ -219,8 +226,21 @@ MUTANTS = (
     _mutant(13, "accepts if u < r²", "squared ratio"),
     _mutant(13, "accepts if log u < r", "log u below r"),
     _mutant(14, "a rejection keeps the proposal's log density", "keeps the proposal's density"),
-    _mutant(15, "a rejected step is dropped instead of repeated", "drops rejections"),
-    _mutant(16, "accepts when the ratio is NaN", "accepts NaN", blind=("quadrature",)),
+    Mutant(
+        15,
+        "a rejected step is dropped instead of repeated",
+        FAMILY,
+        exact_and_sampled(functools.partial(_finite, "drops rejections")),
+        ("exact", "sampled"),
+    ),
+    _mutant(
+        15,
+        "a rejected step is tried once more",
+        "tries once more",
+        finite=False,
+        blind=("ranks",),
+    ),
+    _mutant(16, "accepts when the ratio is NaN", "accepts NaN", blind=("quadrature", "ranks")),
     _mutant(
         17,
         "independent Metropolis-Hastings without the proposal ratio",

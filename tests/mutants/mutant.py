@@ -40,6 +40,7 @@ CHECKS = (
     "build",  # the composition of laws refuses it
     "keys",  # a key is used twice, or a draw hides inside a raw transformation
     "exact",  # every path enumerated
+    "sampled",  # the same finite code with real random numbers
     "quadrature",
     "pointwise",  # identities that hold at every point
     "exact start",  # one step from exact draws
@@ -47,7 +48,20 @@ CHECKS = (
     "joint",  # exact draws of parameters and data together
     "calibration",  # ranks through a whole fit
     "evidence",  # the mean of the evidence estimate
-    "same law",  # two implementations
+    "same law",  # draws of two implementations
+    "same law, exact",  # their laws, every path enumerated
     "growth",
     "scale",  # a million particles
+)
+# Those that look at real draws of the code.
+SAMPLING = (
+    "sampled",
+    "exact start",
+    "ranks",
+    "joint",
+    "calibration",
+    "evidence",
+    "same law",
+    "growth",
+    "scale",
 )

@@ -14,9 +14,10 @@ import numpy as np
 from bayeskit.inference import extend, random, resample, spawn, weigh, when
 from bayeskit.inference.blocks import Resample
 from bayeskit.inference.law import Measure, Tagged
-from bayeskit.validation import Atoms, validate
+from bayeskit.validation import Atoms
 from tests.inference.finite_models import log_table, path_measure, random_chain
 from tests.mutants.mutant import Mutant
+from tests.mutants.sampled import exact_and_sampled, validate_exactly
 
 _FAMILY = "SMC² and nested filters"
 
@@ -123,9 +124,9 @@ def _exchange(num_used, planted=False):
     return extend(kernel, Tagged(ratio, _FIRST, _FIRST, "new filter over old filter"))
 
 
-def _check(block):
+def _check(block, by):
     observed = lambda particles: particles.parameter
-    return validate(block, expected=_POSTERIOR, observed=observed)
+    return by(block, expected=_POSTERIOR, observed=observed)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,17 +139,17 @@ class _ResampleParameters(Resample):
         return after._replace(particles=particles), info
 
 
-def _copied(planted):
+def _copied(planted, *, by=validate_exactly):
     scheme = _ResampleParameters("multinomial") if planted else resample("multinomial")
-    return _check(_spawned(num_used=2) >> scheme >> _step())
+    return _check(_spawned(num_used=2) >> scheme >> _step(), by)
 
 
-def _exchanged(planted):
+def _exchanged(planted, *, by=validate_exactly):
     exchange = _exchange(num_used=2, planted=planted)
-    return _check(_spawned(num_used=1) >> resample("multinomial") >> exchange >> _step())
+    return _check(_spawned(num_used=1) >> resample("multinomial") >> exchange >> _step(), by)
 
 
-def _triggered(planted):
+def _triggered(planted, *, by=validate_exactly):
     def is_noisy(population):
         """Tell whether estimates of one and the same likelihood differ much."""
         parameters, inner = population.particles
@@ -160,7 +161,7 @@ def _triggered(planted):
         return jnp.sum(jnp.where(pairs, difference**2, 0.0)) > 0.05 * jnp.sum(pairs)
 
     change = when(is_noisy, _exchange(num_used=2))
-    return _check(_spawned(num_used=1) >> resample("multinomial") >> change >> _step())
+    return _check(_spawned(num_used=1) >> resample("multinomial") >> change >> _step(), by)
 
 
 # ---------------------------------------------------------------- moving a parameter
@@ -213,11 +214,11 @@ def _extended_target():
     return Atoms(columns, np.array(masses))
 
 
-def _restarted(planted):
+def _restarted(planted, *, by=validate_exactly):
     step = partial(_marginal_step, planted=planted)
     # The estimate is no part of the posterior, and two programs round it differently.
     observed = lambda state: state[0]
-    return validate(step, start=_extended_target(), observed=observed, law="reversible")
+    return by(step, start=_extended_target(), observed=observed, law="reversible")
 
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -225,15 +226,15 @@ MUTANTS: tuple[Mutant, ...] = (
         86,
         "parameter copied without its inner particles",
         _FAMILY,
-        {"exact": _copied},
-        ("exact",),
+        exact_and_sampled(_copied),
+        ("exact", "sampled"),
     ),
     Mutant(
         87,
         "number of inner particles changed without the exchange weight",
         _FAMILY,
-        {"exact": _exchanged},
-        ("exact",),
+        exact_and_sampled(_exchanged),
+        ("exact", "sampled"),
     ),
     Mutant(
         88,
@@ -241,14 +242,14 @@ MUTANTS: tuple[Mutant, ...] = (
         _FAMILY,
         # With either trigger the sampler adapts, keeps law L10 and no other, and the check is
         # inconclusive: the mistake wastes time, and no check of a law can object.
-        {"exact": _triggered},
+        exact_and_sampled(_triggered),
         (),
     ),
     Mutant(
         89,
         "filter of a proposed parameter not run up to the present",
         _FAMILY,
-        {"exact": _restarted},
-        ("exact",),
+        exact_and_sampled(_restarted),
+        ("exact", "sampled"),
     ),
 )

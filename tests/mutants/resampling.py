@@ -9,9 +9,10 @@ import numpy as np
 from bayeskit import accel
 from bayeskit.inference import random
 from bayeskit.inference.blocks import draw_ancestors
-from bayeskit.validation import Atoms, validate
+from bayeskit.validation import Atoms
 from tests.inference.finite_models import log_table
 from tests.mutants.mutant import Mutant
+from tests.mutants.sampled import exact_and_sampled, validate_exactly
 
 FAMILY = "Resampling"
 
@@ -28,8 +29,13 @@ def inverse_cdf(key, log_weights, num, *, mistake=""):
     if mistake == "off by one":
         # The sum that leaves the particle itself out is one place ahead.
         cdf = cdf - weights
+    # On a step of the sum u belongs to the right: to its left the weight may be zero.
+    side = "left" if mistake == "wrong side" else "right"
     last = len(cdf) - (2 if mistake == "last particle never chosen" else 1)
-    return jnp.minimum(jnp.searchsorted(cdf, u, side="right"), last).astype(jnp.int32)
+    index = jnp.minimum(jnp.searchsorted(cdf, u, side=side), last)
+    if mistake == "last particle always chosen":
+        index = index.at[-1].set(last)
+    return index.astype(jnp.int32)
 
 
 def systematic(key, log_weights, num, *, mistake=""):
@@ -61,6 +67,32 @@ def residual(key, log_weights, num, *, mistake=""):
     return jnp.minimum(index, len(mean) - 1).astype(jnp.int32)
 
 
+def residual_multinomial(key, log_weights, num, *, mistake=""):
+    """Copy what is sure, and choose independently what remains."""
+    weights = jnp.exp(log_weights)
+    sure = jnp.floor(weights if mistake == "floor of the weights" else num * weights)
+    rest = num * weights - sure
+    # All expected numbers may be whole.
+    log_rest = jnp.where(jnp.sum(rest) > 0, jnp.log(rest), 0.0)
+    chosen = random.categorical(key, log_rest, num)
+    slots = jnp.arange(num)
+    copied = jnp.sum(jnp.cumsum(sure) <= slots[:, None], axis=1)
+    return jnp.where(slots < jnp.sum(sure), copied, chosen).astype(jnp.int32)
+
+
+def residual_by_counts(key, log_weights, num):
+    """The same: every particle as often as is sure, then one draw a slot."""
+    weights = jnp.exp(log_weights)
+    sure = jnp.floor(num * weights).astype(jnp.int32)
+    copied = jnp.repeat(jnp.arange(len(weights)), sure, total_repeat_length=num)
+
+    def one(lane_key, slot):
+        chosen = random.categorical(lane_key, jnp.log(num * weights - sure))
+        return jnp.where(slot < jnp.sum(sure), copied[slot], chosen).astype(jnp.int32)
+
+    return random.lanes(one, key, jnp.arange(num))
+
+
 def killing(key, log_weights, num, *, mistake=""):
     """Keep each particle with a probability that its weight sets, else draw another."""
     keep_key, draw_key = random.split(key)
@@ -85,12 +117,12 @@ def stratified(key, log_weights, num, *, mistake=""):
 def offspring_of(scheme, mistake):
     """Expected numbers of offspring, exactly."""
 
-    def check(planted):
+    def check(planted, *, by=validate_exactly):
         ancestors = functools.partial(scheme, mistake=mistake if planted else "")
         if scheme is killing:
             # It is defined for as many offspring as there are particles.
             ancestors = functools.partial(same_number, scheme=ancestors)
-        return validate(ancestors, law="resampling")
+        return by(ancestors, law="resampling")
 
     return check
 
@@ -107,15 +139,16 @@ WEIGHTS = np.array([0.22, 0.13, 0.65])
 def law_of(scheme, mistake, right):
     """The joint law of all ancestors against that of another implementation, exactly."""
 
-    def check(planted):
+    def check(planted, *, by=validate_exactly):
         def ancestors(key):
             log_weights = log_table(np.log(WEIGHTS))
-            return scheme(key, log_weights, 3, mistake=mistake if planted else "")
+            chosen = scheme(key, log_weights, 3, mistake=mistake if planted else "")
+            return chosen.astype(jnp.int32)
 
         def expected(key):
-            return right(key, log_table(np.log(WEIGHTS)), num=3)
+            return right(key, log_table(np.log(WEIGHTS)), num=3).astype(jnp.int32)
 
-        return validate(ancestors, expected=expected, law="same", level="exact")
+        return by(ancestors, expected=expected, law="same")
 
     return check
 
@@ -184,9 +217,9 @@ def one_round(key, num=3, *, mistake=""):
 
 
 def round_with(mistake):
-    def check(planted):
+    def check(planted, *, by=validate_exactly):
         estimate = functools.partial(one_round, mistake=mistake if planted else "")
-        return validate(estimate, expected=GAMMA, law="unbiased")
+        return by(estimate, expected=GAMMA, law="unbiased")
 
     return check
 
@@ -194,27 +227,25 @@ def round_with(mistake):
 # ---------------------------------------------------------------- the list
 
 
-def of_scheme(number, name, scheme, mistake):
-    return Mutant(
-        number=number,
-        name=name,
-        family=FAMILY,
-        checks={"exact": offspring_of(scheme, mistake)},
-        found_by=("exact",),
-    )
+def of_scheme(number, name, scheme, mistake, blind=()):
+    checks = exact_and_sampled(offspring_of(scheme, mistake))
+    found_by = tuple(check for check in checks if check not in blind)
+    return Mutant(number, name, FAMILY, checks, found_by)
 
 
 def of_law(number, name, scheme, mistake, right):
     # Expected numbers of offspring are right: only the joint law tells.
+    same_law = exact_and_sampled(law_of(scheme, mistake, right))
     return Mutant(
         number=number,
         name=name,
         family=FAMILY,
         checks={
-            "same law": law_of(scheme, mistake, right),
             "exact": offspring_of(scheme, mistake),
+            "same law": same_law["sampled"],
+            "same law, exact": same_law["exact"],
         },
-        found_by=("same law",),
+        found_by=("same law", "same law, exact"),
     )
 
 
@@ -223,18 +254,36 @@ def of_round(number, name, mistake):
         number=number,
         name=name,
         family=FAMILY,
-        checks={"exact": round_with(mistake)},
-        found_by=("exact",),
+        checks=exact_and_sampled(round_with(mistake)),
+        found_by=("exact", "sampled"),
     )
 
 
 MUTANTS: tuple[Mutant, ...] = (
     of_scheme(49, "exclusive cumulative sum: off by one", inverse_cdf, "off by one"),
+    # Right wherever u is not on a step, which has no length: no check meets it.
+    of_scheme(
+        49,
+        "binary search on the wrong side of a step",
+        inverse_cdf,
+        "wrong side",
+        blind=("exact", "sampled"),
+    ),
     of_scheme(
         50, "the last particle is never chosen", inverse_cdf, "last particle never chosen"
     ),
+    of_scheme(
+        50, "the last particle is always chosen", inverse_cdf, "last particle always chosen"
+    ),
     of_scheme(51, "systematic uniform not divided by N", systematic, "not divided"),
     of_scheme(52, "residual divides by a remainder of zero", residual, "nothing remains"),
+    of_law(
+        53,
+        "residual rounds down W instead of N W",
+        residual_multinomial,
+        "floor of the weights",
+        residual_by_counts,
+    ),
     of_scheme(
         53, "residual draws from weights, not remainders", residual, "remainder of the weights"
     ),

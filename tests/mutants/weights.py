@@ -29,6 +29,7 @@ from bayeskit.inference.population import effective_sample_size, reweigh
 from bayeskit.validation import Atoms, Level, battery, validate
 from tests.inference import finite_models as fm
 from tests.mutants.mutant import Mutant
+from tests.mutants.sampled import exact_and_sampled, validate_exactly
 
 FAMILY = "SMC weights"
 
@@ -40,6 +41,8 @@ PAIR = fm.filter_blocks(PATHS, num_particles=2)
 MODEL = fm.tempered_model(num_states=3)
 COIN = fm.tempered_model(num_states=2, seed=4)
 SERIES = battery()["linear_gaussian"]
+# Particles of a sampled double: with two the evidence varies too much for a test of its mean.
+MANY = 32
 LEVEL = Level(num_stages=3, growth=4, first=20_000, num_frequencies=4)
 
 
@@ -106,7 +109,7 @@ def by_hand(mistake, **options):
         estimate = functools.partial(
             filter_by_hand, model=PATHS, num=2, mistake=mistake if planted else "", **options
         )
-        return validate(estimate, expected=GAMMA, law="unbiased", level="exact")
+        return validate_exactly(estimate, expected=GAMMA, law="unbiased")
 
     def by_sampling(planted):
         more = {**options, "num_first": 24} if "num_first" in options else options
@@ -130,17 +133,17 @@ def hand_written(number, name, mistake, **options):
 # ---------------------------------------------------------------- tempering
 
 
-def tempered(number, name, block_of, expected, **more):
-    """Return a mutant of a tempered sampler that enumeration finds, and perhaps more."""
+def tempered(number, name, block_of, expected, num=2, **more):
+    """Return a mutant of a tempered sampler, run with few particles or with many."""
 
-    def exactly(planted):
-        return validate(block_of(planted), expected=expected)
+    def check(planted, *, num=num, by=validate_exactly):
+        return by(block_of(planted, num), expected=expected)
 
-    checks = {**more, "exact": exactly}
+    checks = {**more, **exact_and_sampled(check, num=MANY)}
     return Mutant(number, name, FAMILY, checks, found_by=tuple(checks))
 
 
-def tempering(planted):
+def tempering(planted, num):
     """65: the new inverse temperature stands where its difference to the old one should."""
 
     def weighing(path):
@@ -149,10 +152,10 @@ def tempering(planted):
         wrong = lambda stage, particle: stage.current * particle.components[1]
         return weigh(dataclasses.replace(path.increment, function=wrong))
 
-    return fm.tempered_blocks(MODEL, 2, weighing=weighing)
+    return fm.tempered_blocks(MODEL, num, weighing=weighing)
 
 
-def solved_schedule(planted):
+def solved_schedule(planted, *, by=validate_exactly):
     """66: the effective sample size is solved for with the sign of the likelihood reversed."""
     wanted = 0.7 * 3
     sign = -1.0 if planted else 1.0
@@ -167,7 +170,7 @@ def solved_schedule(planted):
         # At the end of the path the size may be larger; the root is good to 8 digits.
         return jnp.where(step < 1.0, jnp.log(jnp.round(size / wanted, 7)), 0.0)
 
-    return validate(relative_size, expected=0.0, law="unbiased", level="exact")
+    return by(relative_size, expected=0.0, law="unbiased")
 
 
 class OldTemperature(TemperedPath):
@@ -177,10 +180,10 @@ class OldTemperature(TemperedPath):
         return super().at(stage._replace(current=stage.previous))
 
 
-def moved_at(planted):
+def moved_at(planted, num=2):
     """67: particles move at the temperature that they have left."""
     path_type = OldTemperature if planted else TemperedPath
-    return fm.tempered_blocks(MODEL, 2, path_type=path_type)
+    return fm.tempered_blocks(MODEL, num, path_type=path_type)
 
 
 def moved_before_weighing(planted):
@@ -203,14 +206,14 @@ class AnyParents(blocks.Move):
         return law.then(law.measure, self.name)
 
 
-def waste_free(planted, moving):
-    """72: two parents, each with all states of its chain; planted, with their weights."""
+def waste_free(planted, moving, num=4):
+    """72: parents, each with both states of its chain; planted, with their weights."""
     path = TemperedPath(COIN.target)
-    parents = resample("systematic", num=2)
+    parents = resample("systematic", num=num // 2)
     chains = moving(COIN.kernel, path, keep="all", repeats=1)
     stage = schedule(path, ladder=(0.0, 1.0)) >> weigh(path.increment)
     stage = stage >> chains if planted else stage >> parents >> chains
-    num = 2 if planted else 4
+    num = num // 2 if planted else num
     return fm.tempering_start(path, num) >> blocks.until(path.is_complete, stage)
 
 
@@ -224,10 +227,10 @@ class StartNotCounted(blocks.Move):
         return moved._replace(log_weights=log_weights), info
 
 
-def counted_chains(planted):
+def counted_chains(planted, num):
     """72: the first state of each chain is left out of the count."""
     moving = StartNotCounted if planted else blocks.move
-    return waste_free(False, moving)
+    return waste_free(False, moving, num)
 
 
 # ---------------------------------------------------------------- moves of a filter
@@ -258,9 +261,10 @@ class GibbsOfLastState(blocks.Block):
         return law.then(law.measure, self.name)
 
 
-def resample_move(planted):
-    step = resample("multinomial") >> PAIR.extension >> GibbsOfLastState(planted)
-    return validate(PAIR.start >> scan(step), expected=GAMMA)
+def resample_move(planted, *, num=2, by=validate_exactly):
+    filter_ = fm.filter_blocks(PATHS, num)
+    step = resample("multinomial") >> filter_.extension >> GibbsOfLastState(planted)
+    return by(filter_.start >> scan(step), expected=GAMMA)
 
 
 # ---------------------------------------------------------------- look-ahead and proposals
@@ -271,16 +275,16 @@ def log_eta(t, path):
     return jnp.where(path[t - 1] == 1, 0.7, -0.4) * (1.0 + t)
 
 
-def auxiliary_filter(key, *, mistake=""):
+def auxiliary_filter(key, *, num=2, mistake=""):
     """Resample by the weights times η, then divide by η of the parent."""
     first_key, choice_key, *step_keys = random.split(key, CHAIN.num_steps + 1)
-    paths = random.lanes(lambda k, _: PATHS.initial(k), first_key, jnp.arange(2))
+    paths = random.lanes(lambda k, _: PATHS.initial(k), first_key, jnp.arange(num))
     log_w = jax.vmap(lambda x: PATHS.log_g0(0, x))(paths)
     log_z = jnp.zeros(())
     for t, step_key in enumerate(step_keys, start=1):
         resample_key, move_key = random.split(step_key)
         eta = jax.vmap(lambda x, t=t: log_eta(t, x))(paths)
-        ancestors = random.categorical(resample_key, log_w + eta, 2)
+        ancestors = random.categorical(resample_key, log_w + eta, num)
         log_z = log_z + log_mean(log_w + eta)
         parents = paths[ancestors]
         divisor = eta[ancestors]
@@ -295,11 +299,14 @@ def auxiliary_filter(key, *, mistake=""):
 
 
 def auxiliary(name, mistake):
-    def exactly(planted):
-        estimate = functools.partial(auxiliary_filter, mistake=mistake if planted else "")
-        return validate(estimate, expected=GAMMA, law="unbiased", level="exact")
+    def check(planted, *, num=2, by=validate_exactly):
+        estimate = functools.partial(
+            auxiliary_filter, num=num, mistake=mistake if planted else ""
+        )
+        return by(estimate, expected=GAMMA, law="unbiased")
 
-    return Mutant(69, name, FAMILY, {"exact": exactly}, found_by=("exact",))
+    checks = exact_and_sampled(check, num=MANY)
+    return Mutant(69, name, FAMILY, checks, found_by=tuple(checks))
 
 
 def guided_on_line(log_weight):
@@ -428,7 +435,7 @@ LOG_PRIOR = np.log([0.5, 0.3, 0.2])
 LOG_LIKELIHOOD = np.log([[0.7, 0.2, 0.4], [0.3, 0.8, 0.5], [0.6, 0.1, 0.9]])
 
 
-def ibis(planted):
+def ibis(planted, *, num=2, by=validate_exactly):
     """Iterated batch importance sampling; 75 counts the first observation twice."""
 
     def kernel(key, t, theta):
@@ -447,13 +454,11 @@ def ibis(planted):
         log_g=lambda t, before, theta: fm.log_table(LOG_LIKELIHOOD)[t, theta],
         num_steps=3,
     )
-    filter_ = fm.filter_blocks(model, 2)
+    filter_ = fm.filter_blocks(model, num)
     # The start has weighed by y_0 already.
     times = range(0 if planted else 1, model.num_steps)
     block = filter_.start >> scan(resample("multinomial") >> filter_.extension, times)
-    return validate(
-        block, expected=Atoms(np.arange(3), np.exp(LOG_PRIOR + LOG_LIKELIHOOD.sum(0)))
-    )
+    return by(block, expected=Atoms(np.arange(3), np.exp(LOG_PRIOR + LOG_LIKELIHOOD.sum(0))))
 
 
 # ---------------------------------------------------------------- the number of trials
@@ -493,7 +498,7 @@ def alive_filter(key, *, planted):
 def alive_exactly(planted):
     estimate = functools.partial(alive_filter, planted=planted)
     log_evidence = float(np.log((INITIAL * ALIVE) @ TRANSITION @ ALIVE))
-    return validate(estimate, expected=log_evidence, law="unbiased", level="exact")
+    return validate_exactly(estimate, expected=log_evidence, law="unbiased")
 
 
 def alive_on_line(key, *, planted):
@@ -521,7 +526,7 @@ def alive_by_sampling(planted):
 # ---------------------------------------------------------------- missing data
 
 
-def missing_observation(planted):
+def missing_observation(planted, *, num=2, by=validate_exactly):
     """77: the second observation is missing, and weighs as if it were impossible."""
     observed, mean = np.array([0.3, np.nan, -0.4]), np.array([-0.5, 1.0])
 
@@ -535,8 +540,8 @@ def missing_observation(planted):
     model = fm.last_state_model(chain)
     log_g = dataclasses.replace(model.log_g, function=lambda t, a, x: log_likelihood(t, x))
     extension = extend(model.kernel, log_g)
-    block = fm.filter_blocks(model, 2).with_extension(extension)
-    return validate(block, expected=fm.last_state_measure(chain))
+    block = fm.filter_blocks(model, num).with_extension(extension)
+    return by(block, expected=fm.last_state_measure(chain))
 
 
 # ---------------------------------------------------------------- the list
@@ -576,8 +581,8 @@ MUTANTS: tuple[Mutant, ...] = (
         66,
         "schedule solved with the opposite sign",
         FAMILY,
-        {"exact": solved_schedule},
-        found_by=("exact",),
+        exact_and_sampled(solved_schedule),
+        found_by=("exact", "sampled"),
     ),
     tempered(
         67,
@@ -590,8 +595,8 @@ MUTANTS: tuple[Mutant, ...] = (
         68,
         "move on the wrong conditional after an extension",
         FAMILY,
-        {"exact": resample_move},
-        found_by=("exact",),
+        exact_and_sampled(resample_move, num=MANY),
+        found_by=("exact", "sampled"),
     ),
     auxiliary("auxiliary weight not divided out", "not divided"),
     auxiliary("auxiliary weight of the slot, not of the parent", "divided by the slot"),
@@ -607,16 +612,24 @@ MUTANTS: tuple[Mutant, ...] = (
         weighed_at_current,
         lambda transition, proposal, before, x: transition(before) - proposal(x),
     ),
-    tempered(
+    Mutant(
         72,
         "waste-free with parents that are not resampled",
-        functools.partial(waste_free, moving=AnyParents),
-        COIN.measure(),
-        build=lambda planted: validate(
-            waste_free(planted, blocks.move), expected=COIN.measure()
-        ),
+        FAMILY,
+        # A loop that runs refuses that the number of particles doubles in each round.
+        {
+            "build": lambda planted: validate(
+                waste_free(planted, blocks.move), expected=COIN.measure()
+            ),
+            "exact": lambda planted: validate(
+                waste_free(planted, AnyParents), expected=COIN.measure()
+            ),
+        },
+        found_by=("build", "exact"),
     ),
-    tempered(72, "waste-free that does not count the start", counted_chains, COIN.measure()),
+    tempered(
+        72, "waste-free that does not count the start", counted_chains, COIN.measure(), num=4
+    ),
     Mutant(
         73,
         "one key for all particles",
@@ -645,8 +658,8 @@ MUTANTS: tuple[Mutant, ...] = (
         75,
         "first observation in the initial target and in the weight",
         FAMILY,
-        {"exact": ibis},
-        found_by=("exact",),
+        exact_and_sampled(ibis, num=MANY),
+        found_by=("exact", "sampled"),
     ),
     Mutant(
         76,
@@ -659,7 +672,8 @@ MUTANTS: tuple[Mutant, ...] = (
         77,
         "missing data of likelihood 0",
         FAMILY,
-        {"exact": missing_observation},
+        # Sampled, no run has any evidence, which leaves no mean to test: inconclusive.
+        exact_and_sampled(missing_observation, num=MANY),
         found_by=("exact",),
     ),
 )

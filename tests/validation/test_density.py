@@ -58,7 +58,10 @@ EVIDENCE = math.log(2.0) + 0.5 * LOG_2_PI
 
 
 def test_right_target_passes_with_its_evidence():
-    validate(normal_target(), expected=EVIDENCE, level=LEVEL).raise_if_failed()
+    report = validate(normal_target(), expected=EVIDENCE, level=LEVEL)
+    report.raise_if_failed()
+    law = "density: the sampler, the gradient and the evidence are those of the density"
+    assert report.law == law
 
 
 @pytest.mark.parametrize("scale", [1.9, 2.1])
@@ -175,6 +178,24 @@ def test_what_is_not_checked_is_said():
     report = validate(MODELS["correlated_normal"], level=LEVEL)
     assert unchecked(report) == ["the log evidence of correlated_normal"]
     assert "needs at most 2 dimensions, here 3" in report.notes[0]
+    assert report.verdict == "pass"
+    assert report.law == "density: the sampler and the gradient are those of the density"
+
+
+def test_expected_evidence_that_cannot_be_checked_is_no_pass():
+    """The evidence is off by 14 and three dimensions are too many to integrate over."""
+    target = Target(
+        log_density=lambda x: -0.5 * jnp.sum(x**2),
+        sample_exact=lambda key: random.normal(key, (3,)),
+        name="three",
+    )
+    report = validate(target, expected=17.0, level=LEVEL)
+    assert report.verdict == "inconclusive"
+    assert "not checked: the log evidence of three" in report.worst
+    assert "Leave expected= out" in report.worst
+    assert "evidence" not in report.law
+    assert any("the log evidence of three" in note for note in report.notes)
+    validate(target, level=LEVEL).raise_if_failed()
 
 
 # ---------------------------------------------------------------- finite targets
@@ -249,9 +270,55 @@ def test_finite_sampler_that_cannot_be_enumerated():
 
     report = validate(finite(sample_exact=sample), expected=ATOMS)
     assert report.verdict == "pass"
-    assert unchecked(report) == ["sample_exact draws from the density"]
+    assert not unchecked(report)
+    assert report.alpha == 1e-6
+    assert "100000 draws were counted" in report.notes[0]
+    assert "a sampler under which the probability of a state is wrong" in report.power.words
     with pytest.raises(ZeroDivisionError):
         validate(finite(sample_exact=lambda key: 1 // 0), expected=ATOMS)
+
+
+def one_two_three(sample):
+    log_mass = np.log([1.0, 2.0, 3.0])
+    return finite(log_density=lambda i: jnp.asarray(log_mass)[i], sample_exact=sample)
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        (lambda key: jax.random.randint(key, (), 0, 2), "and its density says"),
+        (
+            lambda key: jax.random.categorical(key, jnp.log(jnp.array([1.0, 2.0, 3.2]))),
+            "and its density says",
+        ),
+        (lambda key: jax.random.randint(key, (), 0, 4), "(3), which is no listed state"),
+    ],
+    ids=["a state is missing", "wrong by some percent", "one state too many"],
+)
+def test_wrong_finite_sampler_that_cannot_be_enumerated_is_found(sample, words):
+    masses = Atoms(np.arange(3), np.array([1.0, 2.0, 3.0]))
+    report = validate(one_two_three(sample), expected=masses)
+    assert report.verdict == "fail"
+    assert failures(report) == ["sample_exact draws from the density"]
+    assert words in report.worst
+
+
+def test_states_of_another_shape_are_refused():
+    masses = Atoms(np.arange(3), np.array([1.0, 2.0, 3.0]))
+    pairs = lambda key: jax.random.randint(key, (2,), 0, 2)
+    with pytest.raises(ValueError, match="list the states as sample_exact draws them"):
+        validate(one_two_three(pairs), expected=masses)
+
+
+def test_frequencies_are_valid_at_their_level():
+    """100 calls at 5 %: more than 17 alarms have probability below 1e-5, and keys are fixed."""
+    sample = lambda key: jax.random.categorical(key, jnp.log(jnp.array([1.0, 2.0, 3.0])))
+    masses = Atoms(np.arange(3), np.array([1.0, 2.0, 3.0]))
+    target = one_two_three(sample)
+    verdicts = [
+        validate(target, expected=masses, alpha=0.05, key=key).verdict for key in range(100)
+    ]
+    assert verdicts.count("fail") <= 17
 
 
 # ---------------------------------------------------------------- what does not fit
@@ -266,9 +333,9 @@ def test_finite_sampler_that_cannot_be_enumerated():
             normal_target(),
             {"law": "invariant"},
             LawMismatch,
-            "its own samplers: leave law= out",
+            "a target cannot have the law L3 invariant: leave law= out",
         ),
-        (normal_target(), {"level": "exact"}, ValueError, "needs a finite space"),
+        (normal_target(), {"level": "exact"}, ValueError, "does not fit a target"),
         (finite(), {}, TypeError, "dtype int32: for a finite target pass expected=Atoms"),
         (MODELS["ring"], {"expected": 0.0}, TypeError, "states its evidence itself"),
         (MODELS["hidden_markov"], {}, TypeError, "is a Feynman-Kac model: build a block"),

@@ -185,7 +185,52 @@ def test_evidence_carried_by_rare_runs_is_inconclusive():
     report = validate(importance_sampling(8), target, expected=math.log(3.0), level=LEVEL)
     assert report.verdict == "inconclusive"
     assert "raise the number of particles" in report.worst
-    assert "only the evidence was tested" in report.notes[1]
+    assert "particles themselves were not looked at" in report.notes[1]
+
+
+def far_off(far):
+    """Standard normal particles of evidence 1, or particles a hundred of their spreads away."""
+    return spawn(lambda key: 100.0 * far + random.normal(key), NUM) >> weigh(
+        lambda stage, x: 0.5 * jnp.tanh(x - 100.0 * far) - math.log(TILTED)
+    )
+
+
+# The mean of exp(tanh(Z) / 2), Z standard normal, by the trapezoidal rule.
+_GRID = np.linspace(-9.0, 9.0, 20_001)
+TILTED = float(
+    np.trapezoid(np.exp(0.5 * np.tanh(_GRID) - 0.5 * _GRID**2), _GRID)
+    / math.sqrt(2.0 * math.pi)
+)
+
+
+@pytest.mark.parametrize("target", [None, Target(log_density=lambda x: -0.5 * x**2)])
+def test_particles_that_nobody_looked_at_are_no_pass(target):
+    """The evidence is right and the particles may be anywhere: no verdict on their law."""
+    report = validate(far_off(True), target, expected=0.0, level=LEVEL)
+    assert report.verdict == "inconclusive"
+    assert report.law.startswith("L7 unbiased estimate") and "f" not in report.law.split(":")[1]
+    assert "the particles themselves were not looked at" in report.worst
+    assert "pass a target with sample_exact=" in report.worst
+    assert any("not looked at" in note for note in report.notes)
+    # What was looked at still decides.
+    assert validate(far_off(False), target, expected=0.1, level=LEVEL).verdict == "fail"
+
+
+def test_sample_of_an_estimate_that_nobody_looked_at_is_named():
+    estimate = lambda key: (0.4 * random.normal(key) - 0.08, 100.0 * random.normal(key))
+    alone = lambda key: 0.4 * random.normal(key) - 0.08
+    options = {"expected": 0.0, "law": "unbiased", "level": LEVEL}
+    report = validate(estimate, **options)
+    assert report.verdict == "pass"
+    assert "γ(f)" not in report.law
+    assert "the samples themselves were not looked at" in report.worst
+    # Without a sample nothing is left out.
+    assert "not looked at" not in str(validate(alone, **options))
+    target = Target(
+        log_density=lambda x: -0.5 * x**2, sample_exact=lambda key: random.normal(key)
+    )
+    report = validate(estimate, target, **options)
+    assert report.verdict == "fail" and "γ(f) for every f" in report.law
 
 
 def test_evidence_that_is_always_zero_is_inconclusive():
@@ -293,6 +338,8 @@ def test_evidence_alone_is_enumerated():
     report = validate(importance, expected=log_evidence, **options)
     assert report.verdict == "pass"
     assert "the sample was not compared: give expected=Atoms(...)" in report.notes
+    assert "γ(f)" not in report.law
+    assert "γ(f) for every f" in validate(importance, expected=RING, law="unbiased").law
 
 
 def test_enumerated_estimate_that_is_not_a_number_fails():
@@ -324,7 +371,7 @@ def test_bad_input_is_refused():
         validate(
             bootstrap(), SERIES, observed=lambda x: jnp.stack([x, x], axis=-1), level=LEVEL
         )
-    with pytest.raises(ValueError, match="needs a finite space"):
+    with pytest.raises(ValueError, match="level='exact' does not fit a composed block"):
         validate(bootstrap(), SERIES, level="exact")
     with pytest.raises(LawMismatch, match="undeclared part"):
         validate(bootstrap() >> custom(lambda key, population: population), SERIES)

@@ -82,6 +82,30 @@ def test_evidence_that_is_not_a_number_fails():
     assert "log evidence NaN" in report.worst
 
 
+@pytest.mark.parametrize("weight", ["positive", "zero"])
+def test_points_that_are_not_finite_fail_where_they_have_weight(weight):
+    """One point in 2000 is NaN; with weight zero it stands for nothing."""
+
+    def build(num):
+        def log_g(stage, x):
+            broken = jnp.isnan(x[0])
+            safe = CONJUGATE.log_likelihood(jnp.where(broken, 0.0, x))
+            return jnp.where(broken, -jnp.inf if weight == "zero" else -1.0, safe)
+
+        def start(key):
+            x = CONJUGATE.sample_prior(key)
+            return jnp.where(jnp.abs(x - 1.0) < 1e-3, jnp.nan, x)
+
+        return spawn(start, num) >> weigh(log_g)
+
+    report = growth_of_block(build)
+    if weight == "positive":
+        assert report.verdict == "fail"
+        assert report.worst.endswith("points of positive weight are not finite")
+    else:
+        report.raise_if_failed()
+
+
 def test_false_alarms_stay_below_their_rate():
     """30 calls at 5 %: more than 8 alarms have probability below 2e-5, and keys are fixed."""
     verdicts = [growth(estimate_of, alpha=0.05, key=key).verdict for key in range(30)]

@@ -1,7 +1,10 @@
 """A mistake of guided conditional filters that long runs do not show, to the last digit.
 
 In a guided filter the weight of a particle depends on its parent. The reference trajectory has
-its own past, and its weight must use that and not a parent drawn by resampling.
+its own past, and its weight must use that and not a parent drawn by resampling. On a chain of
+two states and two times, with two particles, one step of the wrong filter changes the mass of
+some path by 0.014488578918604576, as plain loops and the enumeration of all paths both say;
+one step of the right filter changes none by more than rounding.
 """
 
 import itertools

@@ -167,6 +167,9 @@ class Spoiled(MALA):
         if self.bug == "lost":
             position = jnp.where(state.position > 1.0, jnp.nan, state.position)
             state = self.refresh(PointState(position, *state[1:]), density)
+        if self.bug == "stale":  # and the cached values are those of the old position
+            position = jnp.where(state.position > 1.0, jnp.nan, state.position)
+            state = state._replace(position=position)
         return state, info
 
 
@@ -197,13 +200,46 @@ def test_the_double_without_a_bug_passes():
 
 @pytest.mark.parametrize(
     ("bug", "sign"),
-    [("cache", "values cached in the state differ"), ("lost", "ends at no finite position")],
+    [
+        ("cache", "values cached in the state differ"),
+        ("lost", "ends at a position that is not"),
+        ("stale", "ends at a position that is not"),
+    ],
 )
 def test_states_that_are_no_states_are_found(bug, sign, monkeypatch):
     monkeypatch.setattr(quadrature, "_LATTICES", COARSE)
     report = check(Spoiled(bug=bug, size=1e-3))
     assert report.verdict == "fail"
     assert sign in report.worst
+
+
+class AcceptsNaN(RandomWalk):
+    """Adds up the log density itself and accepts where the ratio is NaN."""
+
+    def step(self, key, state, density, tuning):
+        noise_key, accept_key = random.split(key)
+        x = state.position
+        position = x + tuning.step_size * tuning.scale(random.normal(noise_key, x.shape))
+        proposal = PointState(position, density.components(position))
+        # density.combine would take a NaN for a zero density.
+        log_ratio = jnp.sum(proposal.components - state.components)
+        log_ratio = jnp.where(jnp.isnan(log_ratio), 0.0, log_ratio)
+        return metropolis(accept_key, state, proposal, log_ratio, jnp.asarray(False))
+
+
+def test_step_to_where_the_density_is_nan_is_found(monkeypatch):
+    """A gamma density whose logarithm is NaN below zero, left unguarded; rejecting is right."""
+    monkeypatch.setattr(quadrature, "_LATTICES", COARSE)
+    target = Target(
+        log_density=lambda x: 2.0 * jnp.log(x[0]) - x[0],
+        sample_exact=lambda key: -jnp.sum(jnp.log(random.uniform(key, (3,))), keepdims=True),
+        name="gamma",
+    )
+    report = validate(AcceptsNaN(), target, level="quadrature")
+    assert report.verdict == "fail"
+    assert report.worst.endswith("reject proposals where the density is NaN")
+    right = validate(RandomWalk(), target, level="quadrature")
+    assert all(c.passed for c in right.tests if c.name == "positions stay finite")
 
 
 def test_a_sequence_is_invariant_and_not_reversible():

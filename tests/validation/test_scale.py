@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bayeskit import accel
+from bayeskit.inference import resample
 from bayeskit.validation.findings import Request
 from bayeskit.validation.scale import validate_scheme_at_scale
 
@@ -20,8 +21,18 @@ def test_schemes_of_the_package(scheme):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", sorted(accel.SCHEMES))
 def test_schemes_of_the_package_at_length(scheme):
-    found = validate_scheme_at_scale(scheme, Request(level="full", key=1))
+    found = validate_scheme_at_scale(scheme, Request(key=1), num_runs=200)
     assert found.verdict == "pass", found.worst
+
+
+def test_resample_block_stands_for_its_scheme():
+    block = resample("stratified")
+    found = validate_scheme_at_scale(block, Request(), 10**4)
+    same = validate_scheme_at_scale("stratified", Request(), 10**4)
+    assert found.checks == same.checks and found.block == same.block
+    assert any("less than 2 from the mean" in check.name for check in found.checks)
+    with pytest.raises(ValueError, match="resamples under a condition"):
+        validate_scheme_at_scale(resample("stratified", ess_below=0.5), Request(), 10**4)
 
 
 def inverse_cdf(key, log_weights, num, dtype=np.float64):
@@ -67,6 +78,20 @@ def test_mistakes_are_found(planted, num_particles, sign):
     found = validate_scheme_at_scale(planted, Request(), num_particles)
     assert found.verdict == "fail"
     assert any(sign in check.words for check in found.checks if not check.passed)
+
+
+def test_more_runs_find_smaller_mistakes():
+    """One ancestor in five hundred of the second half is replaced by one particle."""
+
+    def wrong(key, log_weights, num):
+        index = inverse_cdf(key, log_weights, num)
+        index[num // 2 :: 500] = num // 5
+        return index
+
+    few = validate_scheme_at_scale(wrong, Request(), 10**4, num_runs=2)
+    many = validate_scheme_at_scale(wrong, Request(), 10**4, num_runs=100)
+    assert (few.verdict, many.verdict) == ("pass", "fail")
+    assert many.power.replicates == (100,)
 
 
 def test_bound_on_single_particles():

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from bayeskit import accel
-from bayeskit.errors import BayeskitWarning
+from bayeskit.errors import BayeskitWarning, LawMismatch
 from bayeskit.inference import random
 from bayeskit.inference.law import DRAWS
 from bayeskit.inference.measure import Target
@@ -64,6 +64,11 @@ def validate_estimator(estimator: Any, request: Request) -> Findings:
     with a NumPyro model the log joint density is ranked without being asked for; for any other
     ``observed`` has to return the log likelihood.
     """
+    if request.law not in (None, DRAWS):
+        raise LawMismatch(
+            f"the law of an estimator is that of its draws, {DRAWS}, not {request.law}: leave "
+            "law= out"
+        )
     level = _level(request.level)
     calibration = _Calibration(estimator, request.start, request.observed)
     stages: list[np.ndarray] = []
@@ -366,11 +371,13 @@ def _band_words(names: list[str], ranks: np.ndarray) -> str:
     below = np.mean(ranks[:, :, None] < levels, axis=0)
     gaps = np.abs(below - levels / (_NUM_DRAWS + 1)).max(axis=1)
     worst = int(np.argmax(gaps))
-    # Massart (1990): holds at any number, for all levels at once.
-    band = math.sqrt(math.log(2.0 / 0.05) / (2.0 * len(ranks)))
+    # Massart (1990): holds at any number, for all levels at once. With the sum of the
+    # probabilities it holds for all quantities at once.
+    band = math.sqrt(math.log(2.0 * len(names) / 0.05) / (2.0 * len(ranks)))
     return (
         f"the distribution function of the ranks of {names[worst]} is up to {gaps[worst]:.3f} "
-        f"from the uniform one; a uniform one stays within {band:.3f} with probability 0.95"
+        f"from the uniform one, the most of {len(names)}; uniform ones all stay within "
+        f"{band:.3f} with probability 0.95"
     )
 
 

@@ -1,6 +1,7 @@
 r"""Whether the density of a target, its gradient, its constant and its sampler agree.
 
-On a finite space all of it is checked exactly. Elsewhere the gradient is compared with finite
+On a finite space all of it is checked exactly, but for a sampler whose draws cannot be
+enumerated, which is drawn from often. Elsewhere the gradient is compared with finite
 differences, the log evidence with a quadrature in one or two dimensions, and the sampler with
 the density by a random walk, which is a right kernel: if it moves exact draws to another law,
 they were no draws from that density.
@@ -15,28 +16,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import integrate
+from scipy import integrate, stats
 
 from bayeskit import accel
-from bayeskit.errors import LawMismatch
 from bayeskit.inference import random
 from bayeskit.inference.kernels import RandomWalk
 from bayeskit.inference.measure import Target
 from bayeskit.validation import exact
 from bayeskit.validation.battery import BatteryModel
 from bayeskit.validation.exact import Atoms
-from bayeskit.validation.exact_checks import checked_atoms
+from bayeskit.validation.exact_checks import checked_atoms, shapes_of
 from bayeskit.validation.findings import Findings, Request
 from bayeskit.validation.paired import statistical_level
+from bayeskit.validation.ranks import binomial_p_values
 from bayeskit.validation.report import Check, Power
 from bayeskit.validation.statistical import exact_start
 
 __all__ = ["validate_target"]
 
-_LAW = "density: the sampler, the gradient and the evidence are those of the density"
 # Relative: identities between finite sums of doubles.
 _TOLERANCE = 1e-10
 _NUM_DRAWS = 20_000
+# Draws of a sampler of states that cannot be enumerated.
+_NUM_STATES_DRAWN = 100_000
 # Draws at which the gradient is compared.
 _NUM_GRADIENTS = 256
 # Central differences in units of the scale of a coordinate: truncation and rounding balance.
@@ -50,8 +52,6 @@ _REACH = 12.0
 
 def validate_target(target: Any, request: Request) -> Findings:
     """Check a target, or a battery model, against its own samplers and constants."""
-    if request.law is not None:
-        raise LawMismatch("a target is held against its own samplers: leave law= out")
     target, atoms, log_evidence = _stated(target, request.expected)
     if atoms is not None:
         return _finite_findings(target, atoms, log_evidence, request)
@@ -82,6 +82,13 @@ def _stated(block: Any, expected: Any) -> tuple[Target, Atoms | None, float | No
     return block, None, expected
 
 
+def _law(*parts: str) -> str:
+    """State that these parts are those of the density."""
+    *others, last = parts
+    words = f"{', '.join(others)} and {last}" if others else last
+    return f"density: {words} {'are those' if others else 'is that'} of the density"
+
+
 def _log_density(target: Target) -> Callable:
     density = target.density()
     return lambda x: density(x)
@@ -110,24 +117,61 @@ def _finite_findings(target, atoms, log_evidence, request) -> Findings:
         checks.append(
             _exact_check("the log evidence", abs(np.log(total) - log_evidence), words)
         )
+    samplers = []
     if target.sample_exact is not None:
         law = Atoms(atoms.state, density / density.sum())
-        checks.append(_sampler_check("sample_exact", target.sample_exact, law, request))
+        samplers.append(("sample_exact", target.sample_exact, law))
     if target.has_prior and target.sample_prior is not None:
         law = Atoms(atoms.state, np.exp(components[:, 0]))
-        checks.append(_sampler_check("sample_prior", target.draw_prior, law, request))
+        samplers.append(("sample_prior", target.draw_prior, law))
+    level = request.alpha / max(len(samplers), 1)
+    keys = random.split(accel.as_key(request.key), 2)
+    checks += [
+        _sampler_check(*sampler, request, key, level)
+        for sampler, key in zip(samplers, keys, strict=False)
+    ]
+    parts = ["the mass of each state"]
+    parts += ["the sampler"] * bool(samplers)
+    parts += ["the evidence"] * (log_evidence is not None)
+    drawn = any(check.p_value is not None for check in checks)
     failed = [check for check in checks if not check.passed]
     largest = max(check.discrepancy or 0.0 for check in checks)
+    words = f"nothing found; the largest discrepancy is {largest:.1g}"
+    if drawn:
+        tested = [check for check in checks if check.p_value is not None]
+        words += f", and of frequencies: {min(tested, key=lambda c: c.p_value or 0.0).words}"
     return Findings(
         "fail" if failed else "pass",
         target.name,
-        _LAW,
+        _law(*parts),
         tuple(checks),
-        failed[0].words
-        if failed
-        else f"nothing found; the largest discrepancy is {largest:.1g}",
-        Power(_TOLERANCE, 1.0, 0.0, (), len(checks), f"finds any error above {_TOLERANCE:g}"),
+        failed[0].words if failed else words,
+        _finite_power(len(atoms.mass), len(checks), level if drawn else None),
+        request.alpha if drawn else 0.0,
+        _DRAWN_NOTE if drawn else (),
     )
+
+
+def _finite_power(num_states: int, num_checks: int, level: float | None) -> Power:
+    """Return what is found: with certainty, and at a level where a sampler was drawn from."""
+    words = f"finds any error above {_TOLERANCE:g}"
+    if level is None:
+        return Power(_TOLERANCE, 1.0, 0.0, (), num_checks, words)
+    effect = float(stats.norm.isf(level / (2 * num_states)) + stats.norm.isf(0.01))
+    # No frequency has a larger standard deviation than that of 1/2.
+    shift = 0.5 * effect / np.sqrt(_NUM_STATES_DRAWN)
+    words = (
+        f"{words} of the masses, and with probability 0.99 a sampler under which the "
+        f"probability of a state is wrong by {shift:.2g}"
+    )
+    replicates = (_NUM_STATES_DRAWN,)
+    return Power(effect, 0.99, 0.0, replicates, num_checks - 1 + num_states, words)
+
+
+_DRAWN_NOTE = (
+    f"a sampler draws outside of bayeskit.inference.random, so {_NUM_STATES_DRAWN} draws were "
+    "counted: with the primitives its law is checked exactly",
+)
 
 
 def _exact_check(name: str, discrepancy: float, words: str) -> Check:
@@ -137,20 +181,62 @@ def _exact_check(name: str, discrepancy: float, words: str) -> Check:
     return Check(name=name, passed=passed, discrepancy=float(discrepancy), words=words)
 
 
-def _sampler_check(name: str, sampler: Callable, law: Atoms, request: Request) -> Check:
-    """Compare the law of a sampler with the density, by walking all its paths."""
+def _sampler_check(
+    name: str, sampler: Callable, law: Atoms, request: Request, key: Any, level: float
+) -> Check:
+    """Compare the law of a sampler with the density, by walking all its paths or by draws."""
     what = f"{name} draws from the density"
     nothing = Atoms(np.zeros((1, 1)), np.ones(1))
     try:
         drawn = exact.enumerate_paths(lambda key, _: sampler(key), nothing, request.enumeration)
-    except TypeError as error:
+    except TypeError:
         # A mistake that has nothing to do with the kind of key is raised here again.
         jax.eval_shape(sampler, accel.as_key(0))
-        words = f"not checked: its draws cannot be enumerated ({str(error).splitlines()[0]})"
-        return Check(name=what, passed=True, words=words)
+        return _frequency_check(name, sampler, law, key, level)
     gap = exact.discrepancy(drawn.state, drawn.mass, law)
     words = f"the probability of a state under {name} differs from its density by {gap:.3g}"
     return _exact_check(what, gap, words)
+
+
+def _frequency_check(name: str, sampler: Callable, law: Atoms, key: Any, level: float) -> Check:
+    """Count how often a sampler draws each state; counts are binomial."""
+    with jax.enable_x64(True):
+        keys = jax.random.split(key, _NUM_STATES_DRAWN)
+        drawn = jax.jit(jax.vmap(sampler))(keys)
+    if shapes_of(drawn) != shapes_of(law.state):
+        raise ValueError(
+            f"{name} draws states with leaves of shape {shapes_of(drawn)}, those of expected "
+            f"have {shapes_of(law.state)}: list the states as {name} draws them"
+        )
+    draws, states = (
+        np.concatenate(
+            [np.asarray(leaf, float).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)],
+            axis=1,
+        )
+        for tree in (drawn, law.state)
+    )
+    # Samplers may round to single precision.
+    equal = [np.isclose(draws, state, rtol=1e-6, atol=1e-10).all(axis=1) for state in states]
+    counts = np.sum(equal, axis=1)
+    p_values = binomial_p_values(counts, len(draws), np.clip(law.mass, 0.0, 1.0))
+    place = int(np.argmin(p_values))
+    strangers = ~np.any(equal, axis=0)
+    if strangers.any():
+        words = (
+            f"{name} draws {_written(draws[np.argmax(strangers)])}, which is no listed state, "
+            f"as in {strangers.sum()} of {len(draws)} draws"
+        )
+    else:
+        words = (
+            f"{name} draws the state {_written(states[place])} in {counts[place]} of "
+            f"{len(draws)} draws, and its density says {law.mass[place] * len(draws):.6g}"
+        )
+    return Check(
+        name=f"{name} draws from the density",
+        passed=not strangers.any() and bool(p_values[place] > level / len(states)),
+        p_value=float(p_values[place]),
+        words=words,
+    )
 
 
 # ---------------------------------------------------------------- continuous spaces
@@ -193,10 +279,10 @@ def _continuous_findings(target, log_evidence, request) -> Findings:
         )
         walks[claim.target.name] = walk
         checks += [Check(**{**vars(one), "model": claim.target.name}) for one in walk.checks]
-    return _verdict(target, checks, walks, request.alpha)
+    return _verdict(target, checks, walks, request)
 
 
-def _verdict(target, checks, walks, alpha) -> Findings:
+def _verdict(target, checks, walks, request) -> Findings:
     """Put first what was found without chance, then what the random walk found."""
     failed = [check.words for check in checks if not check.passed and not check.model]
     for name, walk in walks.items():
@@ -205,18 +291,33 @@ def _verdict(target, checks, walks, alpha) -> Findings:
                 f"the sampler and the density of {name} do not belong together: random-walk "
                 f"Metropolis moves its draws to another law; {walk.worst}"
             )
+    unchecked = [check.words for check in checks if check.words.startswith("not checked")]
+    evidence = f"the log evidence of {target.name}"
+    seen = {check.name for check in checks if check.words not in unchecked}
+    # Without exact draws it is the prior that was looked at.
+    place = target.name if target.sample_exact is not None else f"the prior of {target.name}"
+    whose = " of the prior" if target.sample_exact is None else ""
+    parts = [f"the sampler{whose}"]
+    parts += [f"the gradient{whose}"] * (f"the gradient of {place}" in seen)
+    parts += ["the evidence"] * (evidence in seen)
     undecided = [walk.worst for walk in walks.values() if walk.verdict == "inconclusive"]
+    if request.expected is not None and evidence not in seen:
+        reasons = [words for words in unchecked if evidence in words]
+        undecided[:0] = [
+            f"{words}. Leave expected= out, or test an estimate of it: validate(estimate, "
+            "target, expected=..., law='unbiased')"
+            for words in reasons
+        ]
     quiet = [f"nothing found; the largest deviation: {walk.worst}" for walk in walks.values()]
     powers = [walk.power for walk in walks.values() if walk.power is not None]
-    unchecked = [check.words for check in checks if check.words.startswith("not checked")]
     return Findings(
         "fail" if failed else "inconclusive" if undecided else "pass",
         target.name,
-        _LAW,
+        _law(*parts),
         tuple(checks),
         (failed or undecided or quiet)[0],
         max(powers, key=lambda power: power.in_standard_deviations, default=None),
-        alpha,
+        request.alpha,
         tuple(unchecked),
     )
 

@@ -36,9 +36,11 @@ from bayeskit.validation.weighted import (
     Moments,
     Runs,
     Truth,
+    WeightedRun,
     exact_means,
     known_truth,
     normal_p_value,
+    num_not_finite,
     num_runs_of_chunk,
     pilot_features,
     run_chunk,
@@ -49,6 +51,8 @@ from bayeskit.validation.weighted import (
 __all__ = ["checked_level", "validate_estimate", "validate_population"]
 
 _EVIDENCE = "E Ẑ = Z"
+_EVIDENCE_ALONE = f"{UNBIASED_ESTIMATE}: {UNBIASED_ESTIMATE.statement}"
+_WEIGHTED_SAMPLE = f"{_EVIDENCE_ALONE}, and E[Ẑ f(sample)] = γ(f) for every f"
 # Of an estimate that was computed in single precision.
 _ROUNDING = 1e-6
 
@@ -79,6 +83,7 @@ def validate_population(block: Any, request: Request) -> Findings:
         request,
         block.name,
         f"{law.kind}: {law.kind.statement}, for {law.measure}",
+        of_block=True,
         adaptive=law.kind is CONSISTENT,
     )
 
@@ -105,11 +110,7 @@ def validate_estimate(estimate: Any, request: Request) -> Findings:
         return _enumerated(estimate, expected, request)
     truth = known_truth(request, f"a test of {name_of(estimate)} by sampling")
     return _tested(
-        runs_of(estimate, request.observed),
-        truth,
-        request,
-        name_of(estimate),
-        f"{UNBIASED_ESTIMATE}: {UNBIASED_ESTIMATE.statement}",
+        runs_of(estimate, request.observed), truth, request, name_of(estimate), _WEIGHTED_SAMPLE
     )
 
 
@@ -151,8 +152,7 @@ def _enumerated(estimate: Any, expected: Any, request: Request) -> Findings:
         check = Check(
             name="the estimate is a number", passed=False, discrepancy=lost, words=words
         )
-        law = f"{UNBIASED_ESTIMATE}: {UNBIASED_ESTIMATE.statement}"
-        return exact_findings(name, law, [check], [words], request.enumeration)
+        return exact_findings(name, _EVIDENCE_ALONE, [check], [words], request.enumeration)
     mass = paths.mass * np.exp(log_evidence)
     total, wanted = float(mass.sum()), float(expected.mass.sum())
     bias = total / wanted - 1.0
@@ -160,8 +160,10 @@ def _enumerated(estimate: Any, expected: Any, request: Request) -> Findings:
     checks = [
         Check(name=_EVIDENCE, passed=abs(bias) <= TOLERANCE, discrepancy=abs(bias), words=words)
     ]
+    law = _EVIDENCE_ALONE
     notes: tuple[str, ...] = ()
     if jax.tree.leaves(sample) and np.size(expected.state):
+        law = _WEIGHTED_SAMPLE
         seen = observed(sample)
         if shapes_of(seen) != shapes_of(expected.state):
             raise ValueError(
@@ -179,7 +181,6 @@ def _enumerated(estimate: Any, expected: Any, request: Request) -> Findings:
     elif jax.tree.leaves(sample):
         notes = ("the sample was not compared: give expected=Atoms(...)",)
     failures = [check.words for check in checks if not check.passed]
-    law = f"{UNBIASED_ESTIMATE}: {UNBIASED_ESTIMATE.statement}"
     return exact_findings(name, law, checks, failures, request.enumeration, notes=notes)
 
 
@@ -254,7 +255,14 @@ class _Stage:
 
 
 def _tested(
-    runs: Runs, truth: Truth, request: Request, name: str, law: str, adaptive: bool = False
+    runs: Runs,
+    truth: Truth,
+    request: Request,
+    name: str,
+    law: str,
+    *,
+    of_block: bool = False,
+    adaptive: bool = False,
 ) -> Findings:
     """Compare the means of many runs with the truth."""
     level = checked_level(request.level)
@@ -306,12 +314,21 @@ def _tested(
     broken = [check for check in stage.losses.checks(stage.columns.num) if not check.passed]
     tests = _checks(stage, described, result, adaptive)
     verdict, worst = _conclusion(stage, broken, tests, result, adaptive)
+    if not described:
+        law = _EVIDENCE_ALONE
     notes = [
         f"{stage.columns.num} runs with {num_points} points each; "
         f"Var log Ẑ is {stage.log_variance:.3g}"
     ]
-    if dim and truth.sample is None:
-        notes.append("only the evidence was tested: give a target with sample_exact")
+    if dim and not described:
+        unseen = (
+            f"the {'particles' if of_block else 'samples'} themselves were not looked at, only "
+            "the evidence: pass a target with sample_exact="
+        )
+        notes.append(unseen)
+        if verdict == "pass":
+            # The law of a block is about its particles; an estimate may come without a sample.
+            verdict, worst = "inconclusive" if of_block else "pass", f"{unseen}; {worst}"
     return Findings(
         verdict,
         name,
@@ -324,13 +341,11 @@ def _tested(
     )
 
 
-def _checked_run(run: Any, log_evidence: float) -> tuple[np.ndarray, _Losses]:
+def _checked_run(run: WeightedRun, log_evidence: float) -> tuple[np.ndarray, _Losses]:
     """Return log Ẑ/Z, with -inf for what is no number, and what was lost."""
     log_ratio = np.asarray(run.log_evidence) - log_evidence
     lost = np.isnan(log_ratio) | (log_ratio == np.inf)
-    bad = ~np.isfinite(run.points).all(axis=2) & (np.asarray(run.log_weights) > -np.inf)
-    alive = ~lost & (log_ratio > -np.inf)
-    return np.where(lost, -np.inf, log_ratio), _Losses(int(lost.sum()), int(bad[alive].sum()))
+    return np.where(lost, -np.inf, log_ratio), _Losses(int(lost.sum()), num_not_finite(run))
 
 
 def _checks(stage: _Stage, described: list, result: Any, adaptive: bool) -> tuple[Check, ...]:

@@ -37,6 +37,7 @@ from bayeskit.validation.weighted import (
     exact_means,
     known_truth,
     normal_p_value,
+    num_not_finite,
     num_runs_of_chunk,
     pilot_features,
     run_chunk,
@@ -157,6 +158,7 @@ class _Stage(NamedTuple):
 
     num_runs: int
     num_lost: int
+    num_not_finite: int
     bias: np.ndarray
     error: np.ndarray  # of the bias
     third: np.ndarray  # third central moment of one run
@@ -247,7 +249,7 @@ def _stage(
 ) -> _Stage:
     truth_key, *size_keys = random.split(key, 1 + len(runs))
     expected, truth_error = _expected(truth_key, truth, features, num)
-    sizes, num_lost = [], 0
+    sizes, num_lost, num_bad = [], 0, 0
     for size_key, one, (num_points, _) in zip(size_keys, runs, shapes, strict=True):
         moments = Moments(1 + len(expected))
         num_chunk = num_runs_of_chunk(num_points)
@@ -255,6 +257,7 @@ def _stage(
             run = run_chunk(chunk_key, one, num_chunk)
             log_ratio = np.asarray(run.log_evidence) - truth.log_evidence
             num_lost += int(np.isnan(log_ratio).sum())
+            num_bad += num_not_finite(run)
             # Close to log Ẑ/Z, and bounded: a run may end with evidence 0.
             damped = np.where(np.isnan(log_ratio), -np.inf, log_ratio) / _DAMPING
             damped = _DAMPING * np.tanh(damped)[:, None]
@@ -268,6 +271,7 @@ def _stage(
     return _Stage(
         num_runs=num,
         num_lost=num_lost,
+        num_not_finite=num_bad,
         bias=np.stack([m.mean for m in sizes]),
         error=np.stack([m.error for m in sizes]),
         third=np.stack([m.central[1] for m in sizes]),
@@ -304,7 +308,13 @@ def _checks(stage: _Stage, words: list[Described], result: Any) -> tuple[Check, 
         discrepancy=float(stage.num_lost),
         words=f"{stage.num_lost} runs gave the log evidence NaN",
     )
-    checks = [lost]
+    not_finite = Check(
+        name="points of positive weight are finite",
+        passed=stage.num_not_finite == 0,
+        discrepancy=float(stage.num_not_finite),
+        words=f"{stage.num_not_finite} points of positive weight are not finite",
+    )
+    checks = [lost, not_finite]
     left = (stage.constant, stage.constant_error, stage.bias_p_values, stage.usable)
     for (what, unit), constant, error, p, usable in zip(words, *left, strict=True):
         direction = "large" if constant * unit > 0 else "small"
@@ -336,9 +346,10 @@ def _checks(stage: _Stage, words: list[Described], result: Any) -> tuple[Check, 
 
 
 def _conclusion(stage, checks, words, result) -> tuple[str, str]:
-    lost, *tests = checks
-    if not lost.passed:
-        return "fail", lost.words
+    broken = [check.words for check in checks[:2] if not check.passed]
+    if broken:
+        return "fail", broken[0]
+    tests = checks[2:]
     failed = [check for check in tests if not check.passed]
     if failed:
         # What is left says more than a slope, and a coordinate more than a Fourier feature.

@@ -243,7 +243,7 @@ def _range_of(target: Target, x: np.ndarray) -> _Range:
 class _Sums(NamedTuple):
     flows: Any  # (functions, functions): F(f, g), with f = 1 first
     cache_error: Any
-    lost: Any  # mass of the steps that end at no finite position
+    lost: Any  # mass of the steps that end at no finite position, or where the density is NaN
     moved: Any  # mass of the steps that end elsewhere
 
 
@@ -265,19 +265,21 @@ def _chunk_sums(points, counted, digits, tuning, target, range_, kernel) -> _Sum
             start = kernel.init(x[None], density)
             end, _ = kernel.step(EnumerationKey(tape), start, density, tuning)
             error = largest_difference(end, kernel.refresh(end, density))
-            return end.position[0], log_mass + tape.log_probability, error
+            has_nan = jnp.any(jnp.isnan(density.components(end.position)))
+            usable = jnp.isfinite(end.position[0]) & ~has_nan
+            return end.position[0], usable, log_mass + tape.log_probability, error
 
         return x, *jax.vmap(path)(digits)
 
-    x, end, log_mass, error = jax.vmap(one)(points)
+    x, end, usable, log_mass, error = jax.vmap(one)(points)
     mass = jnp.where(counted[:, None], jnp.exp(log_mass), 0.0)
     alive, finite = mass > 0.0, jnp.isfinite(end)
-    lost = jnp.sum(jnp.where(finite, 0.0, mass))
+    lost = jnp.sum(jnp.where(usable, 0.0, mass))
     # What has no mass may be NaN, which times zero would not be zero.
     end = jnp.where(alive & finite, end, x[:, None])
     arrived = jnp.einsum("np,npf->nf", mass, values(end))
     moved = jnp.sum(jnp.where(end == x[:, None], 0.0, mass))
-    error = jnp.max(jnp.where(alive, error, 0.0))
+    error = jnp.max(jnp.where(alive & usable, error, 0.0))
     return _Sums(values(x).T @ arrived, error, lost, moved)
 
 
@@ -338,17 +340,18 @@ def _integrate(kernel: Any, target: Target, request: Request, reversible: bool) 
     unit = f"t = (x - {range_.location:.3g}) / {range_.scale:.3g}"
     checks = [
         Check(
+            name="positions stay finite",
+            passed=fine.lost == 0,
+            discrepancy=float(fine.lost),
+            words=f"with probability {fine.lost:.2g} a step ends at a position that is not "
+            "finite or has a NaN density: reject proposals where the density is NaN",
+        ),
+        Check(
             name="cached values equal recomputed ones",
             passed=bool(fine.cache_error <= _CACHE_TOLERANCE),
             discrepancy=float(fine.cache_error),
             words=f"values cached in the state differ from recomputed ones by "
             f"{fine.cache_error:.2g}: after a step, refresh(state) must equal state",
-        ),
-        Check(
-            name="positions stay finite",
-            passed=fine.lost == 0,
-            discrepancy=float(fine.lost),
-            words=f"a step ends at no finite position with probability {fine.lost:.2g}",
         ),
     ]
     broken = [check.words for check in checks if not check.passed]

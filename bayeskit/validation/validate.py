@@ -345,7 +345,7 @@ def _refuse_surplus(request: Request, route: _Route) -> None:
 
 def _check_scheme(scheme: Any, request: Request) -> Findings:
     if request.level == "scale":
-        return validate_scheme_at_scale(scheme, request._replace(level="quick"))
+        return validate_scheme_at_scale(scheme, request)
     return validate_scheme(scheme, request.enumeration, request.expected)
 
 

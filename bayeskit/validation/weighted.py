@@ -36,6 +36,7 @@ __all__ = [
     "exact_means",
     "known_truth",
     "normal_p_value",
+    "num_not_finite",
     "num_runs_of_chunk",
     "run_chunk",
     "runs_of",
@@ -191,6 +192,13 @@ def weighted_means(features: Features, run: WeightedRun) -> np.ndarray:
     values = np.asarray(_values(features, run.points.reshape(-1, dim)))
     weights = np.exp(np.asarray(run.log_weights))
     return np.einsum("rn,rnf->rf", weights, values.reshape(num, num_points, -1))
+
+
+def num_not_finite(run: WeightedRun) -> int:
+    """Return how many points that carry weight are NaN or infinite."""
+    evidence = np.asarray(run.log_evidence)[:, None]
+    bad = ~np.isfinite(run.points).all(axis=2)
+    return int(np.sum(bad & (np.asarray(run.log_weights) > -np.inf) & (evidence > -np.inf)))
 
 
 def exact_means(

@@ -214,7 +214,7 @@ class TestShape:
     def test_exact_mode_is_refused(self):
         kernel = from_blackjax(random_walk)
         state = kernel.init(jnp.zeros(2), self.density)
-        with pytest.raises(UnenumerableDrawError, match="statistical"):
+        with pytest.raises(UnenumerableDrawError, match="tested by sampling"):
             kernel.step(
                 EnumerationKey(Tape(None)), state, self.density, kernel.default_tuning(2)
             )

@@ -40,6 +40,7 @@ from bayeskit.validation.features import describe, evaluate, features_from
 from bayeskit.validation.findings import Findings, Request, name_of
 from bayeskit.validation.paired import (
     PairSums,
+    by_strength,
     pair_sums,
     statistical_checks,
     statistical_level,
@@ -252,7 +253,7 @@ def _compare_by_sampling(first, second, target, law, request: Request) -> Findin
         for s, count in zip((first, second), sums.num_not_finite, strict=True)
     ]
     tests = statistical_checks(described, sums, num, result)
-    worst = min(tests, key=_by_plainness if result.verdict == "fail" else _by_strength).words
+    worst = min(tests, key=_by_plainness if result.verdict == "fail" else by_strength).words
     broken = [check for check in (varied, *no_nan) if not check.passed]
     verdict = "fail" if broken else result.verdict
     prefix = {
@@ -272,13 +273,9 @@ def _compare_by_sampling(first, second, target, law, request: Request) -> Findin
     )
 
 
-def _by_strength(check: Check) -> tuple:
-    return check.p_value, -abs(check.statistic or 0.0)
-
-
 def _by_plainness(check: Check) -> tuple:
     """Put first what failed and can be said without Fourier features."""
-    return check.passed, "feature" in check.name, *_by_strength(check)
+    return check.passed, "feature" in check.name, *by_strength(check)
 
 
 def _structure_check(first: Callable, second: Callable) -> Check:

@@ -167,6 +167,9 @@ def validate(
     An adaptive block keeps only law L10. Its exact bias is reported, and the verdict is
     ``"inconclusive"`` unless there is none: freeze what adapts to have a law to check.
 
+    As with ``jax.jit``, programs are kept for the function that they were compiled from. After
+    a change of a global variable that a function looks at, define the function anew.
+
     References
     ----------
     Gandy & Scott (2020), *Unit testing for MCMC and other Monte Carlo methods*.

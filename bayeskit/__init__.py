@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 # Name -> module that defines it.
 _PUBLIC = {
     "BayesianModel": "bayeskit.models.bayesian",
-    "FeynmanKac": "bayeskit.inference.measure",
+    "FeynmanKac": "bayeskit.inference.feynman_kac",
     "NUTS": "bayeskit.inference.engines",
     "Posterior": "bayeskit.inference.posterior",
     "Report": "bayeskit.validation",
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from bayeskit import accel, errors, inference, models, validation
     from bayeskit.files import load
     from bayeskit.inference.engines import NUTS, SMC
-    from bayeskit.inference.measure import FeynmanKac, Target
+    from bayeskit.inference.feynman_kac import FeynmanKac
+    from bayeskit.inference.measure import Target
     from bayeskit.inference.posterior import Posterior
     from bayeskit.models.bayesian import BayesianModel
     from bayeskit.validation import Report

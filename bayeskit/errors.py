@@ -16,6 +16,7 @@ __all__ = [
     "InvalidWeightsError",
     "KeyReuseError",
     "LawMismatch",
+    "MissingDensityError",
     "MissingGradientError",
     "NumericalWarning",
     "ParticleCollapseError",
@@ -69,6 +70,10 @@ class InitializationError(BayeskitError, RuntimeError):
 
 class ImproperPriorError(BayeskitError, ValueError):
     """The prior cannot be drawn from, so evidence and prior-started samplers do not exist."""
+
+
+class MissingDensityError(BayeskitError, TypeError):
+    """An algorithm needs a transition density that the model does not give."""
 
 
 class MissingGradientError(BayeskitError, TypeError):

@@ -8,6 +8,7 @@ from bayeskit.inference.blocks import (
     custom,
     extend,
     move,
+    remember,
     resample,
     run,
     scan,
@@ -17,6 +18,7 @@ from bayeskit.inference.blocks import (
     weigh,
     when,
 )
+from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.kernels import (
     HMC,
     MALA,
@@ -35,13 +37,22 @@ from bayeskit.inference.lineage import Lineage
 from bayeskit.inference.maps import Bijector, Involution
 from bayeskit.inference.measure import (
     Density,
-    FeynmanKac,
     PointState,
     Target,
     TemperedPath,
     TemperingStage,
 )
-from bayeskit.inference.population import Population, effective_sample_size, reweigh
+from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
+from bayeskit.inference.transitions import (
+    Transition,
+    chain,
+    cycle,
+    gibbs,
+    mixture,
+    palindrome,
+    repeat,
+    transition,
+)
 
 __all__ = [
     "HMC",
@@ -51,6 +62,7 @@ __all__ = [
     "Density",
     "DiscreteMetropolis",
     "FeynmanKac",
+    "History",
     "Independent",
     "Involution",
     "Kernel",
@@ -67,15 +79,23 @@ __all__ = [
     "Target",
     "TemperedPath",
     "TemperingStage",
+    "Transition",
     "Tuning",
     "adapt",
+    "chain",
     "custom",
+    "cycle",
     "effective_sample_size",
     "extend",
+    "gibbs",
     "metropolis",
+    "mixture",
     "move",
     "not_usable",
+    "palindrome",
     "random",
+    "remember",
+    "repeat",
     "resample",
     "reweigh",
     "run",
@@ -83,6 +103,7 @@ __all__ = [
     "schedule",
     "spawn",
     "tempered_smc",
+    "transition",
     "until",
     "waste_free_smc",
     "weigh",

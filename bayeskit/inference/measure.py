@@ -1,4 +1,4 @@
-"""What is to be inferred: targets, paths of targets and Feynman-Kac models."""
+"""What is to be inferred: targets and tempered paths of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from bayeskit.inference.law import Measure, Tagged
 
 __all__ = [
     "Density",
-    "FeynmanKac",
     "PointState",
     "Target",
     "TemperedPath",
@@ -388,49 +387,3 @@ class TemperedPath:
     def is_complete(stage: TemperingStage) -> jax.Array:
         """Return True once the inverse temperature is 1."""
         return stage.current >= 1.0
-
-
-class FeynmanKac:
-    r"""A Feynman-Kac model: a Markov chain and the potentials that weigh it.
-
-    .. math::
-        \gamma_t(dx_{0:t}) = M_0(dx_0) G_0(x_0)
-        \prod_{s=1}^{t} M_s(x_{s-1}, dx_s) G_s(x_{s-1}, x_s)
-
-    Parameters
-    ----------
-    initial : callable (key) -> x
-        One draw from :math:`M_0`.
-    log_g0 : callable (x) -> () array
-    kernel : callable (key, t, x_previous) -> x
-        One draw from :math:`M_t(x_{t-1}, \cdot)`.
-    log_g : callable (t, x_previous, x) -> () array
-    num_steps : int
-        Number of times, ``t = 0 .. num_steps - 1``.
-    name : str
-
-    Notes
-    -----
-    The attributes ``initial``, ``log_g0`` and ``log_g`` declare which measures they connect;
-    blocks built from them carry a law.
-    """
-
-    def __init__(
-        self,
-        *,
-        initial: Callable,
-        log_g0: Callable,
-        kernel: Callable,
-        log_g: Callable,
-        num_steps: int,
-        name: str = "γ",
-    ):
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        start = Measure("M0", owner=self)
-        self.measure = Measure(name, owner=self)
-        self.num_steps = num_steps
-        self.initial = Tagged(initial, start, start, "M0")
-        self.log_g0 = Tagged(lambda t, x: log_g0(x), start, self.measure.at("0"), "G0")
-        self.kernel = kernel
-        self.log_g = Tagged(log_g, self.measure.at("t-1"), self.measure.at("t"), "M_t, G_t")

@@ -10,7 +10,25 @@ from jax import lax
 
 from bayeskit.inference.lineage import Lineage
 
-__all__ = ["Population", "effective_sample_size", "reweigh", "total_log_evidence"]
+__all__ = ["History", "Population", "effective_sample_size", "reweigh", "total_log_evidence"]
+
+
+class History(NamedTuple):
+    """Populations of all times, on request.
+
+    Parameters
+    ----------
+    particles : pytree with leading axes (num_steps, num_particles)
+    log_weights : (num_steps, num_particles) array
+        Normalised at each time, as they were after weighing.
+    ancestors : (num_steps, num_particles) int32 array
+        ``ancestors[t, i]`` is the place at time t - 1 of what particle i of time t descends
+        from; at time 0 its own place.
+    """
+
+    particles: Any
+    log_weights: jax.Array
+    ancestors: jax.Array
 
 
 class Population(NamedTuple):
@@ -35,6 +53,11 @@ class Population(NamedTuple):
     log_evidence_remainder : () array
         What rounding took from ``log_evidence`` while it was summed up, so that a sum of
         100 000 float32 increments does not drift.
+    ancestors : (num_particles,) int32 array, optional
+        Which particle of the time before each one descends from; kept where the population
+        has a history.
+    history : History, optional
+        Populations of all times, written by :func:`~bayeskit.inference.remember`.
     """
 
     particles: Any
@@ -43,6 +66,8 @@ class Population(NamedTuple):
     stage: Any = None
     lineage: Lineage | None = None
     log_evidence_remainder: Any = 0.0
+    ancestors: Any = None
+    history: History | None = None
 
     @property
     def num_particles(self) -> int:

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference import random
-from bayeskit.inference.measure import FeynmanKac, Target
+from bayeskit.inference.feynman_kac import FeynmanKac
+from bayeskit.inference.measure import Target
 from bayeskit.validation.battery_posteriors import (
     beta_binomial,
     log_gamma_draw,

@@ -25,10 +25,11 @@ import numpy as np
 from bayeskit import accel
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import BayeskitError, UnenumerableDrawError
+from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.kernels.base import Tuning
 from bayeskit.inference.keys import EnumerationKey, Tape
 from bayeskit.inference.law import REVERSIBLE
-from bayeskit.inference.measure import FeynmanKac, Target
+from bayeskit.inference.measure import Target
 from bayeskit.validation.battery import BatteryModel, battery
 from bayeskit.validation.exact_checks import claimed_law
 from bayeskit.validation.features import robust_scale

@@ -15,6 +15,7 @@ from bayeskit import accel
 from bayeskit.errors import LawMismatch
 from bayeskit.inference import random
 from bayeskit.inference.blocks import Block, Resample
+from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.kernels import DiscreteMetropolis
 from bayeskit.inference.law import (
     CONDITIONAL_RESAMPLING,
@@ -27,7 +28,7 @@ from bayeskit.inference.law import (
     LawKind,
 )
 from bayeskit.inference.maps import Bijector, Involution
-from bayeskit.inference.measure import FeynmanKac, Target
+from bayeskit.inference.measure import Target
 from bayeskit.validation import exact
 from bayeskit.validation.battery import BatteryModel, battery
 from bayeskit.validation.calibration import validate_estimator

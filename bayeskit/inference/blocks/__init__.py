@@ -16,6 +16,7 @@ The *stage* is the time index inside :func:`scan`, and a
 from bayeskit.inference.blocks.base import Block, Chain, Custom, custom, run
 from bayeskit.inference.blocks.loops import LoopState, Scan, Until, When, scan, until, when
 from bayeskit.inference.blocks.moving import Move, move
+from bayeskit.inference.blocks.remembering import Remember, remember
 from bayeskit.inference.blocks.resampling import Resample, draw_ancestors, resample
 from bayeskit.inference.blocks.tempering import Adapt, Schedule, adapt, schedule
 from bayeskit.inference.blocks.weighting import Extend, Spawn, Weigh, extend, spawn, weigh
@@ -28,6 +29,7 @@ __all__ = [
     "Extend",
     "LoopState",
     "Move",
+    "Remember",
     "Resample",
     "Scan",
     "Schedule",
@@ -40,6 +42,7 @@ __all__ = [
     "draw_ancestors",
     "extend",
     "move",
+    "remember",
     "resample",
     "run",
     "scan",

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 from bayeskit.errors import LawMismatch
 from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block
-from bayeskit.inference.law import origin
+from bayeskit.inference.kernels.base import Kernel
+from bayeskit.inference.law import INVARIANT, origin
 from bayeskit.inference.measure import PointState, Target, TemperedPath, TemperingStage
 from bayeskit.inference.population import Population
+from bayeskit.inference.transitions.base import Transition, measure_of, weakest
 
 __all__ = ["Move", "move"]
 
@@ -40,8 +42,8 @@ class _MoveTotals(NamedTuple):
 class Move(Block):
     """Apply an invariant kernel to every particle. See :func:`move`."""
 
-    kernel: Any
-    on: TemperedPath | Target
+    kernel: Kernel | Transition
+    on: TemperedPath | Target | None = None
     steps: int = 1
     keep: str = "last"
     repeats: int | None = None
@@ -54,7 +56,8 @@ class Move(Block):
 
     def density(self, stage: Any) -> Any:
         """Return the density that the kernel leaves invariant at a stage."""
-        return self.on.density() if isinstance(self.on, Target) else self.on.at(stage)
+        on: Any = self.on
+        return on.at(stage) if isinstance(on, TemperedPath) else on.density()
 
     def tuning_at(self, stage: Any) -> Any:
         """Return the tuning that was adapted on the way, or the fixed one."""
@@ -64,6 +67,8 @@ class Move(Block):
 
     def transition(self, key: Any, state: Any, stage: Any, number: Any) -> tuple[Any, Any]:
         """Apply kernel step ``number`` of this stage to one refreshed particle."""
+        if isinstance(self.kernel, Transition):
+            return self.kernel.step(key, state, stage)
         tuning = self.tuning_at(stage)
         if getattr(tuning, "phase", None) is not None:
             phase = jnp.mod(_GOLDEN * (number + 1.0), 1.0).astype(tuning.step_size.dtype)
@@ -72,14 +77,17 @@ class Move(Block):
 
     def refreshed(self, particle: Any, stage: Any) -> Any:
         """Return one particle with the cached values of the density at hand."""
+        if isinstance(self.kernel, Transition):
+            return particle
         density = self.density(stage)
         if isinstance(particle, PointState):
             return self.kernel.refresh(particle, density)
         return self.kernel.init(particle, density)
 
-    @staticmethod
-    def restored(state: Any, particle: Any) -> Any:
+    def restored(self, state: Any, particle: Any) -> Any:
         """Return a moved state in the form in which the population keeps its particles."""
+        if isinstance(self.kernel, Transition):
+            return state
         if isinstance(particle, PointState):
             return state._replace(gradient=particle.gradient)
         return state.position
@@ -136,8 +144,9 @@ class Move(Block):
 
     @property
     def expects(self):
-        on_path = isinstance(self.on, TemperedPath)
-        return self.on.measure.at("t") if on_path else self.on.measure
+        if isinstance(self.kernel, Transition):
+            return self.kernel.measure
+        return measure_of(self.on)
 
     def arrow(self, law):
         if self.expects != law.measure:
@@ -152,7 +161,8 @@ class Move(Block):
                 "move(keep='all') gives all states of a chain the weight of its start, so it "
                 "must follow resample(...) without ess_below, which makes the weights equal"
             )
-        return law.then(law.measure, self.name)
+        kind = self.kernel.law_kind if isinstance(self.kernel, Transition) else INVARIANT
+        return law.then(law.measure, self.name, weakest([kind], law.kind))
 
 
 def _correlation(states: Any, lag: int) -> jax.Array:
@@ -190,8 +200,8 @@ def _as_independent_chains(population: Population, kept: Any) -> Population:
 
 
 def move(
-    kernel: Any,
-    on: TemperedPath | Target,
+    kernel: Kernel | Transition,
+    on: TemperedPath | Target | None = None,
     steps: int = 1,
     *,
     keep: str = "last",
@@ -202,9 +212,11 @@ def move(
 
     Parameters
     ----------
-    kernel : Kernel
+    kernel : Kernel or Transition
+        A transition moves whole particles as they are; a kernel moves their positions.
     on : TemperedPath or Target
-        What the kernel leaves invariant: the path at its current stage, or a target.
+        What a kernel leaves invariant: the path at its current stage, or a target. A transition
+        knows its own.
     steps : int
         Rounds of moves; each is ``repeats`` kernel steps.
     keep : {"last", "all"}
@@ -219,7 +231,16 @@ def move(
     ------
     ValueError
         For counts below 1 or an unknown ``keep``.
+    TypeError
+        For a kernel without ``on``, or a transition with it.
     """
+    if isinstance(kernel, Transition) == (on is not None):
+        raise TypeError(
+            f"move: the transition {kernel.name} knows what it leaves invariant, so on= is not "
+            "given"
+            if on is not None
+            else f"move: the kernel {kernel.name} needs on=, the path or target it is to keep"
+        )
     if keep not in ("last", "all"):
         raise ValueError(f"keep must be 'last' or 'all', got {keep!r}")
     for name, value in (("steps", steps), ("repeats", repeats)):

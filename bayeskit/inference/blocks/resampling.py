@@ -43,6 +43,7 @@ class Resample(Block):
             particles=accel.take_particles(population.particles, ancestors),
             log_weights=log_weights,
             lineage=lineage,
+            ancestors=None if population.ancestors is None else ancestors,
         )
 
     def is_needed(self, population: Population) -> jax.Array:

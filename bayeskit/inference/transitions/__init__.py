@@ -1,0 +1,23 @@
+"""Transitions: Markov steps on states of any structure, and how they combine.
+
+A :class:`~bayeskit.inference.Kernel` moves one vector for whatever density it is handed. A
+transition is bound to what it leaves invariant, and its state may be anything: a point with
+its cached values, a trajectory, parameters together with an estimate of their likelihood, or a
+product of chains. Transitions are what Markov chain algorithms are composed of, and ``move``
+applies them inside a population.
+"""
+
+from bayeskit.inference.transitions.base import Transition, chain, transition
+from bayeskit.inference.transitions.combinators import cycle, mixture, palindrome, repeat
+from bayeskit.inference.transitions.gibbs import gibbs
+
+__all__ = [
+    "Transition",
+    "chain",
+    "cycle",
+    "gibbs",
+    "mixture",
+    "palindrome",
+    "repeat",
+    "transition",
+]

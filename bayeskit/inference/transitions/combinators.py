@@ -1,0 +1,230 @@
+"""One transition after another, chosen at random, or again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit.inference import random
+from bayeskit.inference.law import INVARIANT, REVERSIBLE, LawKind
+from bayeskit.inference.transitions.base import Transition, common_measure, together, weakest
+
+__all__ = ["cycle", "mixture", "palindrome", "repeat"]
+
+
+def _indented(parts: Sequence[Transition]) -> tuple[str, ...]:
+    return tuple("    " + line for part in parts for line in part.derivation)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Composed(Transition):
+    """Transitions that share a state and what they leave invariant."""
+
+    parts: tuple[Transition, ...]
+
+    def __post_init__(self):
+        common_measure(self.parts, self.name)
+
+    @property
+    def measure(self):
+        return self.parts[0].measure
+
+    def init(self, key, value):
+        return self.parts[0].init(key, value)
+
+    def value(self, state):
+        return self.parts[0].value(state)
+
+    def _names(self):
+        return ", ".join(part.name for part in self.parts)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cycle(_Composed):
+    """Transitions in a fixed order. See :func:`cycle` and :func:`palindrome`."""
+
+    is_palindrome: bool = False
+
+    @property
+    def name(self):
+        return f"{'palindrome' if self.is_palindrome else 'cycle'}({self._names()})"
+
+    @property
+    def law_kind(self):
+        kinds = [part.law_kind for part in self.parts]
+        symmetric = self.is_palindrome or len(kinds) == 1
+        stays = symmetric and all(kind is REVERSIBLE for kind in kinds)
+        return weakest(kinds, REVERSIBLE if stays else INVARIANT)
+
+    @property
+    def derivation(self):
+        order = "there and back" if self.is_palindrome else "one after another"
+        return (f"{order}, each of which keeps the measure:", *_indented(self.parts))
+
+    @property
+    def _order(self) -> tuple[Transition, ...]:
+        return (*self.parts, *reversed(self.parts)) if self.is_palindrome else self.parts
+
+    def step(self, key, state, stage=None):
+        infos = []
+        for part_key, part in zip(
+            random.split(key, len(self._order)), self._order, strict=True
+        ):
+            state, info = part.step(part_key, state, stage)
+            infos.append(info)
+        return state, together(*infos)
+
+
+def cycle(*parts: Transition) -> Transition:
+    """Apply transitions one after another (law L3).
+
+    A cycle of reversible transitions is not reversible in general; :func:`palindrome` and
+    :func:`mixture` are.
+
+    Raises
+    ------
+    ValueError
+        Without parts.
+    LawMismatch
+        If the parts leave different measures invariant.
+    """
+    _need_parts(parts, "cycle")
+    return Cycle(tuple(parts))
+
+
+def palindrome(*parts: Transition) -> Transition:
+    """Apply transitions in order and then in reverse order (reversible if the parts are).
+
+    Raises
+    ------
+    ValueError, LawMismatch
+        As :func:`cycle`.
+    """
+    _need_parts(parts, "palindrome")
+    return Cycle(tuple(parts), is_palindrome=True)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mixture(_Composed):
+    """One of several transitions at random. See :func:`mixture`."""
+
+    probabilities: tuple[float, ...] = ()
+
+    @property
+    def name(self):
+        return f"mixture({self._names()})"
+
+    @property
+    def law_kind(self):
+        kinds = [part.law_kind for part in self.parts]
+        stays = all(kind is REVERSIBLE for kind in kinds)
+        return weakest(kinds, REVERSIBLE if stays else INVARIANT)
+
+    @property
+    def derivation(self):
+        share = ", ".join(f"{p:g}" for p in self.probabilities)
+        line = f"one of these with fixed probabilities {share}, whatever the state:"
+        return (line, *_indented(self.parts))
+
+    def step(self, key, state, stage=None):
+        choice_key, *keys = random.split(key, len(self.parts) + 1)
+        chosen = random.categorical(choice_key, jnp.log(jnp.asarray(self.probabilities)))
+        # Each part draws with a key of its own and one result is selected: the draws of the
+        # others add up to probability one, in the exact mode too.
+        results = [p.step(k, state, stage) for p, k in zip(self.parts, keys, strict=True)]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[chosen], *results)
+
+
+def mixture(
+    parts: Sequence[Transition], probabilities: Sequence[float] | None = None
+) -> Transition:
+    """Apply one of several transitions, chosen at random (keeps reversibility).
+
+    The probabilities are fixed: a choice that looked at what the transitions change would
+    bias the result.
+
+    Parameters
+    ----------
+    parts : sequence of Transition
+    probabilities : sequence of float, optional
+        Default: equal.
+
+    Raises
+    ------
+    ValueError
+        Without parts, or if the probabilities are not as many, negative, or do not add up to 1.
+    LawMismatch
+        If the parts leave different measures invariant.
+
+    Notes
+    -----
+    Every part is computed and one result selected, so that a step costs as much as a cycle.
+    """
+    _need_parts(parts, "mixture")
+    num = len(parts)
+    chances = np.full(num, 1 / num) if probabilities is None else np.asarray(probabilities)
+    if chances.shape != (num,) or np.any(chances < 0) or abs(chances.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"probabilities must be {num} numbers >= 0 that add up to 1, got {probabilities!r}"
+        )
+    return Mixture(tuple(parts), tuple(float(p) for p in chances / chances.sum()))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Repeat(_Composed):
+    """A transition several times. See :func:`repeat`."""
+
+    num: int = 1
+
+    @property
+    def name(self):
+        return f"{self.num} × {self.parts[0].name}"
+
+    @property
+    def law_kind(self) -> LawKind:
+        return self.parts[0].law_kind
+
+    @property
+    def derivation(self):
+        return (f"{self.num} times:", *_indented(self.parts))
+
+    def step(self, key, state, stage=None):
+        def one(step_key, now, _):
+            return self.parts[0].step(step_key, now, stage)
+
+        state, infos = random.scan(one, key, state, jnp.arange(self.num))
+        return state, type(infos)(
+            jnp.mean(infos.acceptance),
+            jnp.any(infos.accepted),
+            jnp.any(infos.not_finite),
+            jnp.any(infos.divergent),
+        )
+
+
+def repeat(part: Transition, num: int) -> Transition:
+    """Apply a transition ``num`` times as one step: thinning (keeps the law).
+
+    Raises
+    ------
+    ValueError
+        If ``num`` is not at least 1.
+    """
+    if num < 1:
+        raise ValueError(f"num must be at least 1, got {num!r}")
+    return Repeat((part,), int(num))
+
+
+def _need_parts(parts: Any, what: str) -> None:
+    if not len(parts):
+        raise ValueError(f"{what} needs at least one transition")
+    for part in parts:
+        if not isinstance(part, Transition):
+            raise TypeError(
+                f"{what} combines transitions, got {type(part).__name__}: bind a kernel or "
+                "function first, with transition(kernel, target)"
+            )

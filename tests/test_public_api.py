@@ -14,8 +14,8 @@ PUBLIC = {
         Involution Kernel Law LawKind Lineage MALA Measure NoUTurn PointState Population
         RandomWalk StepInfo Tagged Target TemperedPath TemperingStage Transition Tuning
         adapt chain custom cycle effective_sample_size extend gibbs metropolis mixture
-        move not_usable palindrome random remember repeat resample reweigh run scan
-        schedule spawn tempered_smc transition until waste_free_smc weigh when""",
+        move not_usable palindrome particle_filter random remember repeat resample reweigh run
+        scan schedule spawn tempered_smc transition until waste_free_smc weigh when""",
     "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
         SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test

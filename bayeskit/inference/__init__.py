@@ -1,6 +1,7 @@
 """The functional layer: blocks, kernels, laws, algorithms."""
 
 from bayeskit.inference import random
+from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.blocks import (
     Block,
@@ -93,6 +94,7 @@ __all__ = [
     "move",
     "not_usable",
     "palindrome",
+    "particle_filter",
     "random",
     "remember",
     "repeat",

@@ -51,6 +51,7 @@ docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html
 
 bench: $(VENV)/.installed-bench  ## speed and accuracy beside other packages
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/particle_filters.py
 
 clean:  ## remove what the other targets wrote, except .venv
 	rm -rf build demo dist docs/_build docs/reference/generated .jax_cache

@@ -170,71 +170,6 @@ def _numpyro_nuts(X: np.ndarray, y: np.ndarray) -> None:
     )
 
 
-# ---------------------------------------------------------------- a particle filter
-
-
-def particle_filter(quick: bool) -> None:
-    """Bootstrap filter of a linear Gaussian model, T = 1000; exact log evidence known."""
-    from bayeskit import inference as bi
-
-    rng = np.random.default_rng(0)
-    num_steps = 100 if quick else 1000
-    x = np.empty(num_steps)
-    x[0] = rng.normal() / np.sqrt(1 - 0.81)
-    for t in range(1, num_steps):
-        x[t] = 0.9 * x[t - 1] + rng.normal()
-    y = x + rng.normal(size=num_steps)
-    mean, variance, exact = 0.0, 1 / (1 - 0.81), 0.0
-    for t in range(num_steps):
-        if t:
-            mean, variance = 0.9 * mean, 0.81 * variance + 1.0
-        total = variance + 1.0
-        exact -= 0.5 * (np.log(2 * np.pi * total) + (y[t] - mean) ** 2 / total)
-        gain = variance / total
-        mean, variance = mean + gain * (y[t] - mean), (1 - gain) * variance
-    for dtype in (jnp.float32, jnp.float64):
-        with jax.enable_x64(dtype == jnp.float64):
-            model = _local_level(jnp.array(y, dtype), num_steps)
-            for num in (10**3, 10**4):
-                block = (
-                    bi.spawn(model.initial, num)
-                    >> bi.weigh(model.log_g0)
-                    >> bi.scan(
-                        bi.resample("systematic", ess_below=0.5)
-                        >> bi.extend(model.kernel, model.log_g)
-                    )
-                )
-                first, seconds = cpu_seconds(lambda block=block: bi.run(block, 1))
-                estimate = float(bi.run(block, 1).log_evidence)
-                emit(
-                    part="particle_filter",
-                    package="bayeskit",
-                    dtype=np.dtype(dtype).name,
-                    num_particles=num,
-                    cpu_s=round(seconds, 4),
-                    ns_per_particle_step=round(seconds / num / num_steps * 1e9, 1),
-                    first_call_s=round(first, 2),
-                    log_evidence_error=round(estimate - exact, 3),
-                )
-
-
-def _local_level(y: jax.Array, num_steps: int) -> Any:
-    """Return the bootstrap model of x_t = 0.9 x_(t-1) + noise, y_t = x_t + noise."""
-    from bayeskit import FeynmanKac
-    from bayeskit.inference import random
-
-    def log_density(x, y):
-        return -0.5 * (y - x) ** 2 - 0.5 * jnp.log(2 * jnp.pi).astype(x.dtype)
-
-    return FeynmanKac(
-        initial=lambda key: random.normal(key, (), y.dtype) / np.sqrt(1 - 0.81),
-        log_g0=lambda x: log_density(x, y[0]),
-        kernel=lambda key, t, x: 0.9 * x + random.normal(key, (), y.dtype),
-        log_g=lambda t, x_previous, x: log_density(x, y[t]),
-        num_steps=num_steps,
-    )
-
-
 # ---------------------------------------------------------------- the validator
 
 
@@ -278,7 +213,7 @@ def validator(quick: bool) -> None:
         )
 
 
-PARTS = {f.__name__: f for f in (resampling, particle_filter, logistic, validator)}
+PARTS = {f.__name__: f for f in (resampling, logistic, validator)}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ under ``jit``, ``vmap`` and ``grad``, on every platform, in 32-bit and in 64-bit
 """
 
 from bayeskit.accel.gather import take_particles
+from bayeskit.accel.noise import fold_words, normal_of_words
 from bayeskit.accel.offspring import (
     cumulative_offspring,
     offspring_to_ancestors,
@@ -39,8 +40,10 @@ __all__ = [
     "as_key",
     "cumulative_offspring",
     "effective_sample_size",
+    "fold_words",
     "log_mean_exp",
     "multinomial",
+    "normal_of_words",
     "normalize",
     "offspring_to_ancestors",
     "permute_for_inplace",

@@ -141,7 +141,7 @@ def test_lanes_draw_once_for_all(name):
     drawn = random.lanes(lambda key, _: DRAWS[name](key), KEY, jnp.arange(num))
     shape = drawn.shape[1:]
     at_once = {
-        "normal": lambda: jax.random.normal(KEY, (num, *shape)),
+        "normal": lambda: random.normal(KEY, (num, *shape)),
         "uniform": lambda: jax.random.uniform(KEY, (num, *shape)),
         "bits": lambda: jax.random.bits(KEY, (num, *shape), jnp.uint32),
     }[name]()

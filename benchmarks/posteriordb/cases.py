@@ -43,6 +43,8 @@ class Case:
         What others found out about the posterior.
     proper : bool
         Whether there is a prior to start from.
+    stored : callable () -> dict, optional
+        The data as the source has them.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Case:
     load: Callable[[], tuple]
     known: Callable[[], Reference | None]
     proper: bool = True
+    stored: Callable[[], dict] | None = None
 
     def target(self) -> Target:
         """Return the posterior on unconstrained vectors, with its data."""
@@ -144,6 +147,7 @@ CASES: dict[str, Case] = {
         model,
         functools.cache(lambda folder=folder, prepare=prepare: prepare(_stored(folder))),
         functools.cache(functools.partial(_reference, folder)),
+        stored=functools.partial(_stored, folder),
         proper=name not in _IMPROPER,
     )
     for name, folder, model, prepare in _POSTERIORDB

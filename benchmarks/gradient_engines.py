@@ -11,7 +11,7 @@ in it. The cost of a run is
 CPU seconds without compilation, where ESS is the worst over the parameters of bulk, tail and
 squared-deviation effective sample size. A run counts if R-hat <= 1.05 and no z exceeds 4; the
 cost of one that does not is infinite. The median over the seeds is compared. BlackJAX comes
-with the extra ``bench``; nutpie is run where it is installed (``pip install nutpie``).
+with the extra ``bench``; nutpie runs where it is installed (``pip install nutpie pymc``).
 """
 
 from __future__ import annotations
@@ -42,7 +42,17 @@ ONE_THREAD = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_COMPILATION_CACHE": "0",
 }
-PACKAGES = ("bayeskit", "jax", "jaxlib", "numpy", "numpyro", "blackjax", "nutpie", "arviz")
+PACKAGES = (
+    "bayeskit",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "numpyro",
+    "blackjax",
+    "nutpie",
+    "pymc",
+    "arviz",
+)
 
 # ---------------------------------------------------------------- one engine on one case
 

@@ -196,9 +196,8 @@ def blackjax_nuts(case: Case, settings: Settings, *, dense: bool) -> Iterator[Ru
     yield from _chain_by_chain(problem, settings, lambda key, start: start, warm_up, sample)
 
 
-def nutpie_nuts(case: Case, settings: Settings) -> Iterator[Run]:
-    """nutpie on the compiled JAX density; time is split by gradients, which it counts."""
-    import nutpie
+def nutpie_on_jax(case: Case, settings: Settings) -> Iterator[Run]:
+    """nutpie on the compiled JAX density, which it calls through Python."""
     from nutpie.compiled_pyfunc import from_pyfunc
 
     problem = Problem(case)
@@ -222,8 +221,35 @@ def nutpie_nuts(case: Case, settings: Settings) -> Iterator[Run]:
     clock = Clock()
     problem.starts(0, 1)
     compile_s = clock.read()
+    for run in _nutpie_runs(model, settings, compile_s):
+        run.draws = problem.named(run.draws["x"])
+        yield run
+
+
+def nutpie_on_numba(case: Case, settings: Settings) -> Iterator[Run]:
+    """nutpie on a PyMC model compiled by numba, with its own start."""
+    import nutpie
+    import pymc as pm
+
+    from benchmarks.posteriordb.pymc_models import PYMC_MODELS
+
+    if case.name not in PYMC_MODELS:
+        raise Unsuitable("there is no PyMC model of this case")
+    clock = Clock()
+    with pm.Model() as model:
+        PYMC_MODELS[case.name](*case.load())
+    compiled = nutpie.compile_pymc_model(model, backend="numba")
+    # The first run compiles what is left.
+    nutpie.sample(compiled, draws=10, tune=10, chains=1, cores=1, seed=0, progress_bar=False)
+    yield from _nutpie_runs(compiled, settings, clock.read())
+
+
+def _nutpie_runs(model: Any, settings: Settings, compile_s: float) -> Iterator[Run]:
+    """Run nutpie; it counts gradients, and its time is split in proportion to them."""
+    import nutpie
+
     for seed in settings.seeds:
-        clock.read()
+        clock = Clock()
         result = nutpie.sample(
             model,
             draws=settings.num_draws,
@@ -237,7 +263,7 @@ def nutpie_nuts(case: Case, settings: Settings) -> Iterator[Run]:
         warm = int(result.warmup_sample_stats["n_steps"].sum())
         kept = int(result.sample_stats["n_steps"].sum())
         share = warm / (warm + kept)
-        draws = problem.named(np.asarray(result.posterior["x"]))
+        draws = {name: np.asarray(values) for name, values in result.posterior.items()}
         yield Run(seed, draws, compile_s, share * seconds, (1 - share) * seconds, warm + kept)
 
 
@@ -358,5 +384,6 @@ ENGINES: dict[str, Callable[[Case, Settings], Iterator[Run]]] = {
     "NumPyro NUTS dense": functools.partial(numpyro_nuts, dense=True),
     "BlackJAX NUTS diagonal": functools.partial(blackjax_nuts, dense=False),
     "BlackJAX NUTS dense": functools.partial(blackjax_nuts, dense=True),
-    "nutpie JAX": nutpie_nuts,
+    "nutpie JAX": nutpie_on_jax,
+    "nutpie numba": nutpie_on_numba,
 }

@@ -285,10 +285,6 @@ def stopwatch(owner: Any, name: str) -> Iterator[list[float]]:
         yield seconds
 
 
-def _key(seed: int) -> jax.Array:
-    return bk.accel.as_key(seed)
-
-
 def _first_and_later(
     settings: Settings, run: Callable[[int], bk.Posterior]
 ) -> Iterator[tuple[int, bk.Posterior, float, float]]:
@@ -317,7 +313,7 @@ def bayeskit_nuts(case: Case, settings: Settings) -> Iterator[Run]:
 
     def run(seed):
         starts = None if case.proper else problem.starts(seed, settings.num_chains)
-        return engine.run(problem.target, key=_key(seed), initial_positions=starts)
+        return engine.run(problem.target, key=seed, initial_positions=starts)
 
     with stopwatch(module, "_chunk") as chunks:
         for seed, posterior, seconds, compile_s in _first_and_later(settings, run):
@@ -336,14 +332,18 @@ def bayeskit_nuts(case: Case, settings: Settings) -> Iterator[Run]:
 
 
 def bayeskit_smc(case: Case, settings: Settings) -> Iterator[Run]:
-    """Tempered SMC: all of it scales with the particles, hence no warm-up."""
+    """Tempered SMC: all of it scales with the particles, hence no warm-up.
+
+    The effective sample size is that of the last moves along their chains; what particles
+    share since they were resampled is not seen by it.
+    """
     import bayeskit.inference.engines.smc as module
 
     if not case.proper:
         raise Unsuitable("there is no prior to start from")
     engine, target = bk.SMC(progress=False), case.target()
     with stopwatch(module, "diagnose") as summaries:
-        run = lambda seed: engine.run(target, key=_key(seed))
+        run = lambda seed: engine.run(target, key=seed)
         for seed, posterior, seconds, compile_s in _first_and_later(settings, run):
             notes = {"whole_run_s": seconds, "log_evidence": posterior.log_evidence}
             own = seconds - summaries[-1]
@@ -359,7 +359,7 @@ def bayeskit_ensemble(case: Case, settings: Settings) -> Iterator[Run]:
     if not hasattr(bk, "EnsembleHMC"):
         raise Unsuitable("this version of bayeskit has no EnsembleHMC")
     engine, target = bk.EnsembleHMC(progress=False), case.target()
-    run = lambda seed: engine.run(target, key=_key(seed))
+    run = lambda seed: engine.run(target, key=seed)
     for seed, posterior, seconds, compile_s in _first_and_later(settings, run):
         timing = posterior.timing
         warm, kept = timing.get("warmup_s", 0.0), timing.get("sampling_s", 1.0)

@@ -245,17 +245,26 @@ def main() -> None:
     parser.add_argument("--num-warmup", type=int, default=1000)
     parser.add_argument("--num-draws", type=int, default=1000)
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds a process")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="file for all runs and the table, as JSON")
+    parser.add_argument(
+        "--add", type=Path, nargs="*", default=[], help="such files, whose runs join the table"
+    )
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(*arguments.worker, arguments)
         return
-    cases, engines = arguments.cases.split(","), arguments.engines.split(",")
+    cases, engines = (
+        [name for name in text.split(",") if name]
+        for text in (arguments.cases, arguments.engines)
+    )
     for chosen, known in ((cases, everything), (engines, ENGINES)):
         if unknown := sorted(set(chosen) - set(known)):
             parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
-    rows = run_all(cases, engines, arguments)
+    earlier = [row for path in arguments.add for row in json.loads(path.read_text())["runs"]]
+    rows = earlier + run_all(cases, engines, arguments)
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    engines = [name for name in ENGINES if any(row["engine"] == name for row in rows)]
     summary = summarise(rows, cases, engines)
     print(table(summary, engines))
     if arguments.out:

@@ -14,7 +14,9 @@ __all__ = ["Comparison", "Reference", "compare", "worst_ess"]
 
 # The rule that comes with the reference draws.
 MAX_Z = 4.0
-MAX_KS = 1.95  # in units of sqrt(1/n + 1/m): level 0.001 for each parameter
+# In units of sqrt(1/n + 1/m): level 0.001 for each parameter. The stored draws of arK lie by
+# chance 3.5 of their standard errors off for beta[3], so that right samplers come near it.
+MAX_KS = 1.95
 MAX_BIAS = 0.1  # in standard deviations, so that a large error bar excuses nothing
 MIN_ESS = 400.0
 

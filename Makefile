@@ -5,6 +5,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+GRADIENT_ARGS ?= --cases eight_schools,gp_regr --seeds 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +28,7 @@ PYTEST := $(CACHE) $(ONE_THREAD) $(BIN)/python -m pytest \
 .DEFAULT_GOAL := install
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install demo test test-slow lint docs bench clean help
+.PHONY: install demo test test-slow lint docs bench bench-gradient clean help
 
 install: $(VENV)/.installed-core  ## make .venv and install bayeskit into it (the default)
 
@@ -53,13 +54,16 @@ bench: $(VENV)/.installed-bench  ## speed and accuracy beside other packages
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/particle_filters.py
 
+bench-gradient: $(VENV)/.installed-bench  ## gradient engines on posteriors with reference draws
+	$(BIN)/python benchmarks/gradient_engines.py $(GRADIENT_ARGS)
+
 clean:  ## remove what the other targets wrote, except .venv
 	rm -rf build demo dist docs/_build docs/reference/generated .jax_cache
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find bayeskit benchmarks docs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The environment. A stamp is newer than pyproject.toml and the pinned versions while
 # what it stands for is installed; the package itself is installed in place.

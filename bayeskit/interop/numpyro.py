@@ -180,8 +180,9 @@ class NumPyroModel:
     def log_prior(self, x: jax.Array, *data: Any) -> jax.Array:
         """Return the log prior density of the unconstrained vector."""
         trace, log_jacobian = self._posterior_trace(x, data)
-        names = {site.name for site in self.sites}
-        return log_jacobian + sum(_log_prob(trace[name]).sum() for name in names)
+        # In the order of the sites: that of a set differs from process to process, and with it
+        # the last bits of the sum.
+        return log_jacobian + sum(_log_prob(trace[site.name]).sum() for site in self.sites)
 
     def log_likelihood(self, x: jax.Array, *data: Any) -> jax.Array:
         """Return the sum of the log probabilities of the observed sites and factors."""

@@ -25,6 +25,21 @@ def hierarchy(X, y=None, num_groups=2):
         numpyro.sample("y", dist.Normal(mean, scale), obs=y)
 
 
+def test_prior_is_summed_in_the_order_of_the_sites():
+    """Else the last bits, and the chains with them, differ from process to process."""
+    names = [f"site {i}" for i in range(12)]
+
+    def priors():
+        for name in names:
+            numpyro.sample(name, dist.Normal(0.0, 1.0))
+
+    model, _ = NumPyroModel.of(priors, (), {})
+    x = jnp.asarray(10.0 ** np.linspace(-2.0, 3.0, 12))
+    terms = [dist.Normal(0.0, 1.0).log_prob(value) for value in x]
+    backwards = sum(terms[::-1])
+    assert float(model.log_prior(x)) == float(sum(terms)) != float(backwards)
+
+
 @pytest.fixture
 def call():
     rng = np.random.default_rng(0)

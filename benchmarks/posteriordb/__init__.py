@@ -1,0 +1,1 @@
+"""Posteriors with reference draws that others made, and the rule of comparison."""

@@ -10,12 +10,15 @@ PUBLIC = {
     "bayeskit": """BayesianModel FeynmanKac NUTS Posterior Report SMC Target accel errors
         inference load models validate validation""",
     "bayeskit.inference": """
-        Bijector Block Density DiscreteMetropolis FeynmanKac HMC History Independent
-        Involution Kernel Law LawKind Lineage MALA Measure NoUTurn PointState Population
-        RandomWalk StepInfo Tagged Target TemperedPath TemperingStage Transition Tuning
-        adapt chain custom cycle effective_sample_size extend gibbs metropolis mixture
-        move not_usable palindrome particle_filter random remember repeat resample reweigh run
-        scan schedule spawn tempered_smc transition until waste_free_smc weigh when""",
+        Barker Bijector Block DelayedRejection Density DiscreteGibbs DiscreteMetropolis
+        EllipticalSlice FeynmanKac GHMC HMC History Independent InfinityMALA Involution
+        Kernel Law LawKind Lineage LocallyInformed MALA Measure MomentumState
+        MultipleTry NoUTurn NormalPrior PCN PointState Population RandomWalk Slice
+        StepInfo Tagged Target TemperedPath TemperingStage Transition Tuning
+        UnadjustedLangevin UniformOther adapt chain custom cycle effective_sample_size
+        extend gibbs metropolis mixture move not_usable palindrome particle_filter
+        random remember repeat resample reweigh run scan schedule spawn tempered_smc
+        transition until waste_free_smc weigh when""",
     "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
         SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test

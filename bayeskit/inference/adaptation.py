@@ -26,6 +26,8 @@ def weighted_moments(
     positions: jax.Array, log_weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Return the weighted mean (dim,) and covariance (dim, dim) of positions (num, dim)."""
+    if not jnp.issubdtype(positions.dtype, jnp.floating):
+        positions = positions.astype(float)
     weights = jnp.exp(log_weights).astype(positions.dtype)
     mean = weights @ positions
     centred = positions - mean
@@ -67,6 +69,8 @@ def adapted_tuning(
         factor = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
     surprise = jnp.where(jnp.isnan(acceptance), 0.0, acceptance - kernel.target_acceptance)
     step_size = tuning.step_size * jnp.exp(surprise).astype(tuning.step_size.dtype)
+    # Kernels of users may know no largest step.
+    step_size = jnp.minimum(step_size, getattr(kernel, "max_step_size", jnp.inf))
     return tuning._replace(step_size=step_size, mean=mean, factor=factor)
 
 

@@ -73,7 +73,7 @@ def exact_power() -> Power:
 def claimed_law(kernel: Any, kind: LawKind | None) -> LawKind:
     """Return the law to check: the one asked for, or the one the kernel states."""
     kind = kind or getattr(kernel, "law_kind", INVARIANT)
-    if kind not in (INVARIANT, REVERSIBLE, SWAPS):
+    if kind not in (INVARIANT, REVERSIBLE, SWAPS, CONSISTENT):
         raise ValueError(
             f"a step is invariant or reversible, got the law {kind}: pass law='invariant'"
         )

@@ -14,11 +14,20 @@ from scipy import integrate, stats
 
 from bayeskit import Target
 from bayeskit.errors import UnenumerableDrawError
-from bayeskit.inference import HMC, MALA, Independent, NoUTurn, RandomWalk, random
+from bayeskit.inference import (
+    HMC,
+    MALA,
+    Independent,
+    NoUTurn,
+    RandomWalk,
+    UnadjustedLangevin,
+    random,
+)
 from bayeskit.inference.kernels.base import metropolis, not_usable
 from bayeskit.inference.keys import Tape
 from bayeskit.inference.measure import PointState
 from bayeskit.validation import battery, quadrature, validate
+from tests.inference.skew_normal import LINE_TARGET
 
 LINE = battery("line")
 # Enough to catch what is large, and fast.
@@ -346,3 +355,23 @@ def test_target_that_is_not_on_the_line_is_refused(target, error, words):
 def test_unknown_models_are_refused():
     with pytest.raises(ValueError, match="unknown model"):
         validate(RandomWalk(), models=["skewed_3d"], level="quadrature")
+
+
+# ---------------------------------------------------------------- approximate kernels
+
+
+def test_bias_of_an_approximate_kernel_is_measured_and_falls_with_its_step(monkeypatch):
+    """No chance. One step of size h from the target is wrong by a multiple of h⁴."""
+    monkeypatch.setattr(quadrature, "_LATTICES", COARSE)
+    sizes = (0.6, 0.3)
+    biases = []
+    for size in sizes:
+        with jax.enable_x64(True):
+            tuning = UnadjustedLangevin().default_tuning(1)._replace(step_size=jnp.array(size))
+        report = validate(UnadjustedLangevin(), LINE_TARGET, level="quadrature", tuning=tuning)
+        assert report.verdict == "inconclusive"
+        assert report.worst.startswith("the kernel is approximate, so the law allows a bias")
+        biases.append(max(t.discrepancy for t in report.tests if t.name.startswith("the mean")))
+    print("largest change of a mean by one step:", dict(zip(sizes, biases, strict=True)))
+    assert biases[0] > 1e-3
+    assert 8.0 < biases[0] / biases[1] < 32.0

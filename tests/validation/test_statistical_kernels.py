@@ -16,19 +16,40 @@ from jax import lax
 from scipy import stats
 
 from bayeskit import inference as bi
-from bayeskit.inference import HMC, MALA, Independent, NoUTurn, RandomWalk, random
+from bayeskit.inference import (
+    GHMC,
+    HMC,
+    MALA,
+    PCN,
+    Barker,
+    DelayedRejection,
+    EllipticalSlice,
+    Independent,
+    InfinityMALA,
+    MultipleTry,
+    NormalPrior,
+    NoUTurn,
+    RandomWalk,
+    Slice,
+    random,
+)
 from bayeskit.inference.kernels.base import metropolis, not_usable
 from bayeskit.inference.measure import PointState
 from bayeskit.validation import Level, battery, validate
+from tests.inference.skew_normal import LINE_PRIOR, LINE_TARGET, PRIOR, TARGET
 
 MODELS = battery("continuous")
+MODELS_ON_A_LINE = battery("line")
 # 20 000 replicates at first: compilation is what these tests cost.
 QUICK = Level(num_stages=3, growth=4, first=20_000, num_frequencies=16)
 NUTS = NoUTurn(max_tree_depth=5)
+BOLD = RandomWalk(degrees_of_freedom=3, scales=(0.3, 1.0), blocks=((0,), (1,)))
+STALE_PRIOR = NormalPrior([0.7, -0.5], covariance=[[0.64, 0.5], [0.5, 2.25]])
 
 
 def check(kernel, model, **options):
-    report = validate(kernel, MODELS[model], **{"level": QUICK, "key": 7, **options})
+    target = MODELS[model] if isinstance(model, str) else model
+    report = validate(kernel, target, **{"level": QUICK, "key": 7, **options})
     print(report)
     return report
 
@@ -335,6 +356,211 @@ class SpoiledNUTS(NoUTurn):
 )
 def test_bug_in_nuts_is_caught(bug):
     assert_caught(SpoiledNUTS(bug=bug), num_steps=1)
+
+
+# ---------------------------------------------------------------- further kernels
+
+
+class NarrowSlice(Slice):
+    """Three intervals of this length do not always span a slice."""
+
+    def default_step_size(self, dim):
+        return 0.8
+
+
+def named(value):
+    return value if isinstance(value, str) else getattr(value, "name", "")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "model", "options"),
+    [
+        (Barker(), "skewed", {}),
+        (Slice(), "skewed", {}),
+        (NarrowSlice(max_steps_out=3), "two_modes", {"num_steps": 1}),
+        (DelayedRejection(), "skewed", {}),
+        (MultipleTry(), "skewed", {}),
+        # The momentum of a rejected step matters from the second step on.
+        (GHMC(), "skewed", {"num_steps": 4}),
+        (EllipticalSlice(PRIOR), TARGET, {}),
+        (PCN(PRIOR), TARGET, {}),
+        (InfinityMALA(PRIOR), TARGET, {}),
+        (BOLD, "skewed", {}),
+        *(
+            pytest.param(kernel, model, {}, marks=pytest.mark.slow)
+            for kernel, model in (
+                (Slice(direction="random"), "banana"),
+                (Slice(), "truncated"),
+                (DelayedRejection(), "truncated"),
+                (MultipleTry(), "truncated"),
+                (Barker(), "correlated_normal"),
+                (GHMC(persistence=0.5, num_steps=3), "correlated_normal"),
+                (RandomWalk(degrees_of_freedom=2), "student_t"),
+            )
+        ),
+    ],
+    ids=named,
+)
+def test_further_kernel_passes(kernel, model, options):
+    """False-alarm rate 1e-6."""
+    report = check(kernel, model, **options)
+    report.raise_if_failed()
+    assert report.power.in_standard_deviations < 0.08
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kernel", "target"),
+    [
+        (Barker(), MODELS_ON_A_LINE["skewed_1d"]),
+        (DelayedRejection(shrink=0.5), MODELS_ON_A_LINE["skewed_1d"]),
+        (GHMC(), MODELS_ON_A_LINE["skewed_1d"]),
+        (PCN(LINE_PRIOR), LINE_TARGET),
+        (InfinityMALA(LINE_PRIOR), LINE_TARGET),
+    ],
+    ids=str,
+)
+def test_kernel_on_a_line_passes_without_chance(kernel, target):
+    report = validate(kernel, target, level="quadrature")
+    report.raise_if_failed()
+    assert report.power.effect < 5e-4
+
+
+@dataclass(frozen=True)
+class SpoiledBarker(Barker):
+    """9: signs without their correction. 11: the slope of the start for the way back."""
+
+    bug: str = ""
+
+    def step(self, key, state, density, tuning):
+        noise_key, sign_key, accept_key = random.split(key, 3)
+        x = state.position
+        length = tuning.step_size * random.normal(noise_key, x.shape, x.dtype)
+        slope = tuning.scale_transposed(state.gradient)
+        kept = random.accept(sign_key, jax.nn.log_sigmoid(length * slope))
+        move = jnp.where(kept, length, -length)
+        position = x + tuning.scale(move)
+        proposal = PointState(position, *density.components_and_gradient(position))
+        wrong_end = self.bug == "slope at the wrong end"
+        slope_there = slope if wrong_end else tuning.scale_transposed(proposal.gradient)
+        correction = jnp.sum(
+            jax.nn.log_sigmoid(-move * slope_there) - jax.nn.log_sigmoid(move * slope)
+        )
+        factor = {"no correction": 0.0, "correction inverted": -1.0}.get(self.bug, 1.0)
+        log_ratio = (
+            density.combine(proposal.components)
+            - density.combine(state.components)
+            + factor * correction
+        )
+        bad = not_usable(proposal.components)
+        return metropolis(accept_key, state, proposal, log_ratio, bad)
+
+
+class UnsplitSlice(NarrowSlice):
+    """33: half of the steps to either side, whatever the place of the interval."""
+
+    def _steps_to_the_left(self, key):
+        return jnp.asarray(self.max_steps_out // 2)
+
+
+class ScaledHeight(Slice):
+    """34: u times the log density instead of the log of u times the density."""
+
+    def _log_height(self, key, log_density):
+        return log_density * random.uniform(key, (), log_density.dtype)
+
+
+class OnPosterior(EllipticalSlice):
+    """35: the ellipse accounts for the prior already."""
+
+    def relative(self, density):
+        return density
+
+
+class CrankNicolsonOnPosterior(PCN):
+    """The ratio counts the prior, which the proposal knows."""
+
+    def relative(self, density):
+        return density
+
+
+class CertainRejection(DelayedRejection):
+    """38: nobody asks whether the way back would have been rejected first."""
+
+    def _log_rejection(self, log_ratio, proposal):
+        return jnp.zeros_like(log_ratio)
+
+
+class ReferencesFromStart(MultipleTry):
+    """39: the reference points are drawn around the current point."""
+
+    def step(self, key, state, density, tuning):
+        candidate_key, choice_key, reference_key, accept_key = random.split(key, 4)
+        num, x = self.num_candidates, state.position
+        candidates, logs = self._around(candidate_key, x, num, density, tuning)
+        chosen = random.categorical(choice_key, logs)
+        proposal = jax.tree.map(lambda leaf: leaf[chosen], candidates)
+        _, references = self._around(reference_key, x, num - 1, density, tuning)
+        references = jnp.append(references, density.combine(state.components))
+        log_ratio = jax.nn.logsumexp(logs) - jax.nn.logsumexp(references)
+        bad = not_usable(proposal.components)
+        return metropolis(accept_key, state, proposal, log_ratio, bad)
+
+
+class KeepsDirection(GHMC):
+    """24: a rejected step keeps its momentum."""
+
+    def _turned(self, state):
+        return state
+
+
+class LosesMomentum(GHMC):
+    """23: what is left of the old momentum and what is new do not add up to one."""
+
+    def _renewed(self, key, state):
+        renewed = super()._renewed(key, state)
+        return renewed._replace(momentum=renewed.momentum + 0.3 * state.momentum)
+
+
+@dataclass(frozen=True)
+class BlockByPosition(RandomWalk):
+    """42: which block moves depends on the coordinate that it moves."""
+
+    blocks: tuple[tuple[int, ...], ...] = ((0,), (1,))
+
+    def _noise(self, key, x, tuning):
+        noise = tuning.scale(random.normal(key, x.shape, x.dtype))
+        return jnp.where(jnp.arange(2) == (x[0] > 0.5), noise, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "model", "options"),
+    [
+        (SpoiledBarker(bug="no correction"), "skewed", {}),
+        (SpoiledBarker(bug="correction inverted"), "skewed", {}),
+        (SpoiledBarker(bug="slope at the wrong end"), "skewed", {}),
+        (UnsplitSlice(max_steps_out=3), "two_modes", {"num_steps": 1}),
+        (ScaledHeight(), "skewed", {}),
+        (OnPosterior(PRIOR), TARGET, {}),
+        (EllipticalSlice(STALE_PRIOR), TARGET, {}),
+        (CrankNicolsonOnPosterior(PRIOR), TARGET, {}),
+        (PCN(STALE_PRIOR), TARGET, {}),
+        (InfinityMALA(STALE_PRIOR), TARGET, {}),
+        (CertainRejection(shrink=0.5), "skewed", {}),
+        (ReferencesFromStart(), "skewed", {}),
+        (KeepsDirection(), "skewed", {"num_steps": 4}),
+        (LosesMomentum(), "skewed", {"num_steps": 4}),
+        (BlockByPosition(), "skewed", {}),
+    ],
+    ids=named,
+)
+def test_bug_in_further_kernel_is_caught(kernel, model, options):
+    assert_caught(kernel, model, **options)
+
+
+def test_the_double_of_barker_without_a_bug_passes():
+    """What the doubles above show is their bug. False-alarm rate 1e-6."""
+    check(SpoiledBarker(), "skewed").raise_if_failed()
 
 
 # ---------------------------------------------------------------- invariant, not reversible

@@ -517,7 +517,7 @@ def test_kernel_without_settings_to_hash():
 
 
 def test_discrete_kernel_without_a_model_of_its_size():
-    with pytest.raises(ValueError, match="no battery model has 2 states"):
+    with pytest.raises(ValueError, match="no battery model has the states of Discrete"):
         validate(DiscreteMetropolis(((0.5, 0.5), (0.5, 0.5))))
 
 

@@ -89,7 +89,8 @@ class Move(Block):
         if isinstance(self.kernel, Transition):
             return state
         if isinstance(particle, PointState):
-            return state._replace(gradient=particle.gradient)
+            # A kernel's own state may hold more, such as a momentum.
+            return particle._replace(position=state.position, components=state.components)
         return state.position
 
     def run(self, key, population=None):
@@ -161,7 +162,8 @@ class Move(Block):
                 "move(keep='all') gives all states of a chain the weight of its start, so it "
                 "must follow resample(...) without ess_below, which makes the weights equal"
             )
-        kind = self.kernel.law_kind if isinstance(self.kernel, Transition) else INVARIANT
+        # Kernels of users may state no law: that they keep the measure is then taken for granted.
+        kind = getattr(self.kernel, "law_kind", INVARIANT)
         return law.then(law.measure, self.name, weakest([kind], law.kind))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -92,6 +93,8 @@ class Kernel:
     reversible: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = False
     target_acceptance: ClassVar[float] = 0.234
+    # Adaptation goes no further where a larger step size means nothing.
+    max_step_size: ClassVar[float] = math.inf
 
     @property
     def law_kind(self) -> LawKind:

@@ -16,9 +16,9 @@ PUBLIC = {
         MultipleTry NoUTurn NormalPrior PCN PointState Population RandomWalk Slice
         StepInfo Tagged Target TemperedPath TemperingStage Transition Tuning
         UnadjustedLangevin UniformOther adapt chain custom cycle effective_sample_size
-        extend gibbs metropolis mixture move not_usable palindrome particle_filter
-        random remember repeat resample reweigh run scan schedule spawn tempered_smc
-        transition until waste_free_smc weigh when""",
+        extend follow freeze gibbs metropolis mixture move not_usable palindrome
+        particle_filter random remember repeat resample reweigh run scan schedule spawn
+        tempered_smc transition until waste_free_smc weigh when""",
     "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
         SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test

@@ -310,6 +310,8 @@ class TemperingStage(NamedTuple):
     acceptance, correlation : () arrays
         Mean acceptance probability of the last moves; worst correlation, over coordinates and
         the log-likelihood, between a state and the next kept one.
+    plan : Plan, optional
+        What was chosen for each stage beforehand, where the run is frozen.
     """
 
     number: Any
@@ -319,6 +321,7 @@ class TemperingStage(NamedTuple):
     repeats: Any = 1
     acceptance: Any = math.nan
     correlation: Any = math.nan
+    plan: Any = None
 
 
 class TemperedPath:

@@ -12,6 +12,7 @@ Two ways to enumerate:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -388,14 +389,24 @@ def _(block, atoms, enumeration):
     The acceptance and the correlation that a move notes in its stage are left out, as they
     would keep states apart. Where something may be tuned by them, the move is one leaf.
     """
-    stage = atoms.state.stage
-    if block.keep == "all" or getattr(stage, "tuning", None) is not None:
+    if block.repeats is None:
+        repeats = np.broadcast_to(getattr(atoms.state.stage, "repeats", 1), len(atoms.mass))
+        groups = {int(num): _where(atoms, repeats == num) for num in np.unique(repeats)}
+        return _joined(
+            [push(_with_repeats(block, num), g, enumeration) for num, g in groups.items()]
+        )
+    if block.keep == "all" or getattr(atoms.state.stage, "tuning", None) is not None:
         return push.dispatch(object)(block, atoms, enumeration)
-    if block.repeats is not None:
-        return _moved(block, block.repeats, atoms, enumeration)
-    repeats = np.broadcast_to(getattr(stage, "repeats", 1), len(atoms.mass))
-    groups = [(int(num), _where(atoms, repeats == num)) for num in np.unique(repeats)]
-    return _joined([_moved(block, num, group, enumeration) for num, group in groups])
+    return _moved(block, block.repeats, atoms, enumeration)
+
+
+def _with_repeats(block: Any, repeats: int) -> Any:
+    """Return a move of a fixed number of kernel steps, the same one for the same number."""
+    # Kept on the block, as programs are.
+    fixed = vars(block).setdefault("_enumeration_repeats", {})
+    if repeats not in fixed:
+        fixed[repeats] = dataclasses.replace(block, repeats=repeats)
+    return fixed[repeats]
 
 
 def _moved(block: Any, repeats: int, atoms: Atoms, enumeration: Enumeration) -> Atoms:

@@ -1,5 +1,6 @@
 """Engines against closed forms, and what they say when something is wrong."""
 
+import dataclasses
 import json
 import warnings
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import bayeskit as bk
+from bayeskit import accel
 from bayeskit.errors import (
     ImproperPriorError,
     InitializationError,
@@ -115,6 +117,39 @@ def test_same_key_same_bits_and_no_second_compilation(regression):
         other = run(SMC_WASTE_FREE, (X, y + 1.0, *rest), key=5)
     assert clock.num_compiled == 0, "new data of the same shape must not compile again"
     assert other.log_evidence != first.log_evidence
+
+
+SMC_UNBIASED = bk.SMC(num_particles=400, num_chains=50, unbiased=True)
+
+
+def test_unbiased_run_is_frozen_by_a_pilot_run(regression):
+    """The ladder is that of an adaptive run with the first half of the key."""
+    result = run(SMC_UNBIASED, regression, key=3)
+    assert "follow(plan)" in result.law
+    assert "=> L2 properly weighted" in result.law
+    pilot_key, _ = jax.random.split(accel.as_key(3))
+    pilot = run(dataclasses.replace(SMC_UNBIASED, unbiased=False), regression, key=pilot_key)
+    assert "=> L10 consistent" in pilot.law
+    assert len(pilot.history["inverse_temperature"]) > 2
+    for name in ("inverse_temperature", "repeats", "step_size"):
+        np.testing.assert_allclose(result.history[name], pilot.history[name], rtol=1e-6)
+    assert result.log_evidence != pilot.log_evidence
+    with CompileClock() as clock:
+        again = run(SMC_UNBIASED, regression, key=3)
+        X, y, *rest = regression
+        run(SMC_UNBIASED, (X, y + 1.0, *rest), key=4)
+    assert clock.num_compiled == 0
+    assert again.log_evidence == result.log_evidence
+
+
+def test_mean_of_the_unbiased_evidence(regression):
+    """30 seeds: E Ẑ / Z is 1. Within 6 standard errors, with a spread of Ẑ / Z below 1/2."""
+    _, _, log_evidence, *_ = regression
+    ratios = np.exp(
+        [run(SMC_UNBIASED, regression, seed).log_evidence - log_evidence for seed in range(30)]
+    )
+    assert ratios.std() < 0.5
+    assert abs(ratios.mean() - 1.0) < 6 * ratios.std(ddof=1) / np.sqrt(30)
 
 
 def test_nuts_is_repeatable_and_compiles_once(regression):

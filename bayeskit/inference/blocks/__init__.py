@@ -14,6 +14,7 @@ The *stage* is the time index inside :func:`scan`, and a
 """
 
 from bayeskit.inference.blocks.base import Block, Chain, Custom, custom, run
+from bayeskit.inference.blocks.freezing import Follow, Plan, choose, follow, following, freeze
 from bayeskit.inference.blocks.loops import LoopState, Scan, Until, When, scan, until, when
 from bayeskit.inference.blocks.moving import Move, move
 from bayeskit.inference.blocks.remembering import Remember, remember
@@ -27,8 +28,10 @@ __all__ = [
     "Chain",
     "Custom",
     "Extend",
+    "Follow",
     "LoopState",
     "Move",
+    "Plan",
     "Remember",
     "Resample",
     "Scan",
@@ -38,9 +41,13 @@ __all__ = [
     "Weigh",
     "When",
     "adapt",
+    "choose",
     "custom",
     "draw_ancestors",
     "extend",
+    "follow",
+    "following",
+    "freeze",
     "move",
     "remember",
     "resample",

@@ -162,7 +162,7 @@ class Move(Block):
                 "move(keep='all') gives all states of a chain the weight of its start, so it "
                 "must follow resample(...) without ess_below, which makes the weights equal"
             )
-        # Kernels of users may state no law: that they keep the measure is then taken for granted.
+        # Kernels of users may state no law: they are taken to keep the measure.
         kind = getattr(self.kernel, "law_kind", INVARIANT)
         return law.then(law.measure, self.name, weakest([kind], law.kind))
 

@@ -108,7 +108,8 @@ class Adapt(Block):
             stage.repeats, stage.correlation, self.correlation, self.max_repeats
         )
         stage = stage._replace(tuning=tuning, repeats=repeats)
-        return population._replace(stage=stage), {"step_size": tuning.step_size}
+        info = {"step_size": tuning.step_size, "tuning": tuning}
+        return population._replace(stage=stage), info
 
     def arrow(self, law):
         return law.then(law.measure, self.name, CONSISTENT)

@@ -15,7 +15,7 @@ from bayeskit import accel
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import NumericalWarning, ParticleCollapseError, StalledError
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
-from bayeskit.inference.blocks import Chain, LoopState, Until
+from bayeskit.inference.blocks import Chain, LoopState, Plan, Until, choose, following
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import diagnose
 from bayeskit.inference.engines.base import constrained_draws, prepared_target
@@ -58,6 +58,9 @@ class SMC:
     scheme : str
         Resampling scheme.
     max_stages : int
+    unbiased : bool
+        Run twice: what the first run chose, temperatures, tunings and repeats, is frozen for
+        the second, whose evidence has the true evidence as its mean. Twice the time.
     progress : "auto" or bool
 
     Raises
@@ -82,6 +85,7 @@ class SMC:
     num_chains: int | None = None
     scheme: str = "systematic"
     max_stages: int = 200
+    unbiased: bool = False
     progress: str | bool = "auto"
 
     def __post_init__(self):
@@ -155,36 +159,56 @@ class SMC:
             If the temperatures stop rising, or do not arrive within ``max_stages``.
         """
         target = prepared_target(target, data)
-        law = self.algorithm(target).explain()
+        blocks = self.algorithm(target)
+        law = (following(blocks) if self.unbiased else blocks).explain()
         line = ProgressLine("SMC", self.progress)
         with CompileClock() as clock:
-            state = _start(self, target, accel.as_key(key))
-            stage = 0.0
-            temperatures = [0.0]
-            while temperatures[-1] < 1.0:
-                state = _advance(self, target, state)
-                summary = _summary(state)
-                stage, temperature, log_evidence, ess, acceptance = map(float, summary)
-                if not np.isfinite(log_evidence):
-                    raise ParticleCollapseError(
-                        f"all {self.num_particles} particles have zero likelihood at stage "
-                        f"{int(stage)}: every prior draw has a log-likelihood of -inf or NaN. "
-                        "Check the likelihood at draws from the prior, or narrow the prior"
-                    )
-                temperatures.append(temperature)
-                self._check_progress(temperatures)
-                line.show(
-                    f"stage {int(stage)}, inverse temperature {temperature:.4g}, "
-                    f"ESS {ess:.0f}, acceptance {acceptance:.2f}, "
-                    f"log evidence {log_evidence:.2f}"
-                )
+            key = accel.as_key(key)
+            if self.unbiased:
+                pilot_key, key = jax.random.split(key)
+                state = _start(self, target, pilot_key, _blank_plan(self, target))
+                state = self._run_stages(target, state, line, "pilot run, ", chooses=True)
+                state = _start(self, target, key, state.population.stage.plan)
+            else:
+                state = _start(self, target, key)
+            state = self._run_stages(target, state, line)
             posterior = self._finish(target, state, law)
         line.close(
-            f"{int(stage)} stages, log evidence {posterior.log_evidence:.2f} "
+            f"{int(state.round)} stages, log evidence {posterior.log_evidence:.2f} "
             f"± {posterior.log_evidence_se:.2f}"
         )
         posterior.timing.update(clock.timing())
         return posterior
+
+    def _run_stages(
+        self,
+        target: Target,
+        state: LoopState,
+        line: ProgressLine,
+        prefix: str = "",
+        chooses: bool = False,
+    ) -> LoopState:
+        """Return the state at temperature 1; ``chooses`` writes the plan on the way."""
+        temperatures = [0.0]
+        while temperatures[-1] < 1.0:
+            if chooses:
+                state = _choose(self, target, state)
+            state = _advance(self, target, state)
+            stage, temperature, log_evidence, ess, acceptance = map(float, _summary(state))
+            if not np.isfinite(log_evidence):
+                raise ParticleCollapseError(
+                    f"all {self.num_particles} particles have zero likelihood at stage "
+                    f"{int(stage)}: every prior draw has a log-likelihood of -inf or NaN. "
+                    "Check the likelihood at draws from the prior, or narrow the prior"
+                )
+            temperatures.append(temperature)
+            self._check_progress(temperatures)
+            line.show(
+                f"{prefix}stage {int(stage)}, inverse temperature {temperature:.4g}, "
+                f"ESS {ess:.0f}, acceptance {acceptance:.2f}, "
+                f"log evidence {log_evidence:.2f}"
+            )
+        return state
 
     def _check_progress(self, temperatures: list[float]) -> None:
         recent = np.diff(temperatures[-_STALL_STAGES - 1 :])
@@ -205,7 +229,11 @@ class SMC:
         population = state.population
         lineage: Any = population.lineage
         num_stages = int(state.round)
-        history = {k: np.asarray(v)[:num_stages] for k, v in state.infos.items()}
+        history = {
+            name: np.asarray(values)[:num_stages]
+            for name, values in state.infos.items()
+            if name != "tuning"
+        }
         positions = _as_chains(np.asarray(population.particles.position), self._num_chains())
         components = _as_chains(np.asarray(population.particles.components), self._num_chains())
         self._warn_numbers(history)
@@ -270,16 +298,45 @@ def _as_chains(values: np.ndarray, num_chains: int) -> np.ndarray:
 
 
 @quick_jit(static_argnames="engine")
-def _start(engine: SMC, target: Target, key: jax.Array) -> LoopState:
+def _start(engine: SMC, target: Target, key: jax.Array, plan: Plan | None = None) -> LoopState:
     blocks = engine.algorithm(target)
     start_key, loop_key = jax.random.split(key)
     population, _ = blocks.first.run(start_key)
+    if plan is not None:
+        population = population._replace(stage=population.stage._replace(plan=plan))
+        blocks = following(blocks)
     return _loop(blocks).start(loop_key, population)
 
 
 @quick_jit(static_argnames="engine")
 def _advance(engine: SMC, target: Target, state: LoopState) -> LoopState:
-    return _loop(engine.algorithm(target)).advance(state, 1)
+    blocks = engine.algorithm(target)
+    if state.population.stage.plan is not None:
+        blocks = following(blocks)
+    return _loop(blocks).advance(state, 1)
+
+
+@quick_jit(static_argnames="engine", optimised=False)
+def _blank_plan(engine: SMC, target: Target) -> Plan:
+    """Return a plan of as many stages as there may be, with nothing chosen yet."""
+    population, _ = engine.algorithm(target).first.run(jax.random.key(0))
+    return jax.tree.map(
+        lambda one: jnp.zeros((engine.max_stages, *one.shape), one.dtype),
+        Plan.of(population.stage),
+    )
+
+
+@quick_jit(static_argnames="engine")
+def _choose(engine: SMC, target: Target, state: LoopState) -> LoopState:
+    """Write into the plan what the adaptive algorithm would do at this stage.
+
+    The pilot run then follows its own plan, by the very program that the second run uses.
+    """
+    population = state.population
+    stage = population.stage
+    choice = choose(_loop(engine.algorithm(target)).body, population)
+    stage = stage._replace(plan=stage.plan.put(stage.number, choice))
+    return state._replace(population=population._replace(stage=stage))
 
 
 def _loop(blocks: Chain) -> Until:

@@ -1,0 +1,216 @@
+"""Freeze what adapted: the constants of a pilot run, in a run of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bayeskit.inference.blocks.base import Block, Chain, leaves
+from bayeskit.inference.blocks.loops import Scan, Until, When
+from bayeskit.inference.blocks.tempering import Adapt, Schedule
+from bayeskit.inference.blocks.weighting import Spawn
+from bayeskit.inference.law import require
+from bayeskit.inference.measure import TemperedPath, TemperingStage
+from bayeskit.inference.population import Population
+
+__all__ = ["Follow", "Plan", "choose", "follow", "following", "freeze"]
+
+
+class Plan(NamedTuple):
+    """What was chosen at each stage of a tempered run, with a leading axis of stages.
+
+    Parameters
+    ----------
+    inverse_temperature : (num_stages,) array
+    repeats : (num_stages,) int32 array
+        Kernel steps between two kept states.
+    tuning : pytree
+        Parameters of the move kernel.
+    """
+
+    inverse_temperature: Any
+    repeats: Any
+    tuning: Any = None
+
+    @classmethod
+    def of(cls, stage: TemperingStage) -> Plan:
+        """Return the choices that a stage holds, without an axis."""
+        return cls(stage.current, stage.repeats, stage.tuning)
+
+    def put(self, number: jax.Array, choice: Plan) -> Plan:
+        """Return the plan with the choices of one stage written down."""
+        return jax.tree.map(lambda all_, one: all_.at[number].set(one), self, choice)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Follow(Block):
+    """Do as the plan of the stage says. See :func:`follow`."""
+
+    path: TemperedPath
+
+    @property
+    def name(self):
+        return "follow(plan)"
+
+    def run(self, key, population=None):
+        stage: TemperingStage = population.stage
+        choice = jax.tree.map(lambda leaf: leaf[stage.number], stage.plan)
+        stage = stage._replace(
+            number=stage.number + 1,
+            previous=stage.current,
+            current=choice.inverse_temperature,
+            repeats=choice.repeats,
+            tuning=choice.tuning,
+        )
+        info = {"inverse_temperature": stage.current}
+        if hasattr(stage.tuning, "step_size"):
+            info["step_size"] = stage.tuning.step_size
+        return population._replace(stage=stage), info
+
+    @property
+    def expects(self):
+        return self.path.measure.at("t-1")
+
+    def arrow(self, law):
+        require(self.expects, law.measure, f"{self.name}: starts from")
+        return law.then(law.measure, self.name)
+
+
+def follow(path: TemperedPath) -> Block:
+    """Take temperature, tuning and repeats from the plan that the stage carries (law L2).
+
+    In place of :func:`schedule` and :func:`adapt`. The plan is data: one compiled program
+    follows every plan of as many stages.
+
+    Parameters
+    ----------
+    path : TemperedPath
+    """
+    return Follow(path)
+
+
+def following(block: Block) -> Block:
+    """Return a block with :func:`follow` in place of all that adapts in it."""
+    frozen = _without_choices(block)
+    if frozen is None:
+        raise TypeError(f"{block.name} only adapts: freeze the whole algorithm")
+    return frozen
+
+
+def _without_choices(block: Block) -> Block | None:
+    """Return a block that follows its plan; None for one of which nothing is left."""
+    if isinstance(block, Schedule):
+        return Follow(block.path)
+    if isinstance(block, Adapt):
+        return None
+    if isinstance(block, Chain):
+        parts = [part for part in map(_without_choices, block.parts) if part is not None]
+        return Chain(*parts) if len(parts) == 2 else next(iter(parts), None)
+    if isinstance(block, Until | Scan | When):
+        return replace(block, body=following(block.body))
+    return block
+
+
+def choose(body: Block, population: Population) -> Plan:
+    """Return what the adaptive parts of a round choose for a population; nothing is drawn.
+
+    Parameters
+    ----------
+    body : Block
+        One round; what stands before its last adaptive part does not draw.
+    population : Population
+        At the start of the round.
+    """
+    parts = list(leaves(body))
+    last = max(i for i, part in enumerate(parts) if isinstance(part, Schedule | Adapt))
+    for part in parts[: last + 1]:
+        population, _ = part.run(None, population)
+    return Plan.of(population.stage)
+
+
+def freeze(block: Block, info: dict[str, Any]) -> Block:
+    """Return an adaptive algorithm with the constants of one of its runs (law L10 to L2).
+
+    Temperatures, tunings and repeats are chosen once, by the pilot run. With them fixed, a run
+    with *another* key is exactly unbiased: the mean of its evidence is the evidence.
+
+    Parameters
+    ----------
+    block : Block
+        Begins with :func:`spawn`, such as what :func:`tempered_smc` returns.
+    info : dict
+        Of one run of it: ``population, info = run(block, key, with_info=True)``.
+
+    Raises
+    ------
+    TypeError
+        If the block waits for a population.
+    ValueError
+        If the info does not belong to a tempered run that arrived at temperature 1.
+
+    Notes
+    -----
+    The pilot run must not be part of the result, and its key must not be used again.
+
+    References
+    ----------
+    Beskos, Jasra, Kantas & Thiery (2016), *On the convergence of adaptive sequential Monte
+    Carlo methods*.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * jnp.sum(x**2) - 0.919,
+    ...     log_likelihood=lambda x: -2.0 * jnp.sum((x - 1) ** 2),
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ... )
+    >>> adaptive = bi.tempered_smc(target, bi.RandomWalk(), 64)
+    >>> _, info = bi.run(adaptive, 0, with_info=True)
+    >>> frozen = bi.freeze(adaptive, info)
+    >>> str(adaptive.law.kind), str(frozen.law.kind)
+    ('L10 consistent', 'L2 properly weighted')
+    """
+    if block.law is None:
+        raise TypeError(
+            f"{block.name} waits for a population: freeze what begins with spawn(...)"
+        )
+    plan = _plan_of(info)
+
+    def planned(part):
+        if isinstance(part, Chain):
+            return Chain(planned(part.first), part.second)
+        if not isinstance(part, Spawn) or not isinstance(part.stage, TemperingStage):
+            raise TypeError(
+                f"{block.name} does not begin with spawn(..., stage=path.start(...)): there is "
+                "no stage to carry the plan"
+            )
+        return replace(part, stage=part.stage._replace(plan=plan))
+
+    return planned(following(block))
+
+
+def _plan_of(info: dict[str, Any]) -> Plan:
+    """Return what a run wrote down about its choices."""
+    missing = {"num_rounds", "inverse_temperature", "repeats"} - set(info)
+    if missing:
+        raise ValueError(
+            f"info lacks {sorted(missing)}: pass what run(block, key, with_info=True) returns "
+            "beside the population of a tempered algorithm"
+        )
+    num = int(info["num_rounds"])
+    # NumPy arrays take the precision of the program that follows them.
+    chosen = (info["inverse_temperature"], info["repeats"], info.get("tuning"))
+    plan = Plan(*jax.tree.map(lambda leaf: np.asarray(leaf)[:num], chosen))
+    if num == 0 or plan.inverse_temperature[-1] != 1.0:
+        reached = plan.inverse_temperature[-1] if num else 0.0
+        raise ValueError(
+            f"the pilot run ended at the inverse temperature {reached:.3g} and not at 1: give "
+            "it more stages or particles"
+        )
+    return plan

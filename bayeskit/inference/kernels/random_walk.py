@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -76,6 +76,14 @@ class RandomWalk(Kernel):
             raise ValueError(f"each block holds at least one coordinate >= 0, got {blocks}")
         object.__setattr__(self, "scales", scales)
         object.__setattr__(self, "blocks", blocks)
+
+    def __repr__(self):
+        chosen = [
+            f"{option.name}={getattr(self, option.name)!r}"
+            for option in fields(self)
+            if getattr(self, option.name) != option.default
+        ]
+        return f"{type(self).__name__}({', '.join(chosen)})"
 
     def default_step_size(self, dim):
         """Return 2.38 / sqrt(dim), of the largest block if there are blocks."""

@@ -15,7 +15,15 @@ from bayeskit import accel
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import NumericalWarning, ParticleCollapseError, StalledError
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
-from bayeskit.inference.blocks import Chain, LoopState, Plan, Until, choose, following
+from bayeskit.inference.blocks import (
+    Block,
+    Chain,
+    LoopState,
+    Plan,
+    Until,
+    choose,
+    following,
+)
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import diagnose
 from bayeskit.inference.engines.base import constrained_draws, prepared_target
@@ -302,18 +310,15 @@ def _start(engine: SMC, target: Target, key: jax.Array, plan: Plan | None = None
     blocks = engine.algorithm(target)
     start_key, loop_key = jax.random.split(key)
     population, _ = blocks.first.run(start_key)
-    if plan is not None:
-        population = population._replace(stage=population.stage._replace(plan=plan))
-        blocks = following(blocks)
-    return _loop(blocks).start(loop_key, population)
+    population = population._replace(stage=population.stage._replace(plan=plan))
+    return _loop(blocks if plan is None else following(blocks)).start(loop_key, population)
 
 
 @quick_jit(static_argnames="engine")
 def _advance(engine: SMC, target: Target, state: LoopState) -> LoopState:
     blocks = engine.algorithm(target)
-    if state.population.stage.plan is not None:
-        blocks = following(blocks)
-    return _loop(blocks).advance(state, 1)
+    is_planned = state.population.stage.plan is not None
+    return _loop(following(blocks) if is_planned else blocks).advance(state, 1)
 
 
 @quick_jit(static_argnames="engine", optimised=False)
@@ -339,8 +344,9 @@ def _choose(engine: SMC, target: Target, state: LoopState) -> LoopState:
     return state._replace(population=population._replace(stage=stage))
 
 
-def _loop(blocks: Chain) -> Until:
+def _loop(blocks: Block) -> Until:
     """Return the adaptive loop of an algorithm, which the engine runs in chunks."""
+    assert isinstance(blocks, Chain)
     loop = blocks.second
     assert isinstance(loop, Until)
     return loop

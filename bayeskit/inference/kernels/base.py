@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,10 @@ __all__ = [
     "metropolis",
     "not_usable",
 ]
+
+
+# What a kernel moves: a PointState, or a state of its own.
+State = TypeVar("State")
 
 
 class StepInfo(NamedTuple):
@@ -168,16 +172,17 @@ def check_density(kernel: Kernel, position: jax.Array, density: Density) -> None
 
 def metropolis(
     key: Any,
-    current: PointState,
-    proposal: PointState,
+    current: State,
+    proposal: State,
     log_ratio: jax.Array,
     not_finite: jax.Array,
     divergent: jax.Array | bool = False,
-) -> tuple[PointState, StepInfo]:
+) -> tuple[State, StepInfo]:
     """Accept or reject a proposal *with all its cached values*.
 
     Parameters
     ----------
+    current, proposal : PointState, or a kernel's own kind of state
     log_ratio : () array
         Log of the Metropolis-Hastings-Green ratio; NaN rejects.
     not_finite : () bool array

@@ -53,6 +53,7 @@ class NormalPrior:
                 + (f": {self.mean}" if self.mean.ndim == 1 else "")
             )
         dim = len(self.mean)
+        self.factor: np.ndarray
         if covariance is None:
             self.factor = np.array(scale, np.float64)
             if self.factor.shape != (dim,) or not (self.factor > 0).all():

@@ -110,10 +110,11 @@ class Slice(Kernel):
 
     Notes
     -----
-    About five density evaluations a line, and a sweep has as many lines as there are
-    dimensions. Nothing is to be tuned but the metric: a width that is wrong by a factor of ten
-    costs evaluations, not mixing. Of many particles all wait for the one with the longest
-    search. Coordinates that the metric leaves correlated mix slowly.
+    On a normal density 4.4 evaluations a line, and a sweep has as many lines as there are
+    dimensions. Nothing is to be tuned but the metric. A width ten times too large costs 6.2
+    evaluations and no mixing; one ten times too small mixes worse, since the steps out are
+    limited. Of many particles all wait for the one with the longest search. Coordinates that
+    the metric leaves correlated mix slowly.
 
     References
     ----------

@@ -508,7 +508,10 @@ class ReferencesFromStart(MultipleTry):
 
 
 class KeepsDirection(GHMC):
-    """24: a rejected step keeps its momentum."""
+    """24: a rejected step keeps its momentum. With a large step, so that many are rejected."""
+
+    def default_step_size(self, dim):
+        return 1.5
 
     def _turned(self, state):
         return state
@@ -536,21 +539,26 @@ class BlockByPosition(RandomWalk):
 @pytest.mark.parametrize(
     ("kernel", "model", "options"),
     [
-        (SpoiledBarker(bug="no correction"), "skewed", {}),
-        (SpoiledBarker(bug="correction inverted"), "skewed", {}),
         (SpoiledBarker(bug="slope at the wrong end"), "skewed", {}),
         (UnsplitSlice(max_steps_out=3), "two_modes", {"num_steps": 1}),
         (ScaledHeight(), "skewed", {}),
         (OnPosterior(PRIOR), TARGET, {}),
         (EllipticalSlice(STALE_PRIOR), TARGET, {}),
         (CrankNicolsonOnPosterior(PRIOR), TARGET, {}),
-        (PCN(STALE_PRIOR), TARGET, {}),
         (InfinityMALA(STALE_PRIOR), TARGET, {}),
         (CertainRejection(shrink=0.5), "skewed", {}),
         (ReferencesFromStart(), "skewed", {}),
         (KeepsDirection(), "skewed", {"num_steps": 4}),
-        (LosesMomentum(), "skewed", {"num_steps": 4}),
-        (BlockByPosition(), "skewed", {}),
+        *(
+            pytest.param(kernel, model, options, marks=pytest.mark.slow)
+            for kernel, model, options in (
+                (SpoiledBarker(bug="no correction"), "skewed", {}),
+                (SpoiledBarker(bug="correction inverted"), "skewed", {}),
+                (PCN(STALE_PRIOR), TARGET, {}),
+                (LosesMomentum(), "skewed", {"num_steps": 4}),
+                (BlockByPosition(), "skewed", {}),
+            )
+        ),
     ],
     ids=named,
 )

@@ -121,7 +121,7 @@ def adapt(kernel: Any, correlation: float = 0.5, max_repeats: int = 64) -> Block
     The metric is the weighted covariance, the step size follows the acceptance of the last
     moves, and the number of kernel steps between kept states follows how much they still
     resembled each other. Nothing depends on the outcome of the moves that are about to be
-    made.
+    made. The info holds the ``tuning``, so that :func:`freeze` can take it for another run.
 
     Parameters
     ----------

@@ -30,8 +30,8 @@ class Independent(Kernel):
 
     Notes
     -----
-    One density evaluation a step. Good in few dimensions, hopeless in many. Where the target has
-    heavier tails than the proposal, a particle that gets out there stays for a time without
+    One density evaluation a step. Good in few dimensions, hopeless in many. Where the target
+    has heavier tails than the proposal, a particle that gets out there stays for a time without
     bound, and no rate of convergence holds (Mengersen & Tweedie 1996).
     """
 

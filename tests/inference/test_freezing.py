@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -114,14 +113,6 @@ def test_the_frozen_run_does_what_the_pilot_chose():
     factor = np.asarray(info["tuning"].factor)
     assert len(np.unique(factor[:num])) > 1
     np.testing.assert_array_equal(factor[num - 1], population.stage.tuning.factor)
-
-
-def test_one_round_chooses_what_the_adaptive_algorithm_does():
-    start = ADAPTIVE.first.run(jax.random.key(1))[0]
-    body = ADAPTIVE.second.body
-    choice = blocks.choose(body, start)
-    after, _ = body.run(jax.random.key(2), start)
-    jax.tree.map(np.testing.assert_array_equal, choice, blocks.Plan.of(after.stage))
 
 
 @pytest.mark.parametrize(

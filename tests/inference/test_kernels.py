@@ -46,12 +46,12 @@ from tests.inference.finite_models import log_table
 from tests.inference.skew_normal import PRIOR, TARGET
 
 # What is compiled costs seconds: these stand for the others in every run of the suite.
-QUICKLY_MOVED = (GHMC(), Slice(), EllipticalSlice(PRIOR), DiscreteGibbs((2, 3)))
+RUN_ALWAYS = (GHMC(), EllipticalSlice(PRIOR), DiscreteGibbs((2, 3)))
 
 
 def slow_but_some(kernels):
     return [
-        pytest.param(k, id=str(k), marks=() if k in QUICKLY_MOVED else pytest.mark.slow)
+        pytest.param(k, id=str(k), marks=() if k in RUN_ALWAYS else pytest.mark.slow)
         for k in kernels
     ]
 
@@ -111,7 +111,7 @@ def two_steps(keys, x, target, coefficients, *, kernel):
     return jax.vmap(end)(keys)
 
 
-@pytest.mark.parametrize("kernel", REAL_KERNELS, ids=str)
+@pytest.mark.parametrize("kernel", slow_but_some(REAL_KERNELS))
 def test_a_tempered_density_is_the_density_of_a_weaker_likelihood(kernel):
     """The coefficient of a component counts as the component itself would."""
     x, keys = jnp.array([0.4, -1.0]), jax.random.split(jax.random.key(3), 200)

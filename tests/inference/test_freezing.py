@@ -1,5 +1,6 @@
 """An adaptive algorithm is biased; with the constants of one of its runs it is exact."""
 
+import functools
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -74,17 +75,22 @@ TUNED = adapt(KERNEL, 0.5, max_repeats=2)
 ADAPTIVE = algorithm(schedule(PATH, ess=0.8), TUNED)
 
 
-def pilot(key):
-    return run(ADAPTIVE, key, with_info=True)
+@functools.cache
+def pilot():
+    """A run of three stages that have different numbers of repeats."""
+    for key in range(100):
+        population, info = run(ADAPTIVE, key, with_info=True)
+        num = int(info["num_rounds"])
+        if num == 3 and len(set(np.asarray(info["repeats"])[:num])) == 2:
+            return population, info
+    raise AssertionError("none of 100 runs")
 
 
 def test_adaptive_run_is_biased_and_the_frozen_one_exact():
     assert ADAPTIVE.law.kind is law.CONSISTENT
-    _, info = pilot(9)
+    _, info = pilot()
     num = int(info["num_rounds"])
     print({k: np.asarray(info[k])[:num] for k in ("inverse_temperature", "repeats")})
-    assert num == 3
-    assert len(set(np.asarray(info["repeats"])[:num])) == 2
     frozen = freeze(ADAPTIVE, info)
     assert frozen.law.kind is law.PROPERLY_WEIGHTED
     assert "follow(plan)" in frozen.explain()
@@ -104,7 +110,7 @@ def test_a_ladder_that_is_fixed_alone_is_not_enough():
 
 
 def test_the_frozen_run_does_what_the_pilot_chose():
-    population, info = pilot(9)
+    population, info = pilot()
     _, again = run(freeze(ADAPTIVE, info), 4, with_info=True)
     num = int(info["num_rounds"])
     assert int(again["num_rounds"]) == num
@@ -119,14 +125,14 @@ def test_the_frozen_run_does_what_the_pilot_chose():
     ("call", "error", "message"),
     [
         (lambda: freeze(ADAPTIVE, {}), ValueError, "info lacks"),
-        (lambda: freeze(ADAPTIVE.second, pilot(9)[1]), TypeError, "waits for a population"),
+        (lambda: freeze(ADAPTIVE.second, pilot()[1]), TypeError, "waits for a population"),
         (
-            lambda: freeze(ADAPTIVE, {**pilot(9)[1], "num_rounds": 1}),
+            lambda: freeze(ADAPTIVE, {**pilot()[1], "num_rounds": 1}),
             ValueError,
             "ended at the inverse temperature 0",
         ),
         (
-            lambda: freeze(spawn(PATH.initial, 2), pilot(9)[1]),
+            lambda: freeze(spawn(PATH.initial, 2), pilot()[1]),
             TypeError,
             "no stage to carry the plan",
         ),

@@ -546,7 +546,7 @@ class BlockByPosition(RandomWalk):
         (EllipticalSlice(STALE_PRIOR), TARGET, {}),
         (CrankNicolsonOnPosterior(PRIOR), TARGET, {}),
         (InfinityMALA(STALE_PRIOR), TARGET, {}),
-        (CertainRejection(shrink=0.5), "skewed", {}),
+        (CertainRejection(shrink=0.5), "skewed", {"level": "quick"}),
         (ReferencesFromStart(), "skewed", {}),
         (KeepsDirection(), "skewed", {"num_steps": 4}),
         *(

@@ -40,7 +40,7 @@ def cpu_seconds(function: Callable[[], Any], repeats: int = 5) -> tuple[float, f
 
 
 def resampling(quick: bool) -> None:
-    """Systematic resampling: nanoseconds a particle, and the largest |offspring - N W|."""
+    """Resampling: nanoseconds a particle, and the largest |offspring - N W|."""
     from bayeskit import accel
 
     try:
@@ -55,23 +55,26 @@ def resampling(quick: bool) -> None:
         exact = np.exp(log_weights.astype(np.float64))
         exact *= num / exact.sum()
         key, device = accel.as_key(1), jnp.asarray(log_weights)
-        ours = jax.jit(lambda k, w: accel.systematic(k, w).index)
-        rows = {"bayeskit": lambda key=key, w=device, f=ours: f(key, w)}
+        rows = {}
+        for scheme in (*accel.SCHEMES, "rejection"):
+            ours = jax.jit(lambda k, w, scheme=scheme: getattr(accel, scheme)(k, w).index)
+            rows["bayeskit", scheme] = lambda key=key, w=device, f=ours: f(key, w)
         if peer is not None:
             theirs = jax.jit(lambda k, w, num=num: peer(k, jax.nn.softmax(w), num))
             plain = jax.random.key(1)
-            rows["blackjax"] = lambda key=plain, w=device, f=theirs: f(key, w)
+            rows["blackjax", "systematic"] = lambda key=plain, w=device, f=theirs: f(key, w)
         copy = np.empty_like(log_weights)
         start = time.process_time()
         for _ in range(20):
             np.copyto(copy, log_weights)
         copied = (time.process_time() - start) / 20
-        for name, function in rows.items():
+        for (name, scheme), function in rows.items():
             first, seconds = cpu_seconds(function)
             offspring = np.bincount(np.asarray(function()), minlength=num)
             emit(
                 part="resampling",
                 package=name,
+                scheme=scheme,
                 num_particles=num,
                 ns_per_particle=round(seconds / num * 1e9, 2),
                 ratio_to_copy=round(seconds / copied, 1),

@@ -12,13 +12,14 @@ PUBLIC = {
     "bayeskit.inference": """
         Barker Bijector Block DelayedRejection Density DiscreteGibbs DiscreteMetropolis
         EllipticalSlice FeynmanKac GHMC HMC History Independent InfinityMALA Involution
-        Kernel Law LawKind Lineage LocallyInformed MALA Measure MomentumState
-        MultipleTry NoUTurn NormalPrior PCN PointState Population RandomWalk Slice
-        StepInfo Tagged Target TemperedPath TemperingStage Transition Tuning
-        UnadjustedLangevin UniformOther adapt chain custom cycle effective_sample_size
+        Kernel Law LawKind Lineage LocallyInformed MALA Measure MomentumState MultipleTry
+        NoUTurn NormalPrior PCN PointState Population RandomWalk Slice StepInfo Tagged
+        Target TemperedPath TemperingStage Transition Tuning UnadjustedLangevin
+        UniformOther adapt chain conditional_ancestors custom cycle effective_sample_size
         extend follow freeze gibbs metropolis mixture move not_usable palindrome
-        particle_filter random remember repeat resample reweigh run scan schedule spawn
-        tempered_smc transition until waste_free_smc weigh when""",
+        particle_filter random remember repeat resample resample_metropolis
+        resample_threshold resample_transport reweigh run scan schedule spawn tempered_smc
+        transition until waste_free_smc weigh when""",
     "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
         SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test

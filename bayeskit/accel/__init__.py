@@ -13,15 +13,22 @@ from bayeskit.accel.offspring import (
     scaled_cdf,
 )
 from bayeskit.accel.prng import as_key
-from bayeskit.accel.resample import (
+from bayeskit.accel.resampling import (
     SCHEMES,
     Ancestors,
     Scheme,
+    Transported,
+    WeightedAncestors,
+    killing,
     multinomial,
+    rejection,
     residual,
     residual_multinomial,
+    ssp,
     stratified,
     systematic,
+    threshold,
+    transport,
 )
 from bayeskit.accel.scan import prefix_sum
 from bayeskit.accel.weights import (
@@ -36,11 +43,14 @@ __all__ = [
     "SCHEMES",
     "Ancestors",
     "Scheme",
+    "Transported",
+    "WeightedAncestors",
     "Weights",
     "as_key",
     "cumulative_offspring",
     "effective_sample_size",
     "fold_words",
+    "killing",
     "log_mean_exp",
     "multinomial",
     "normal_of_words",
@@ -48,11 +58,15 @@ __all__ = [
     "offspring_to_ancestors",
     "permute_for_inplace",
     "prefix_sum",
+    "rejection",
     "residual",
     "residual_multinomial",
     "scaled_cdf",
+    "ssp",
     "stratified",
     "systematic",
     "take_particles",
     "temper_step",
+    "threshold",
+    "transport",
 ]

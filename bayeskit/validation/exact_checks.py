@@ -448,6 +448,11 @@ def validate_scheme(
                 f"{scheme.name} resamples under a condition: validate the scheme "
                 f"{scheme.scheme!r}, and the condition in a composed block"
             )
+        if scheme.rate is not None:
+            raise ValueError(
+                f"{scheme.name} leaves uneven weights: validate the scheme {scheme.scheme!r}, "
+                "and the rate in a composed block"
+            )
         scheme = scheme.scheme
     if isinstance(scheme, str):
         if scheme not in accel.SCHEMES:
@@ -464,8 +469,12 @@ def validate_scheme(
             f"a resampling scheme is a name or a function ancestors(key, log_weights, num), "
             f"got {type(scheme).__name__}"
         )
+    named = accel.SCHEMES.get(scheme if isinstance(scheme, str) else claimed or "")
+    keeps_number = named is not None and named.keeps_number
     checks, words = [], []
     for (num_particles, num), table in _RESAMPLING_CASES.items():
+        if num != num_particles and keeps_number:
+            continue
         more, found = _offspring_checks(
             ancestors, np.array(table), num_particles, num, enumeration, name, claimed
         )

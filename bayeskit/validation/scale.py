@@ -32,7 +32,7 @@ _NUM_BLOCKS = (64, 8)
 # Weights of float32 are known to half a unit in the last place, 2^-24; normalising adds more.
 _ROUNDING = 2.0**-22
 # Most that the offspring of one particle, or of neighbours, differ from their mean.
-_MAX_DEVIATION = {"systematic": 1.0, "residual": 1.0, "stratified": 2.0}
+_MAX_DEVIATION = {"systematic": 1.0, "residual": 1.0, "stratified": 2.0, "ssp": 2.0}
 
 
 def validate_scheme_at_scale(
@@ -53,9 +53,10 @@ def validate_scheme_at_scale(
 
     each side with its own KL; the p-value is twice the bound of the side that was seen. These
     are Chernoff's bounds for multinomial resampling, and hold for every scheme whose offspring
-    are at least as even: stratified, systematic, residual and all with negatively associated
-    offspring. Without chance: particles of weight zero have no offspring, ancestors lie within
-    the particles, and with ``max_deviation`` no count is further than that from its mean.
+    are at least as even: stratified, systematic, residual, killing and all with negatively
+    associated offspring. Without chance: particles of weight zero have no offspring, ancestors
+    lie within the particles, and with ``max_deviation`` no count is further than that from its
+    mean.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def validate_scheme_at_scale(
     max_deviation : float, optional
         Largest difference from the mean for the offspring of any one particle or block of
         neighbours. Default: known for the schemes of this package, 1 for systematic and
-        residual and 2 for stratified.
+        residual, 2 for stratified and ssp.
 
     Returns
     -------
@@ -152,6 +153,11 @@ def _scheme_of(block: Resample) -> str:
         raise ValueError(
             f"{block.name} resamples under a condition: validate the scheme {block.scheme!r}, "
             "and the condition in a composed block"
+        )
+    if block.rate is not None:
+        raise ValueError(
+            f"{block.name} leaves uneven weights: validate the scheme {block.scheme!r}, and "
+            "the rate in a composed block"
         )
     return block.scheme
 

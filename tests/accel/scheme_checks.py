@@ -44,11 +44,11 @@ def exact_law(scheme, weights, num):
         log_weights = jnp.log(jnp.asarray(weights))
         cdf = accel.scaled_cdf(log_weights, num)
         breaks = np.asarray(quick_jit(scheme.breaks, static_argnums=1)(cdf, num))
-        shape = scheme.uniform_shape(num)
-        assert breaks.shape == (*shape, max(len(weights) - 1, 1))
+        shape = scheme.uniform_shape(len(weights), num)
+        assert breaks.shape[:-1] == shape
         assert breaks.dtype == np.float64
         assert np.all((breaks >= 0) & (breaks <= 1))
-        rows = np.sort(breaks.reshape(math.prod(shape), -1), axis=-1)
+        rows = np.sort(breaks.reshape(math.prod(shape), breaks.shape[-1]), axis=-1)
         cells = []
         for row in rows:
             edges = np.unique([0.0, *row, 1.0])
@@ -126,13 +126,29 @@ def variance_residual_multinomial(weights, num):
     return r * (1 - r / num_draws) if num_draws else 0 * r
 
 
+def variance_killing(weights, num):
+    kept = weights / weights.max()
+    law_of_slot = (1 - kept)[:, None] * weights + np.diag(kept)
+    return np.sum(law_of_slot * (1 - law_of_slot), axis=0)
+
+
 VARIANCES = {
     "systematic": variance_systematic,
     "stratified": variance_stratified,
     "multinomial": variance_multinomial,
     "residual": variance_systematic,
     "residual_multinomial": variance_residual_multinomial,
+    "ssp": variance_systematic,
+    "killing": variance_killing,
 }
+
+
+def cases_of(scheme):
+    """The small cases, with as many offspring as particles where the scheme asks for that."""
+    if not scheme.keeps_number:
+        return SMALL_CASES
+    # Dead particles at both ends are in one that is short enough to enumerate.
+    return [(weights, len(weights)) for weights, _ in SMALL_CASES if len(weights) <= 4]
 
 
 # ------------------------------------------------------------ rational arithmetic
@@ -159,6 +175,10 @@ def rational_ancestors(name, log_weights, u, num):
         return [find(m + u[m]) for m in range(num)]
     if name == "multinomial":
         return [find(num * u[m]) for m in range(num)]
+    if name == "killing":
+        return rational_killing(scaled, u, find)
+    if name == "ssp":
+        return rational_duels(scaled, u)
     sure = [math.floor(s) for s in scaled]
     remainders = list(itertools.accumulate(s - k for s, k in zip(scaled, sure, strict=True)))
     num_draws = num - sum(sure)
@@ -168,3 +188,32 @@ def rational_ancestors(name, log_weights, u, num):
         return sorted(copies + drawn)
     drawn = [bisect.bisect_right(remainders, num_draws * u[m]) for m in range(num_draws)]
     return copies + drawn
+
+
+def rational_killing(scaled, u, find):
+    """Keep each particle, or look up what is left of its uniform."""
+    ancestors = []
+    for i, chance in enumerate(s / max(scaled) for s in scaled):
+        left = None if u[i] < chance else (u[i] - chance) / (1 - chance)
+        ancestors.append(i if left is None else find(len(scaled) * left))
+    return ancestors
+
+
+def rational_duels(scaled, u):
+    """The Srinivasan process as a loop that moves the fractions themselves."""
+    offspring = [math.floor(s) for s in scaled]
+    share = [s - k for s, k in zip(scaled, offspring, strict=True)]
+    carrier = 0
+    for i in range(1, len(scaled)):
+        f, x = share[carrier], share[i]
+        if f + x == 0:
+            continue
+        if f + x < 1:
+            takes_over = u[i - 1] < x / (f + x)
+        else:
+            takes_over = u[i - 1] < (1 - x) / (2 - f - x)
+            offspring[carrier if takes_over else i] += 1
+        rest = (f + x) % 1
+        share[carrier], share[i] = (0, rest) if takes_over else (rest, 0)
+        carrier = i if takes_over else carrier
+    return [i for i, k in enumerate(offspring) for _ in range(k)]

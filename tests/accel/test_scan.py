@@ -2,8 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from bayeskit import accel
+from bayeskit.accel.scan import _sequential, running_max
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 1000, 4099])
@@ -43,12 +45,17 @@ def test_batches_equal_loops():
     assert np.array_equal(jax.jit(jax.vmap(accel.prefix_sum, 1, 1))(x), expected)
 
 
-def test_the_parallel_form_agrees():
-    from bayeskit.accel.scan import _parallel, _sequential
-
-    x = jnp.asarray(np.random.default_rng(2).integers(0, 9, (2, 77)), jnp.int32)
-    assert np.array_equal(_parallel(x), _sequential(x))
-    assert _parallel(x).dtype == x.dtype
+def test_both_forms_of_the_running_sum_and_maximum():
+    """In a loop, as on a CPU, and in the tree that other platforms use."""
+    x = np.random.default_rng(2).integers(0, 9, (2, 77)).astype(np.int32)
+    for combine, tree, expected in (
+        (jnp.add, lax.cumsum, np.cumsum(x, axis=1)),
+        (jnp.maximum, lax.cummax, np.maximum.accumulate(x, axis=1)),
+    ):
+        for result in (_sequential(combine, jnp.asarray(x)), tree(jnp.asarray(x), axis=1)):
+            assert np.array_equal(result, expected)
+            assert result.dtype == x.dtype
+    assert np.array_equal(running_max(jnp.asarray(x)), expected)
 
 
 def test_bad_input():

@@ -58,7 +58,7 @@ def test_estimated_variance_with_multinomial_resampling_at_every_step():
     assert_ratio(*runs(BOOTSTRAP, resample("multinomial")))
 
 
-@pytest.mark.parametrize("scheme", ["stratified", "residual_multinomial"])
+@pytest.mark.parametrize("scheme", ["stratified", "ssp"])
 def test_other_schemes_are_not_optimistic(scheme):
     """Without a correction for chance in the offspring the estimate errs to the safe side."""
     assert_ratio(*runs(BOOTSTRAP, resample(scheme)), high=3.0)
@@ -99,16 +99,16 @@ def test_equal_weights_have_no_variance():
 
 def test_offspring_inherit_the_label():
     ancestors = jnp.array([2, 2, 0, 3])
-    lineage = Lineage.founders(4).resampled(ancestors, False)
+    lineage = Lineage.founders(4).resampled(ancestors)
     assert lineage.label.tolist() == [2, 2, 0, 3]
     assert float(lineage.log_correction) == 0.0
-    twice = lineage.resampled(ancestors, True)
+    twice = lineage.resampled(ancestors, 1 / 4)
     assert twice.label.tolist() == [0, 0, 2, 3]
     assert float(twice.log_correction) == pytest.approx(np.log(4 / 3))
 
 
 def test_one_surviving_family_is_all_the_variance_there_is():
-    lineage = Lineage.founders(4).resampled(jnp.array([1, 1, 1, 1]), False)
+    lineage = Lineage.founders(4).resampled(jnp.array([1, 1, 1, 1]))
     lineage = lineage.weighed(jnp.full(4, -np.log(4.0)))
     assert float(lineage.total_variance) == pytest.approx(1.0)
 

@@ -33,6 +33,8 @@ def test_resample_block_stands_for_its_scheme():
     assert any("less than 2 from the mean" in check.name for check in found.checks)
     with pytest.raises(ValueError, match="resamples under a condition"):
         validate_scheme_at_scale(resample("stratified", ess_below=0.5), Request(), 10**4)
+    with pytest.raises(ValueError, match="leaves uneven weights"):
+        validate_scheme_at_scale(resample("ssp", rate=lambda t, x: 0.0), Request(), 10**4)
 
 
 def inverse_cdf(key, log_weights, num, dtype=np.float64):

@@ -137,6 +137,8 @@ def test_resample_block_is_its_scheme():
     validate(bi.resample("stratified")).raise_if_failed()
     with pytest.raises(ValueError, match="resamples under a condition"):
         validate(bi.resample("stratified", ess_below=0.5))
+    with pytest.raises(ValueError, match="leaves uneven weights: validate the scheme"):
+        validate(bi.resample("stratified", rate=lambda t, x: 0.0))
 
 
 def inverse_cdf(key, log_weights, num):

@@ -14,12 +14,26 @@ The *stage* is the time index inside :func:`scan`, and a
 """
 
 from bayeskit.inference.blocks.base import Block, Chain, Custom, custom, run
+from bayeskit.inference.blocks.conditional_resampling import conditional_ancestors
 from bayeskit.inference.blocks.freezing import Follow, Plan, choose, follow, following, freeze
 from bayeskit.inference.blocks.loops import LoopState, Scan, Until, When, scan, until, when
+from bayeskit.inference.blocks.metropolis_resampling import (
+    ResampleMetropolis,
+    metropolis_ancestors,
+    resample_metropolis,
+)
 from bayeskit.inference.blocks.moving import Move, move
 from bayeskit.inference.blocks.remembering import Remember, remember
 from bayeskit.inference.blocks.resampling import Resample, draw_ancestors, resample
 from bayeskit.inference.blocks.tempering import Adapt, Schedule, adapt, schedule
+from bayeskit.inference.blocks.threshold_resampling import (
+    ResampleThreshold,
+    resample_threshold,
+)
+from bayeskit.inference.blocks.transport_resampling import (
+    ResampleTransport,
+    resample_transport,
+)
 from bayeskit.inference.blocks.weighting import Extend, Spawn, Weigh, extend, spawn, weigh
 
 __all__ = [
@@ -34,6 +48,9 @@ __all__ = [
     "Plan",
     "Remember",
     "Resample",
+    "ResampleMetropolis",
+    "ResampleThreshold",
+    "ResampleTransport",
     "Scan",
     "Schedule",
     "Spawn",
@@ -42,15 +59,20 @@ __all__ = [
     "When",
     "adapt",
     "choose",
+    "conditional_ancestors",
     "custom",
     "draw_ancestors",
     "extend",
     "follow",
     "following",
     "freeze",
+    "metropolis_ancestors",
     "move",
     "remember",
     "resample",
+    "resample_metropolis",
+    "resample_threshold",
+    "resample_transport",
     "run",
     "scan",
     "schedule",

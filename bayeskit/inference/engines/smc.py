@@ -109,6 +109,12 @@ class SMC:
             raise ValueError(
                 f"unknown scheme {self.scheme!r}: choose one of {sorted(accel.SCHEMES)}"
             )
+        if self.waste_free and accel.SCHEMES[self.scheme].keeps_number:
+            raise ValueError(
+                f"{self.scheme!r} makes as many offspring as there are particles, and the "
+                "waste-free sampler resamples a few of them: choose another scheme or "
+                "waste_free=False"
+            )
         if self.max_stages < 1:
             raise ValueError(f"max_stages must be at least 1, got {self.max_stages!r}")
         if self.waste_free and self.num_chains is not None and self.num_chains < 1:

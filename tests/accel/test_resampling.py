@@ -9,13 +9,18 @@ import pytest
 from jax import export
 
 from bayeskit import accel
-from bayeskit.accel import resample
+from bayeskit.accel.resampling import scheme as drawing
+from bayeskit.accel.resampling import search
+from bayeskit.accel.resampling.residual import split_remainders
+from bayeskit.accel.resampling.ssp import ancestors_of_duels, duels
 from bayeskit.errors import DegenerateWeightsError, InvalidWeightsError
 from tests.accel.scheme_checks import (
     ALMOST_ONE,
     SMALL_CASES,
     VARIANCES,
+    cases_of,
     check_exact_law,
+    exact_law,
     quick_jit,
     rational_ancestors,
 )
@@ -28,6 +33,11 @@ INF = jnp.inf
 
 def draw(name, *args):
     return getattr(accel, name)(*args)
+
+
+def number_for(name, num_particles, num):
+    """The number of offspring: the given one, unless the scheme keeps the number."""
+    return num_particles if accel.SCHEMES[name].keeps_number else num
 
 
 @functools.cache
@@ -56,7 +66,7 @@ def mixed(num, seed=0):
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_exact_law(name):
-    for weights, num in SMALL_CASES:
+    for weights, num in cases_of(accel.SCHEMES[name]):
         check_exact_law(accel.SCHEMES[name], weights, num, VARIANCES[name])
 
 
@@ -101,6 +111,12 @@ def one_for_all(u):
     return jnp.broadcast_to(u[0], u.shape)
 
 
+def play(cdf, u, num, gives):
+    """The Srinivasan process with a mistake in which duels give an offspring away."""
+    known = duels(cdf)
+    return ancestors_of_duels(cdf, gives(known), u < known.takes_over, num)
+
+
 PLANTED_BUGS = {
     "off by one": bug(
         "multinomial", lambda c, u, n: jnp.minimum(invert(c, u, n) + 1, last_index(c))
@@ -125,7 +141,28 @@ PLANTED_BUGS = {
     ),
     "sorted draws": bug("multinomial", lambda c, u, n: invert(c, jnp.sort(u), n)),
     "one uniform for all remainders": bug(
-        "residual_multinomial", lambda c, u, n: resample._residual_ancestors(c, u[0], n)
+        "residual_multinomial", lambda c, u, n: accel.SCHEMES["residual"].ancestors(c, u[0], n)
+    ),
+    "killing by W, not by W over its maximum": bug(
+        "killing",
+        lambda c, u, n: jnp.where(
+            u < jnp.diff(c, prepend=0.0) / n, jnp.arange(n), invert(c, jnp.zeros(n), n)
+        ).astype(jnp.int32),
+    ),
+    "killed without a new uniform": bug(
+        "killing",
+        lambda c, u, n: jnp.where(
+            u * jnp.max(jnp.diff(c, prepend=0.0)) < jnp.diff(c, prepend=0.0),
+            jnp.arange(n),
+            invert(c, u, n),
+        ).astype(jnp.int32),
+    ),
+    "duels that no offspring decides": bug(
+        "ssp", lambda c, u, n: play(c, u, n, lambda duels: jnp.zeros_like(duels.gives))
+    ),
+    "duels for the whole share": bug(
+        "ssp",
+        lambda c, u, n: ancestors_of_duels(c, duels(c).gives, u < duels(c).share[1:], n),
     ),
     "equal weights": bug(
         "multinomial", lambda c, u, n: jnp.floor(u * c.shape[0]).astype(jnp.int32)
@@ -138,7 +175,7 @@ def test_planted_bugs_are_found(name):
     scheme = PLANTED_BUGS[name]
 
     def check_all():
-        for weights, num in SMALL_CASES[:4]:
+        for weights, num in cases_of(scheme)[:4]:
             check_exact_law(scheme, weights, num, VARIANCES[scheme.name])
 
     with pytest.raises(AssertionError):
@@ -157,6 +194,30 @@ def test_doubles_without_a_bug_pass():
             check_exact_law(bug(name, ancestors), weights, num, VARIANCES[name])
 
 
+def test_srinivasan_offspring_are_negatively_associated():
+    """Sums over disjoint sets of particles are negatively correlated, by enumeration.
+
+    With systematic resampling they need not be, in the same order.
+    """
+    weights, num = [0.35, 0.15, 0.35, 0.15], 2
+    covariances = {}
+    for name in ("ssp", "systematic"):
+        masses, ancestors = exact_law(accel.SCHEMES[name], weights, num)
+        offspring = np.array([np.bincount(a, minlength=4) for a in ancestors], float)
+        centred = offspring - masses @ offspring
+        sets = [np.array(list(np.binary_repr(i, 4)), int) for i in range(1, 15)]
+        covariances[name] = max(
+            masses @ ((centred @ a) * (centred @ b)) for a in sets for b in sets if not a @ b
+        )
+    assert covariances["ssp"] < 1e-12
+    assert covariances["systematic"] > 0.1
+
+
+def test_killing_keeps_the_number():
+    with pytest.raises(ValueError, match="as many offspring as there are particles, 3, got"):
+        accel.killing(accel.as_key(0), jnp.zeros(3), 4)
+
+
 # ------------------------------------------------------------ rational arithmetic
 
 
@@ -167,7 +228,8 @@ def test_equals_rational_arithmetic(name):
     for num_particles, num in [(1, 1), (40, 17), (1000, 1000), (300, 1500)]:
         log_weights = (rng.gumbel(size=num_particles) * 2).astype(np.float32)
         log_weights[1::5] = -np.inf
-        u = rng.random(scheme.uniform_shape(num))
+        num = number_for(name, num_particles, num)
+        u = rng.random(scheme.uniform_shape(num_particles, num))
         result = chosen_by(name, log_weights, u, num)
         assert result.tolist() == rational_ancestors(name, log_weights, u, num)
 
@@ -176,7 +238,7 @@ def test_equals_rational_arithmetic(name):
 @pytest.mark.parametrize("kind", ["equal", "mixed", "half dead", "one large"])
 def test_search_in_blocks(name, kind):
     """More levels than a block, and cells with very many candidates."""
-    num_particles, num = 30_000, 2 * resample._SEARCH_BLOCK + 17
+    num_particles, num = 30_000, 2 * search._SEARCH_BLOCK + 17
     log_weights = {
         "equal": np.zeros(num_particles),
         "mixed": mixed(num_particles),
@@ -189,7 +251,7 @@ def test_search_in_blocks(name, kind):
     with jax.enable_x64(True):
         cdf = accel.scaled_cdf(log_weights, num)
         result = np.asarray(jax.jit(scheme.ancestors, static_argnums=2)(cdf, u, num))
-        sure, values = map(np.asarray, resample._split_remainders(cdf, num))
+        sure, values = map(np.asarray, split_remainders(cdf, num))
     if name == "multinomial":
         sure, values = np.zeros_like(sure), np.asarray(cdf)
     total = values[-1]
@@ -203,7 +265,7 @@ def test_search_in_blocks(name, kind):
     guide = np.searchsorted(values, np.arange(num + 1), side="left").astype(np.int32)
     with jax.enable_x64(True):
         levels = jnp.minimum(jnp.asarray(levels), np.nextafter(total, 0))
-        whole = resample._bisect(jnp.asarray(values), jnp.asarray(guide), levels)
+        whole = search._bisect(jnp.asarray(values), jnp.asarray(guide), levels)
     assert np.array_equal(whole, expected)
 
 
@@ -219,7 +281,7 @@ def test_residual_is_systematic_with_the_same_uniform():
 
 
 @pytest.mark.parametrize("num", [10**6, pytest.param(10**7, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("name", "bound"), [("systematic", 1), ("stratified", 2)])
+@pytest.mark.parametrize(("name", "bound"), [("systematic", 1), ("ssp", 1), ("stratified", 2)])
 def test_numbers_of_offspring_stay_within_bounds(name, bound, num):
     log_weights = mixed(num)
     result = draw(name, accel.as_key(7), log_weights)
@@ -234,7 +296,7 @@ def test_numbers_of_offspring_stay_within_bounds(name, bound, num):
 
 
 @pytest.mark.parametrize("num", [10**6, pytest.param(10**7, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["multinomial", "residual_multinomial"])
+@pytest.mark.parametrize("name", ["multinomial", "residual_multinomial", "killing"])
 def test_many_independent_draws(name, num):
     """Dead particles have no offspring; means in bins within 5 standard errors."""
     log_weights = mixed(num)
@@ -257,6 +319,7 @@ def test_many_independent_draws(name, num):
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize(("num_particles", "num"), [(3, 0), (1, 5)])
 def test_sizes(name, num_particles, num):
+    num = number_for(name, num_particles, num)
     result = draw(name, accel.as_key(1), jnp.zeros(num_particles), num)
     assert result.index.shape == (num,)
     assert result.index.dtype == jnp.int32
@@ -268,9 +331,9 @@ def test_sizes(name, num_particles, num):
 def test_ends_of_the_uniforms(name):
     """Zero-weight particles stay childless at u = 0 and at the largest number below 1."""
     log_weights = jnp.array([-INF, 0.0, -INF, -2.0, 0.4, -INF])
-    for num in (6, 5000):
+    for num in {number_for(name, 6, num) for num in (6, 5000)}:
         for u in (0.0, ALMOST_ONE):
-            uniforms = np.full(accel.SCHEMES[name].uniform_shape(num), u)
+            uniforms = np.full(accel.SCHEMES[name].uniform_shape(6, num), u)
             index = chosen_by(name, log_weights, uniforms, num)
             assert set(index.tolist()) <= {1, 3, 4}
 
@@ -315,7 +378,7 @@ def test_uniforms():
     """Kolmogorov-Smirnov distance below 2 / sqrt(n): false alarm 7e-4, the key is fixed."""
     grid = np.arange(1, 10**5 + 1) / 10**5
     for two_words in (False, True):
-        u = np.asarray(resample._draw_uniforms(accel.as_key(2), (10**5,), two_words))
+        u = np.asarray(drawing.draw_uniforms(accel.as_key(2), (10**5,), two_words))
         assert u.dtype == np.float64
         assert np.max(np.abs(np.sort(u) - grid)) < 2 / math.sqrt(10**5)
         assert np.all((u > 0) & (u < 1))
@@ -329,15 +392,15 @@ def test_all_bits_set_stays_below_one(monkeypatch):
     full = lambda key, shape, dtype: jnp.full(shape, 2**32 - 1, dtype)
     monkeypatch.setattr(jax.random, "bits", full)
     for two_words in (False, True):
-        u = resample._draw_uniforms(accel.as_key(0), (3,), two_words)
+        u = drawing.draw_uniforms(accel.as_key(0), (3,), two_words)
         assert np.all(np.asarray(u) < 1)
 
 
 def test_two_words_from_a_million_on(monkeypatch):
     seen = []
-    real = resample._draw_uniforms
+    real = drawing.draw_uniforms
     monkeypatch.setattr(
-        resample, "_draw_uniforms", lambda k, s, two: (seen.append(two), real(k, s, two))[1]
+        drawing, "draw_uniforms", lambda k, s, two: (seen.append(two), real(k, s, two))[1]
     )
     for name in ("multinomial", "systematic"):
         for num_particles, num in [(999_999, 10), (10**6, 10), (10, 10**6)]:
@@ -387,8 +450,9 @@ def test_double_precision(name, x64):
 @pytest.mark.parametrize("name", SCHEMES)
 def test_leading_axes_are_independent_rows(name):
     rows = jnp.zeros((2, 3, 40)).at[..., ::2].set(-INF).at[1, 2, 1].set(3.0)
-    result = compiled(name, 11)(accel.as_key(0), rows)
-    assert result.index.shape == (2, 3, 11)
+    num = number_for(name, 40, 11)
+    result = compiled(name, num)(accel.as_key(0), rows)
+    assert result.index.shape == (2, 3, num)
     assert result.log_mean.shape == result.ok.shape == (2, 3)
     assert np.all(np.asarray(result.index) % 2 == 1)
     assert result.effective_sample_size[1, 2] < 4
@@ -441,10 +505,10 @@ def test_lowers_for_other_platforms(wide, num):
 def test_repeated_calls_compile_once():
     for name in SCHEMES:
         draw(name, accel.as_key(0), jnp.zeros(SIZE))
-        before = resample._draw_ancestors._cache_size()
+        before = drawing._draw_ancestors._cache_size()
         draw(name, accel.as_key(1), jnp.ones(SIZE))
         draw(name, accel.as_key(1), jnp.ones(SIZE), SIZE)
-        assert resample._draw_ancestors._cache_size() == before
+        assert drawing._draw_ancestors._cache_size() == before
 
 
 # ------------------------------------------------------------ bad input
@@ -479,10 +543,11 @@ def test_bad_input(name):
 @pytest.mark.parametrize(("bad", "log_mean"), [(-INF, -INF), (jnp.nan, jnp.nan), (INF, INF)])
 def test_bad_input_inside_jit(name, bad, log_mean):
     rows = jnp.full((2, 3, 40), bad, jnp.float32).at[1].set(-INF).at[1, :, 7].set(0.0)
-    result = compiled(name, 11)(accel.as_key(0), rows)
+    num = number_for(name, 40, 11)
+    result = compiled(name, num)(accel.as_key(0), rows)
     assert result.ok.tolist() == [[False] * 3, [True] * 3]
-    assert result.index[0].tolist() == [list(range(11))] * 3
-    assert result.index[1].tolist() == [[7] * 11] * 3
+    assert result.index[0].tolist() == [list(range(num))] * 3
+    assert result.index[1].tolist() == [[7] * num] * 3
     np.testing.assert_array_equal(result.log_mean[0], log_mean)
     assert result.effective_sample_size.tolist() == [[0] * 3, [1] * 3]
 
@@ -496,5 +561,5 @@ def test_unchanged_particles_are_counted_through():
 def test_registry():
     assert list(accel.SCHEMES) == [scheme.name for scheme in accel.SCHEMES.values()]
     for name, scheme in accel.SCHEMES.items():
-        assert scheme.is_sorted == (name in ("systematic", "stratified", "residual"))
+        assert scheme.is_sorted == (name in ("systematic", "stratified", "residual", "ssp"))
         assert callable(getattr(accel, name))

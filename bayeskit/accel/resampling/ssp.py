@@ -75,7 +75,7 @@ def ancestors_of_duels(
         number = 2 * jnp.arange(1, cdf.shape[0]) + gives[::-1]
         latest = running_max(jnp.where(takes_over[::-1], number, 0))
         wins = jnp.concatenate([latest[::-1] % 2, jnp.zeros(1, latest.dtype)])
-        cumulative = (jnp.floor(cdf).astype(wins.dtype) + wins).astype(jnp.int32)
+        cumulative = cdf.astype(jnp.int32) + wins.astype(jnp.int32)
     return offspring_to_ancestors(cumulative, num)
 
 

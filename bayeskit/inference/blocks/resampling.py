@@ -44,7 +44,7 @@ class Resample(Block):
         log_rates = self._log_rates(population)
         log_ratio = population.log_weights - log_rates
         ancestors = draw_ancestors(key, log_rates, self.scheme, num)
-        lost = 0.0
+        lost: jax.Array | float = 0.0
         if population.lineage is not None:
             label = population.lineage.label
             lost = lost_pairs(self.scheme, log_rates, log_ratio, label, num)
@@ -60,8 +60,9 @@ class Resample(Block):
     def _log_rates(self, population):
         """Return the log-probabilities to be chosen, normalised, without their gradient."""
         log_weights = population.log_weights
-        if self.rate is not None:
-            log_rate = jax.vmap(lambda x: self.rate(population.stage, x))(population.particles)
+        rate = self.rate
+        if rate is not None:
+            log_rate = jax.vmap(lambda x: rate(population.stage, x))(population.particles)
             usable = jnp.isfinite(log_rate)
             smallest = jnp.min(jnp.where(usable, log_rate, jnp.inf))
             smallest = jnp.where(jnp.isfinite(smallest), smallest, 0.0)

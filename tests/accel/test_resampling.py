@@ -111,6 +111,12 @@ def one_for_all(u):
     return jnp.broadcast_to(u[0], u.shape)
 
 
+def keep_or_invert(cdf, u, num, chance):
+    """Keep each particle with some chance, else draw one with what is left of the uniform."""
+    drawn = invert(cdf, jnp.where(u < chance, 0.0, (u - chance) / (1 - chance)), num)
+    return jnp.where(u < chance, jnp.arange(num), drawn).astype(jnp.int32)
+
+
 def play(cdf, u, num, gives):
     """The Srinivasan process with a mistake in which duels give an offspring away."""
     known = duels(cdf)
@@ -144,10 +150,7 @@ PLANTED_BUGS = {
         "residual_multinomial", lambda c, u, n: accel.SCHEMES["residual"].ancestors(c, u[0], n)
     ),
     "killing by W, not by W over its maximum": bug(
-        "killing",
-        lambda c, u, n: jnp.where(
-            u < jnp.diff(c, prepend=0.0) / n, jnp.arange(n), invert(c, jnp.zeros(n), n)
-        ).astype(jnp.int32),
+        "killing", lambda c, u, n: keep_or_invert(c, u, n, jnp.diff(c, prepend=0.0) / n)
     ),
     "killed without a new uniform": bug(
         "killing",
@@ -489,12 +492,13 @@ def test_lowers_for_other_platforms(wide, num):
 
         def every_kernel(words, log_weights):
             key = jax.random.wrap_key_data(words, impl="philox4x32")
-            results = [draw(name, key, log_weights) for name in SCHEMES]
+            results = [draw(name, key, log_weights) for name in (*SCHEMES, "rejection")]
             index = accel.permute_for_inplace(results[0].index)
             return (
                 results,
                 accel.take_particles(log_weights, index),
                 accel.temper_step(log_weights, log_weights, 0.0, 0.5),
+                accel.threshold(key, log_weights, num // 2),
             )
 
         words = jax.ShapeDtypeStruct((2,), jnp.uint32)

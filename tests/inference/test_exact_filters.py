@@ -60,7 +60,7 @@ def test_adaptive_resampling_keeps_the_law_and_uses_both_branches(scheme):
     assert not_needed > 0.1, f"resampling is left out with mass {not_needed:.3g} only"
 
 
-@pytest.mark.parametrize("scheme", ["systematic", "stratified"])
+@pytest.mark.parametrize("scheme", ["systematic", "stratified", "ssp"])
 def test_bootstrap_filter_over_thirty_steps(scheme):
     # Block by block, because 30 steps in one program would have more than 10^50 paths.
     enumeration = exact.Enumeration()

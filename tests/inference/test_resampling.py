@@ -349,9 +349,9 @@ def test_variance_of_the_evidence_is_unbiased_with_one_pair(scheme):
     assert mean_square_evidence(scheme, 2, 3) == pytest.approx(1, rel=1e-10)
 
 
-@RATES
 @pytest.mark.parametrize("scheme", ["killing", "residual_multinomial"])
-def test_mean_loss_of_pairs_makes_up_for_nearly_all(monkeypatch, scheme, rate):
+def test_mean_loss_of_pairs_makes_up_for_nearly_all(monkeypatch, scheme):
+    rate = lambda t, x: jnp.where(x == 1, 0.9, -0.3)
     corrected = abs(mean_square_evidence(scheme, 3, 2, rate) - 1)
     monkeypatch.setattr(blocks.resampling, "lost_pairs", lambda *arguments: 0.0)
     uncorrected = abs(mean_square_evidence(scheme, 3, 2, rate) - 1)
@@ -390,12 +390,8 @@ def test_what_does_not_fit_is_refused():
 def test_every_block_notes_the_ancestors_of_a_history():
     population = Population(jnp.arange(4.0), jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4])), 0.0)
     population = population._replace(ancestors=jnp.arange(4))
-    for block in (
-        resample("killing", rate=lambda t, x: x),
-        resample_threshold(2),
-        resample_metropolis(3),
-    ):
-        after, _ = block.run(jax.random.key(2), population)
+    for block in (resample("ssp"), resample_threshold(2), resample_metropolis(3)):
+        after, _ = quick_jit(block.run, optimised=False)(jax.random.key(2), population)
         np.testing.assert_array_equal(after.particles, after.ancestors)
     with pytest.raises(ValueError, match="keep no history"):
         resample_transport().run(jax.random.key(0), population)

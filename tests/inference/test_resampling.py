@@ -335,10 +335,7 @@ def mean_square_evidence(scheme, num_particles, num_steps, rate=None):
     return law.mass @ law.state / fm.last_state_measure(chain).mass.sum() ** 2
 
 
-RATES = pytest.mark.parametrize("rate", [None, lambda t, x: jnp.where(x == 1, 0.9, -0.3)])
-
-
-@RATES
+@pytest.mark.parametrize("rate", [None, lambda t, x: jnp.where(x == 1, 0.9, -0.3)])
 def test_variance_of_the_evidence_is_unbiased(rate):
     assert mean_square_evidence("multinomial", 3, 2, rate) == pytest.approx(1, rel=1e-10)
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bayeskit.accel._checks import as_count, as_log_array, refuse_bad_weights
+from bayeskit.accel.noise import fold_words
 from bayeskit.accel.offspring import scaled_cdf_and_verdict
 from bayeskit.accel.prng import require_key
 from bayeskit.accel.weights import normalize_checked
@@ -124,7 +125,8 @@ def draw_uniforms(key: jax.Array, shape: tuple[int, ...], two_words: bool) -> ja
     # the same in both modes.
     with jax.enable_x64(False):
         if not two_words:
-            words = jax.random.bits(key, shape, jnp.uint32)
+            drawn = jax.random.bits(key, shape or (4,), jnp.uint32)
+            words = drawn if shape else fold_words(drawn)
         else:
             # Two draws: slicing one of double length would make XLA compute it four times.
             keys = jax.random.split(key)

@@ -10,16 +10,18 @@ PUBLIC = {
     "bayeskit": """BayesianModel FeynmanKac NUTS Posterior Report SMC Target accel errors
         inference load models validate validation""",
     "bayeskit.inference": """
-        Barker Bijector Block DelayedRejection Density DiscreteGibbs DiscreteMetropolis
-        EllipticalSlice FeynmanKac GHMC HMC History Independent InfinityMALA Involution
-        Kernel Law LawKind Lineage LocallyInformed MALA Measure MomentumState MultipleTry
-        NoUTurn NormalPrior PCN PointState Population RandomWalk Slice StepInfo Tagged
-        Target TemperedPath TemperingStage Transition Tuning UnadjustedLangevin
-        UniformOther adapt chain conditional_ancestors custom cycle effective_sample_size
-        extend follow freeze gibbs metropolis mixture move not_usable palindrome
-        particle_filter random remember repeat resample resample_metropolis
+        AdditiveParticle Barker Bijector Block DelayedRejection Density DiscreteGibbs
+        DiscreteMetropolis EllipticalSlice FeynmanKac GHMC HMC History Independent InfinityMALA
+        InformationFilter Involution KalmanParticle Kernel LaggedParticles Law LawKind Lineage
+        LinearGaussian LocallyInformed MALA Measure MomentumState MultipleTry NoUTurn
+        NormalPrior PCN PointState Population RandomWalk Slice StepInfo Tagged Target
+        TemperedPath TemperingStage Transition Tuning UnadjustedLangevin UniformOther adapt
+        backward_sampling chain check_collapse conditional_ancestors conditional_smc custom
+        cycle effective_sample_size extend fixed_lag follow freeze genealogy gibbs guided_model
+        ignore_missing metropolis mixture mixture_kalman_model move not_usable palindrome paris
+        particle_filter particle_gibbs random remember repeat resample resample_metropolis
         resample_threshold resample_transport reweigh run scan schedule spawn tempered_smc
-        transition until waste_free_smc weigh when""",
+        transition two_filter until waste_free_smc weigh when""",
     "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
         SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test

@@ -1,8 +1,21 @@
 """The functional layer: blocks, kernels, laws, algorithms."""
 
 from bayeskit.inference import random
+from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
+from bayeskit.inference.algorithms.conditional_smc import conditional_smc
+from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
+from bayeskit.inference.algorithms.guided import guided_model
+from bayeskit.inference.algorithms.missing import ignore_missing
+from bayeskit.inference.algorithms.mixture_kalman import (
+    KalmanParticle,
+    LinearGaussian,
+    mixture_kalman_model,
+)
+from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
+from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
+from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 from bayeskit.inference.blocks import (
     Block,
     adapt,
@@ -25,6 +38,7 @@ from bayeskit.inference.blocks import (
     weigh,
     when,
 )
+from bayeskit.inference.collapse import check_collapse
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.kernels import (
     GHMC,
@@ -80,6 +94,7 @@ __all__ = [
     "HMC",
     "MALA",
     "PCN",
+    "AdditiveParticle",
     "Barker",
     "Bijector",
     "Block",
@@ -92,11 +107,15 @@ __all__ = [
     "History",
     "Independent",
     "InfinityMALA",
+    "InformationFilter",
     "Involution",
+    "KalmanParticle",
     "Kernel",
+    "LaggedParticles",
     "Law",
     "LawKind",
     "Lineage",
+    "LinearGaussian",
     "LocallyInformed",
     "Measure",
     "MomentumState",
@@ -117,21 +136,31 @@ __all__ = [
     "UnadjustedLangevin",
     "UniformOther",
     "adapt",
+    "backward_sampling",
     "chain",
+    "check_collapse",
     "conditional_ancestors",
+    "conditional_smc",
     "custom",
     "cycle",
     "effective_sample_size",
     "extend",
+    "fixed_lag",
     "follow",
     "freeze",
+    "genealogy",
     "gibbs",
+    "guided_model",
+    "ignore_missing",
     "metropolis",
     "mixture",
+    "mixture_kalman_model",
     "move",
     "not_usable",
     "palindrome",
+    "paris",
     "particle_filter",
+    "particle_gibbs",
     "random",
     "remember",
     "repeat",
@@ -146,6 +175,7 @@ __all__ = [
     "spawn",
     "tempered_smc",
     "transition",
+    "two_filter",
     "until",
     "waste_free_smc",
     "weigh",

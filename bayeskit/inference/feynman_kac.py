@@ -123,6 +123,20 @@ class FeynmanKac:
             )
         return function
 
+    def log_step(self, t: Any, before: Any, after: Any) -> jax.Array:
+        r"""Return :math:`\log M_t(x_{t-1}, x_t)\, G_t(x_{t-1}, x_t)`.
+
+        -inf where :math:`M_t` is zero or the potential is NaN, as for weights.
+
+        Raises
+        ------
+        MissingDensityError
+            Without ``log_m``.
+        """
+        log_m = self.require("log_m", "the density of a step")(t, before, after)
+        log_g = self.log_g(t, before, after)
+        return jnp.where((log_m == -jnp.inf) | jnp.isnan(log_g), -jnp.inf, log_m + log_g)
+
     def log_density(self, path: Any) -> jax.Array:
         r"""Return :math:`\log \gamma_T(x_{0:T})` of one path with leading axis num_steps.
 
@@ -132,7 +146,7 @@ class FeynmanKac:
             Without ``log_m0`` or ``log_m``.
         """
         log_m0 = self.require("log_m0", "the density of a path")
-        log_m = self.require("log_m", "the density of a path")
+        self.require("log_m", "the density of a path")
         first = jax.tree.map(lambda x: x[0], path)
         total = log_m0(first) + self.log_g0(0, first)
         if self.num_steps == 1:
@@ -140,5 +154,4 @@ class FeynmanKac:
         before = jax.tree.map(lambda x: x[:-1], path)
         after = jax.tree.map(lambda x: x[1:], path)
         times = jnp.arange(1, self.num_steps)
-        terms = jax.vmap(lambda t, a, b: log_m(t, a, b) + self.log_g(t, a, b))
-        return total + jnp.sum(terms(times, before, after))
+        return total + jnp.sum(jax.vmap(self.log_step)(times, before, after))

@@ -129,12 +129,32 @@ def path_measure(chain):
 
 def last_state_model(chain):
     """The same model with particles that carry their last state only, for long series."""
+    bound = chain.log_proposal.max()
     return FeynmanKac(
         initial=lambda key: random.categorical(key, log_table(chain.log_initial)),
         log_g0=lambda x: log_table(chain.log_potential)[0, x],
         kernel=lambda key, t, x: random.categorical(key, log_table(chain.log_proposal)[x]),
         log_g=chain.log_increment,
         num_steps=chain.num_steps,
+        log_m0=lambda x: log_table(chain.log_initial)[x],
+        log_m=lambda t, before, x: log_table(chain.log_proposal)[before, x],
+        log_m_bound=lambda t: jnp.asarray(bound, jnp.result_type(float)),
+    )
+
+
+def bootstrap_model(chain):
+    """The same measure by a bootstrap filter, whose potential sees the last state only."""
+    bootstrap = chain._replace(log_proposal=chain.log_transition)
+    model = last_state_model(bootstrap)
+    return FeynmanKac(
+        initial=model.initial,
+        log_g0=lambda x: log_table(chain.log_potential)[0, x],
+        kernel=model.kernel,
+        log_g=lambda t, before, x: log_table(chain.log_potential)[t, x],
+        num_steps=chain.num_steps,
+        log_m0=model.log_m0,
+        log_m=model.log_m,
+        log_m_bound=model.log_m_bound,
     )
 
 

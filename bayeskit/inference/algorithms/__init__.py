@@ -1,6 +1,38 @@
 """Algorithms, each a few lines of blocks."""
 
+from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
+from bayeskit.inference.algorithms.conditional_smc import conditional_smc
+from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
+from bayeskit.inference.algorithms.guided import guided_model
+from bayeskit.inference.algorithms.missing import ignore_missing
+from bayeskit.inference.algorithms.mixture_kalman import (
+    KalmanParticle,
+    LinearGaussian,
+    mixture_kalman_model,
+)
+from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
+from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
+from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 
-__all__ = ["particle_filter", "tempered_smc", "waste_free_smc"]
+__all__ = [
+    "AdditiveParticle",
+    "InformationFilter",
+    "KalmanParticle",
+    "LaggedParticles",
+    "LinearGaussian",
+    "backward_sampling",
+    "conditional_smc",
+    "fixed_lag",
+    "genealogy",
+    "guided_model",
+    "ignore_missing",
+    "mixture_kalman_model",
+    "paris",
+    "particle_filter",
+    "particle_gibbs",
+    "tempered_smc",
+    "two_filter",
+    "waste_free_smc",
+]

@@ -1,0 +1,178 @@
+"""Rao-Blackwellised filters: regimes are sampled, Gaussian states are integrated out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+from bayeskit.inference.feynman_kac import FeynmanKac
+
+__all__ = ["KalmanParticle", "LinearGaussian", "mixture_kalman_model"]
+
+
+class LinearGaussian(NamedTuple):
+    r"""A linear Gaussian step and observation.
+
+    .. math:: x_t = F x_{t-1} + b + N(0, Q), \qquad y_t = H x_t + c + N(0, R)
+
+    Parameters
+    ----------
+    transition : (dim, dim) array F
+    offset : (dim,) array b
+    covariance : (dim, dim) array Q
+    observation : (num_observed, dim) array H
+    observation_offset : (num_observed,) array c
+    observation_covariance : (num_observed, num_observed) array R
+    """
+
+    transition: Any
+    offset: Any
+    covariance: Any
+    observation: Any
+    observation_offset: Any
+    observation_covariance: Any
+
+
+class KalmanParticle(NamedTuple):
+    """A regime, and the Gaussian law of the state given all regimes and data so far.
+
+    Parameters
+    ----------
+    regime : pytree
+    mean : (dim,) array
+    covariance : (dim, dim) array
+    log_likelihood : () array
+        Of the last observation given those before and the regimes.
+    """
+
+    regime: Any
+    mean: jax.Array
+    covariance: jax.Array
+    log_likelihood: jax.Array
+
+
+def mixture_kalman_model(
+    *,
+    initial_regime: Callable,
+    regime_kernel: Callable,
+    system: Callable,
+    mean: Any,
+    covariance: Any,
+    observations: Any,
+    name: str = "γ",
+) -> FeynmanKac:
+    r"""Return the model of a Rao-Blackwellised filter (mixture Kalman filter).
+
+    Given its regimes a conditionally linear Gaussian model is solved by the Kalman filter, so
+    particles carry a regime with the mean and covariance that follow from its past, and weigh
+    by :math:`p(y_t \mid y_{0:t-1}, r_{0:t})`. The variance that sampling the Gaussian state
+    would add is gone.
+
+    Parameters
+    ----------
+    initial_regime : callable (key) -> regime
+    regime_kernel : callable (key, t, regime_previous) -> regime
+        Regimes may be any pytree, discrete or not.
+    system : callable (t, regime) -> LinearGaussian
+        At t = 0 its transition is not used.
+    mean, covariance : (dim,) and (dim, dim) arrays
+        Of the state at time 0.
+    observations : (num_steps, num_observed) array
+        NaN means not seen, coordinate by coordinate.
+    name : str
+
+    Returns
+    -------
+    FeynmanKac
+        Its particles are :class:`KalmanParticle`. Without ``log_m``: given the past of its
+        regimes alone, the next one and its moments have no density.
+
+    Raises
+    ------
+    ValueError
+        If the observations are no matrix.
+
+    Notes
+    -----
+    O(dim³) a particle and time.
+
+    References
+    ----------
+    Chen & Liu (2000), *Mixture Kalman filters*; Doucet, de Freitas, Murphy & Russell (2000).
+
+    Examples
+    --------
+    A random walk whose steps are small or large:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> one, zero = jnp.ones((1, 1)), jnp.zeros(1)
+    >>> rare = lambda key: bi.random.accept(key, jnp.log(0.1)).astype(int)
+    >>> model = bi.mixture_kalman_model(
+    ...     initial_regime=rare,
+    ...     regime_kernel=lambda key, t, r: rare(key),
+    ...     system=lambda t, r: bi.LinearGaussian(
+    ...         one, zero, jnp.where(r == 1, 9.0, 0.1) * one, one, zero, one
+    ...     ),
+    ...     mean=zero,
+    ...     covariance=one,
+    ...     observations=jnp.array([[0.3], [jnp.nan], [4.0]]),
+    ... )
+    >>> bi.run(bi.particle_filter(model, 50), key=0).expectation(lambda p: p.mean).shape
+    (1,)
+    """
+    if jnp.ndim(observations) != 2:
+        raise ValueError(
+            "observations must have the shape (num_steps, num_observed), got "
+            f"{jnp.shape(observations)}"
+        )
+
+    def updated(t, regime, mean, covariance):
+        return KalmanParticle(
+            regime,
+            *kalman_update(mean, covariance, jnp.asarray(observations)[t], system(t, regime)),
+        )
+
+    def kernel(key, t, before):
+        regime = regime_kernel(key, t, before.regime)
+        step = system(t, regime)
+        predicted = step.transition @ before.mean + step.offset
+        spread = step.transition @ before.covariance @ step.transition.T + step.covariance
+        return updated(t, regime, predicted, spread)
+
+    return FeynmanKac(
+        initial=lambda key: updated(
+            0, initial_regime(key), jnp.asarray(mean), jnp.asarray(covariance)
+        ),
+        log_g0=lambda x: x.log_likelihood,
+        kernel=kernel,
+        log_g=lambda t, before, x: x.log_likelihood,
+        num_steps=jnp.shape(observations)[0],
+        name=name,
+    )
+
+
+def kalman_update(
+    mean: jax.Array, covariance: jax.Array, y: jax.Array, system: LinearGaussian
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return mean, covariance and log likelihood after an observation, NaN where not seen."""
+    seen = ~jnp.isnan(y)
+    # A coordinate that was not seen becomes pure noise of variance 1, equal to its mean.
+    H = jnp.where(seen[:, None], system.observation, 0.0)
+    both = seen[:, None] & seen
+    R = jnp.where(both, system.observation_covariance, jnp.diag(jnp.where(seen, 0.0, 1.0)))
+    residual = jnp.where(seen, y - system.observation_offset, 0.0) - H @ mean
+    S = H @ covariance @ H.T + R
+    factor = cho_factor(S, lower=True)
+    gain = cho_solve(factor, H @ covariance).T
+    keep = jnp.eye(mean.shape[0], dtype=mean.dtype) - gain @ H
+    # The form of Joseph stays positive definite in float32.
+    spread = keep @ covariance @ keep.T + gain @ R @ gain.T
+    white = solve_triangular(factor[0], residual, lower=True)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(factor[0])))
+    constant = 0.5 * jnp.sum(seen) * jnp.log(2 * jnp.pi)
+    return mean + gain @ residual, spread, -0.5 * white @ white - log_det - constant

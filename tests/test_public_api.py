@@ -16,12 +16,12 @@ PUBLIC = {
         LinearGaussian LocallyInformed MALA Measure MomentumState MultipleTry NoUTurn
         NormalPrior PCN PointState Population RandomWalk Slice StepInfo Tagged Target
         TemperedPath TemperingStage Transition Tuning UnadjustedLangevin UniformOther adapt
-        backward_sampling chain check_collapse conditional_ancestors conditional_smc custom
-        cycle effective_sample_size extend fixed_lag follow freeze genealogy gibbs guided_model
-        ignore_missing metropolis mixture mixture_kalman_model move not_usable palindrome paris
-        particle_filter particle_gibbs random remember repeat resample resample_metropolis
-        resample_threshold resample_transport reweigh run scan schedule spawn tempered_smc
-        transition two_filter until waste_free_smc weigh when""",
+        auxiliary_particle_filter backward_sampling chain check_collapse conditional_ancestors
+        conditional_smc custom cycle effective_sample_size extend fixed_lag follow freeze
+        genealogy gibbs guided_model ignore_missing metropolis mixture mixture_kalman_model
+        move not_usable palindrome paris particle_filter particle_gibbs random remember repeat
+        resample resample_metropolis resample_threshold resample_transport reweigh run scan
+        schedule spawn tempered_smc transition two_filter until waste_free_smc weigh when""",
     "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
         SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test

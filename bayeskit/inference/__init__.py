@@ -1,6 +1,7 @@
 """The functional layer: blocks, kernels, laws, algorithms."""
 
 from bayeskit.inference import random
+from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
@@ -136,6 +137,7 @@ __all__ = [
     "UnadjustedLangevin",
     "UniformOther",
     "adapt",
+    "auxiliary_particle_filter",
     "backward_sampling",
     "chain",
     "check_collapse",

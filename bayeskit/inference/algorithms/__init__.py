@@ -1,5 +1,6 @@
 """Algorithms, each a few lines of blocks."""
 
+from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
@@ -22,6 +23,7 @@ __all__ = [
     "KalmanParticle",
     "LaggedParticles",
     "LinearGaussian",
+    "auxiliary_particle_filter",
     "backward_sampling",
     "conditional_smc",
     "fixed_lag",

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayeskit import accel
 from bayeskit.inference.algorithms.backward_sampling import BackwardSampling
 from bayeskit.inference.backward import Exact, Genealogy
 from bayeskit.inference.blocks import Block, remember, scan, weigh
@@ -18,8 +19,6 @@ from bayeskit.inference.law import INVARIANT, REVERSIBLE
 from bayeskit.inference.transitions import Transition
 
 __all__ = ["ConditionalSMC", "conditional_smc"]
-
-_SCHEMES = ("multinomial",)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,8 +164,8 @@ def conditional_smc(
             "num_particles must be at least 2, the reference and one that may replace it, got "
             f"{num_particles!r}"
         )
-    if scheme not in _SCHEMES:
-        raise ValueError(f"unknown scheme {scheme!r}: choose one of {_SCHEMES}")
+    if scheme not in accel.SCHEMES:
+        raise ValueError(f"unknown scheme {scheme!r}: choose one of {sorted(accel.SCHEMES)}")
     if backward or ancestor:
         model.require("log_m", "conditional SMC with backward or ancestor sampling")
     return ConditionalSMC(model, int(num_particles), backward, ancestor, scheme)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from bayeskit import accel
 from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block, set_law
+from bayeskit.inference.blocks.conditional_resampling import conditional_ancestors
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.law import INVARIANT, Law, factor_arrow
 from bayeskit.inference.population import Population, reweigh
@@ -86,13 +87,20 @@ class PinnedResample(_Pinned):
         own = jnp.zeros((), jnp.int32)
         if self.ancestor:
             own = random.categorical(own_key, log_weights + self._log_steps(population))
-        others = random.categorical(others_key, log_weights, num - 1)
-        ancestors = jnp.concatenate([own[None], others])
+        ancestors = self._ancestors(others_key, log_weights, own)
         return population._replace(
             particles=accel.take_particles(population.particles, ancestors),
             log_weights=jnp.full(num, -math.log(num), log_weights.dtype),
             ancestors=ancestors,
         ), {}
+
+    def _ancestors(self, key: Any, log_weights: jax.Array, own: jax.Array) -> jax.Array:
+        num = log_weights.shape[0]
+        if self.scheme == "multinomial":
+            # The condition changes nothing for the others, whatever their order.
+            others = random.categorical(key, log_weights, num - 1)
+            return jnp.concatenate([own[None], others])
+        return conditional_ancestors(key, log_weights, self.scheme, num, 0, own)
 
     def _log_steps(self, population: Population) -> jax.Array:
         time = population.stage

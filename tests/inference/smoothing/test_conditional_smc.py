@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import bayeskit as bk
+from bayeskit import accel
 from bayeskit import inference as bi
 from bayeskit.errors import MissingDensityError
 from bayeskit.inference import law, random
 from bayeskit.inference.algorithms.backward_sampling import BackwardSampling
 from bayeskit.inference.algorithms.conditional_smc import ConditionalSMC
+from bayeskit.inference.blocks import draw_ancestors
 from bayeskit.inference.blocks.pinned import PinnedExtend, PinnedResample, PinnedSpawn
 from tests.inference import finite_models as fm
 from tests.inference.smoothing.wrong_draws import NoFilterWeight, SwappedArguments
@@ -44,6 +46,19 @@ def test_two_particles_and_three_times(options, kind):
 @pytest.mark.parametrize("options", [{}, {"ancestor": True}, {"backward": True}], ids=str)
 def test_three_particles(options):
     step = bi.conditional_smc(fm.last_state_model(SHORT), 3, **options)
+    bk.validate(step, start=fm.path_measure(SHORT)).raise_if_failed()
+
+
+@pytest.mark.parametrize("options", [{}, {"ancestor": True}, {"backward": True}], ids=str)
+def test_systematic_resampling_given_the_reference(options):
+    step = bi.conditional_smc(fm.last_state_model(SHORT), 3, scheme="systematic", **options)
+    bk.validate(step, start=fm.path_measure(SHORT)).raise_if_failed()
+
+
+@pytest.mark.parametrize("scheme", accel.SCHEMES)
+def test_every_scheme(scheme):
+    step = bi.conditional_smc(fm.last_state_model(SHORT), 2, scheme=scheme)
+    assert step.law_kind is law.REVERSIBLE
     bk.validate(step, start=fm.path_measure(SHORT)).raise_if_failed()
 
 
@@ -109,6 +124,17 @@ class AncestorWithoutPotential(PinnedResample):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class NaivePin(PinnedResample):
+    """83: systematic resampling, and the reference written over the slot 0."""
+
+    def _ancestors(self, key, log_weights, own):
+        draw_key, order_key = random.split(key)
+        num = len(log_weights)
+        drawn = draw_ancestors(draw_key, log_weights, "systematic", num)
+        return drawn[random.permutation(order_key, num)].at[0].set(own)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class WrongSMC(ConditionalSMC):
     """Conditional SMC with one block exchanged for a wrong one."""
 
@@ -141,6 +167,14 @@ class WrongSMC(ConditionalSMC):
 def test_wrong_blocks_are_caught(mistake):
     wrong = WrongSMC(GUIDED, 2, **mistake)
     report = bk.validate(wrong, start=PATHS, law="invariant")
+    print(max(check.discrepancy for check in report.tests))
+    assert report.verdict == "fail"
+
+
+def test_naive_pin_is_caught():
+    """With two particles the other slot has the same law either way; with three it has not."""
+    wrong = WrongSMC(fm.last_state_model(SHORT), 3, resampling=NaivePin)
+    report = bk.validate(wrong, start=fm.path_measure(SHORT), law="invariant")
     print(max(check.discrepancy for check in report.tests))
     assert report.verdict == "fail"
 

@@ -62,6 +62,19 @@ def test_every_scheme(scheme):
     bk.validate(step, start=fm.path_measure(SHORT)).raise_if_failed()
 
 
+def test_it_moves_a_population_of_paths():
+    model, expected = fm.last_state_model(SHORT), fm.path_measure(SHORT)
+
+    def draw(key):
+        which = random.categorical(key, fm.log_table(np.log(expected.mass)))
+        return jnp.asarray(expected.state)[which]
+
+    step = bi.conditional_smc(model, 2, ancestor=True)
+    whole = bi.spawn(draw, 2, model.paths) >> bi.move(step)
+    fm.assert_exact(whole, expected._replace(mass=expected.mass / expected.mass.sum()))
+    assert bi.run(whole, 0).particles.shape == (2, 2)
+
+
 def test_one_time():
     chain = fm.random_chain(num_states=3, num_steps=1, seed=4)
     step = bi.conditional_smc(fm.last_state_model(chain), 2)

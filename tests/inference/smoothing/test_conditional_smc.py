@@ -55,6 +55,7 @@ def test_systematic_resampling_given_the_reference(options):
     bk.validate(step, start=fm.path_measure(SHORT)).raise_if_failed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", accel.SCHEMES)
 def test_every_scheme(scheme):
     step = bi.conditional_smc(fm.last_state_model(SHORT), 2, scheme=scheme)

@@ -132,6 +132,7 @@ def test_finite_chains(reference, number):
     assert fm.mean_evidence(block) == pytest.approx(np.exp(case["log_evidence"]), rel=1e-10)
 
 
+@pytest.mark.slow
 def test_nile(reference, reference_data):
     case = reference["nile_local_level"]
     flow = np.loadtxt(reference_data / "core" / "nile.csv", delimiter=",", skiprows=1)[:, 1]
@@ -151,6 +152,7 @@ def test_nile(reference, reference_data):
     assert_evidence(evidence, variance, case["log_evidence"])
 
 
+@pytest.mark.slow
 def test_stochastic_volatility(reference, reference_data):
     case = reference["sv_gbp_usd"]
     rates = np.loadtxt(

@@ -58,9 +58,9 @@ def program_cache() -> Iterator[None]:
 def _folder() -> Path | None:
     """Return the folder to use; None leaves everything as it is."""
     with _lock:
-        configured = _users == 0 and jax.config.jax_compilation_cache_dir is not None
+        configured = _users == 0 and _setting("jax_compilation_cache_dir") is not None
     wanted = os.environ.get(ENVIRONMENT, "")
-    if configured or not jax.config.jax_enable_compilation_cache or wanted.lower() in _OFF:
+    if configured or not _setting("jax_enable_compilation_cache") or wanted.lower() in _OFF:
         return None
     folder = (Path(wanted) if wanted else _user_folder()) / _processor()
     try:
@@ -72,6 +72,10 @@ def _folder() -> Path | None:
         # A folder that cannot be used only costs time.
         return None
     return folder
+
+
+def _setting(name: str) -> Any:
+    return getattr(jax.config, name)
 
 
 def _user_folder() -> Path:
@@ -121,7 +125,7 @@ def _enter(folder: Path) -> None:
             "jax_persistent_cache_min_entry_size_bytes": -1,
         }
         for name, value in wanted.items():
-            _before[name] = getattr(jax.config, name)
+            _before[name] = _setting(name)
             jax.config.update(name, value)
         compilation_cache.reset_cache()
 

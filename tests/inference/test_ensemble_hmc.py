@@ -14,17 +14,15 @@ from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.engines.ensemble import program as program_module
 from bayeskit.inference.engines.ensemble import warm_up as warm_up_module
-from bayeskit.inference.engines.ensemble.program import (
-    CHUNK,
-    Program,
-    golden_phases,
-)
+from bayeskit.inference.engines.ensemble.noise import CHUNK, golden_phases
+from bayeskit.inference.engines.ensemble.program import Program
+from bayeskit.inference.engines.ensemble.run import Ensemble
 from bayeskit.inference.engines.ensemble.stopping import (
     quick_effective_sizes,
     worst_effective_size,
 )
 from bayeskit.inference.engines.ensemble.warm_up import blank_factor, factor_of
-from bayeskit.inference.engines.ensemble_hmc import Ensemble, EnsembleHMC
+from bayeskit.inference.engines.ensemble_hmc import EnsembleHMC
 from bayeskit.inference.kernels.base import LowRankFactor, Tuning
 from bayeskit.validation import battery
 
@@ -142,7 +140,7 @@ def assert_kept_draws_are_transitions(ensemble, result):
     assert (steps == steps[0, 0]).all()
     density = ensemble.target.density()
     num = min(2 * CHUNK, result.positions.shape[1])
-    noise = [program._noise(first + i) for i in range(0, num, CHUNK)]
+    noise = [program.noise(first + i) for i in range(0, num, CHUNK)]
     momentum = np.concatenate([part.momentum for part in noise])
     log_uniform = np.concatenate([part.log_uniform for part in noise])
     kernel, frozen = program.kernel, ensemble.tuned.tuning

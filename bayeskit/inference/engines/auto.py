@@ -14,7 +14,8 @@ from bayeskit.errors import (
     ParticleCollapseError,
     StalledError,
 )
-from bayeskit.inference.engines.ensemble_hmc import Ensemble, EnsembleHMC
+from bayeskit.inference.engines.ensemble.run import Ensemble
+from bayeskit.inference.engines.ensemble_hmc import EnsembleHMC
 from bayeskit.inference.engines.nuts import NUTS
 from bayeskit.inference.engines.smc import SMC
 from bayeskit.inference.kernels.base import LowRankFactor

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bayeskit.inference.engines.base import constrained_draws
-from bayeskit.inference.engines.ensemble.program import CHUNK, Record
+from bayeskit.inference.engines.ensemble.noise import CHUNK
+from bayeskit.inference.engines.ensemble.program import Record
 from bayeskit.inference.measure import Target
 
 __all__ = ["Kept"]

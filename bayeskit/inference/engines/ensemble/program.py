@@ -18,23 +18,18 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 
 from bayeskit.accel.compilation import quick_jit
-from bayeskit.inference import random
+from bayeskit.inference.engines.ensemble.noise import (
+    CHUNK,
+    Noise,
+    draw_noise,
+    golden_phases,
+)
 from bayeskit.inference.kernels import HMC
 from bayeskit.inference.kernels.base import Tuning
 from bayeskit.inference.measure import Density, PointState, Target
 
-__all__ = [
-    "CHUNK",
-    "MAPPINGS",
-    "ChainStates",
-    "Noise",
-    "Program",
-    "Record",
-    "golden_phases",
-]
+__all__ = ["MAPPINGS", "ChainStates", "Program", "Record"]
 
-# Iterations between two returns to the host. The numbers do not depend on it.
-CHUNK = 25
 # Seconds of a gradient for each chain, the call of the program included: above the first it
 # pays to see whether single ones are quicker, above the second to search for modes with those.
 _DEAR = 1e-5
@@ -42,7 +37,6 @@ _VERY_DEAR = 4e-5
 # Single gradients must be so much quicker: results must not hang on a close race.
 _MARGIN = 1.5
 MAPPINGS = ("auto", "together", "serial")
-_GOLDEN = (5**0.5 - 1) / 2
 # Seconds of gradients, by what was compiled for them.
 _seen: dict[Any, tuple[float, float | None]] = {}
 
@@ -58,13 +52,6 @@ class ChainStates(NamedTuple):
 
     points: PointState
     log_step_size: Any
-
-
-class Noise(NamedTuple):
-    """Standard normal momenta (CHUNK, chain, dim) and log uniforms (CHUNK, chain)."""
-
-    momentum: Any
-    log_uniform: Any
 
 
 class Schedule(NamedTuple):
@@ -92,11 +79,6 @@ class Record(NamedTuple):
     not_finite: Any
     step_size: Any
     num_steps: Any
-
-
-def golden_phases(first: int, num: int) -> np.ndarray:
-    """Return elements of the golden-ratio sequence, which fills [0, 1) most evenly."""
-    return np.modf(_GOLDEN * np.arange(first + 1, first + num + 1))[0]
 
 
 class _SerialDensity(Density):
@@ -218,6 +200,11 @@ class Program:
         """Aim at an acceptance of at least so much from now on."""
         self.target_acceptance = max(self.target_acceptance, least)
 
+    def noise(self, first: int) -> Noise:
+        """Return the noise of CHUNK iterations from number ``first`` on."""
+        drawn = draw_noise(self.key, first, self.num_chains, self.dim)
+        return Noise(*map(self._array, drawn))
+
     def value(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Return log density and gradient at one point; -inf and 0 where it is not usable."""
         if not self._alone:
@@ -270,7 +257,7 @@ class Program:
         gains = np.zeros(CHUNK) if gains is None else gains
         parts = (golden_phases(first, CHUNK), gains, self.target_acceptance)
         schedule = Schedule(*map(self._array, parts))
-        states, record = self._call(states, (tuning, schedule, self._noise(first)), num)
+        states, record = self._call(states, (tuning, schedule, self.noise(first)), num)
         record = Record(*(np.asarray(leaf)[:num] for leaf in record))
         self.num_gradients += int(record.num_steps.sum()) * self.num_chains
         return states, record
@@ -310,26 +297,6 @@ class Program:
         self.num_gradients += 1
         value, gradient = _value_at(self.target, self._array(x))
         return float(value), np.asarray(gradient, np.float64)
-
-    def _noise(self, first: int) -> Noise:
-        """Return the noise of CHUNK iterations from number ``first`` on.
-
-        It is drawn in blocks that do not depend on where the chunks are cut.
-        """
-        block, offset = divmod(first, CHUNK)
-        parts = [self._noise_block(block)]
-        if offset:
-            parts.append(self._noise_block(block + 1))
-        joined = (np.concatenate(leaves) for leaves in zip(*parts, strict=True))
-        return Noise(*(leaf[offset : offset + CHUNK] for leaf in joined))
-
-    def _noise_block(self, block: int) -> Noise:
-        generator = random.host_generator(self.key, block)
-        shape = (CHUNK, self.num_chains, self.dim)
-        momentum = generator.standard_normal(shape)
-        # An exponential variable is minus the logarithm of a uniform one.
-        log_uniform = -generator.standard_exponential(shape[:2])
-        return Noise(self._array(momentum), self._array(log_uniform))
 
     def _call(self, states: ChainStates, rest: tuple, num: int) -> Any:
         return _advance(self.kernel, self.serial, self.target, states, *rest, np.int32(num))

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayeskit.inference.engines.ensemble.noise import CHUNK
 from bayeskit.inference.engines.ensemble.program import (
-    CHUNK,
     ChainStates,
     Program,
     Record,

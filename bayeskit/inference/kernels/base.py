@@ -228,12 +228,12 @@ def metropolis(
 
 def settle(
     accepted: jax.Array,
-    current: PointState,
-    proposal: PointState,
+    current: State,
+    proposal: State,
     log_ratio: jax.Array,
     not_finite: jax.Array,
     divergent: jax.Array | bool = False,
-) -> tuple[PointState, StepInfo]:
+) -> tuple[State, StepInfo]:
     """Return the state after a decision, with every cached value of the one it is at."""
     state = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposal, current)
     acceptance = jnp.exp(jnp.minimum(log_ratio, 0.0))

@@ -286,8 +286,8 @@ def test_the_start_follows_a_linear_map():
 # ---------------------------------------------------------------- compilation
 
 
-def test_the_density_is_traced_twice_and_never_again():
-    """Once in the program of the chains, once to name the draws; new data change nothing."""
+def test_the_likelihood_is_traced_once_and_never_again():
+    """In the program of the chains; a second fit and new data of the same shapes compile nothing."""
     jax.clear_caches()
     TRACES.clear()
     first = ENGINE.run(LOGISTIC, data(), 0)

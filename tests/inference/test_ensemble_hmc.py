@@ -287,7 +287,7 @@ def test_the_start_follows_a_linear_map():
 
 
 def test_the_likelihood_is_traced_once_and_never_again():
-    """In the program of the chains; a second fit and new data of the same shapes compile nothing."""
+    """In the program of the chains; new data of the same shapes compile nothing."""
     jax.clear_caches()
     TRACES.clear()
     first = ENGINE.run(LOGISTIC, data(), 0)

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 # Name -> module that defines it.
 _PUBLIC = {
     "BayesianModel": "bayeskit.models.bayesian",
+    "EnsembleHMC": "bayeskit.inference.engines",
     "FeynmanKac": "bayeskit.inference.feynman_kac",
     "NUTS": "bayeskit.inference.engines",
     "Posterior": "bayeskit.inference.posterior",
@@ -28,6 +29,7 @@ __all__ = [
     "NUTS",
     "SMC",
     "BayesianModel",
+    "EnsembleHMC",
     "FeynmanKac",
     "Posterior",
     "Report",
@@ -44,7 +46,7 @@ __all__ = [
 if TYPE_CHECKING:
     from bayeskit import accel, errors, inference, models, validation
     from bayeskit.files import load
-    from bayeskit.inference.engines import NUTS, SMC
+    from bayeskit.inference.engines import NUTS, SMC, EnsembleHMC
     from bayeskit.inference.feynman_kac import FeynmanKac
     from bayeskit.inference.measure import Target
     from bayeskit.inference.posterior import Posterior

@@ -7,8 +7,8 @@ import pytest
 import bayeskit as bk
 
 PUBLIC = {
-    "bayeskit": """BayesianModel FeynmanKac NUTS Posterior Report SMC Target accel errors
-        inference load models validate validation""",
+    "bayeskit": """BayesianModel EnsembleHMC FeynmanKac NUTS Posterior Report SMC Target accel
+        errors inference load models validate validation""",
     "bayeskit.inference": """
         AdditiveParticle Barker Bijector Block DelayedRejection Density DiscreteGibbs
         DiscreteMetropolis EllipticalSlice FeynmanKac GHMC HMC History Independent InfinityMALA

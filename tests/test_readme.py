@@ -18,7 +18,7 @@ def test_python_blocks_run_in_order(capsys):
     for block in python_blocks():
         exec(compile(block, str(README), "exec"), namespace)
     printed = capsys.readouterr().out
-    assert re.search(r"log evidence -\d+\.\d\d ± 0\.\d\d", printed)
+    assert re.search(r"log evidence -\d+\.\d{3} ± 0\.\d{3}", printed)
     assert re.search(r"^PASS  HMC\b", printed, re.MULTILINE)
     assert "L2 properly weighted for γ[T]" in printed
 

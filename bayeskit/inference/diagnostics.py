@@ -35,6 +35,9 @@ class Diagnostics:
         Mean acceptance probability.
     reasons : tuple of str
         Why the result cannot be trusted yet; empty if nothing was found.
+    ess_squared_min : float
+        Smallest effective sample size of squared deviations from the mean. Trajectories that
+        are antithetic in means are slow here.
     """
 
     r_hat_max: float
@@ -44,6 +47,12 @@ class Diagnostics:
     num_not_finite: int
     acceptance: float
     reasons: tuple[str, ...] = ()
+    ess_squared_min: float = float("nan")
+
+    @property
+    def ess_min(self) -> float:
+        """Return the smallest effective sample size of means, tails and squares."""
+        return float(np.nanmin([self.ess_bulk_min, self.ess_tail_min, self.ess_squared_min]))
 
     @property
     def converged(self) -> bool:
@@ -70,6 +79,10 @@ def _extreme(array: np.ndarray, pick: Any) -> np.ndarray:
     return np.max(array) if pick is max else np.min(array)
 
 
+def _squared_deviations(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: (v - v.mean(axis=(0, 1))) ** 2 for name, v in draws.items()}
+
+
 def diagnose(
     draws: dict[str, np.ndarray],
     *,
@@ -78,6 +91,8 @@ def diagnose(
     acceptance: float = float("nan"),
     reasons: tuple[str, ...] = (),
     min_ess: float = MIN_ESS,
+    min_ess_squared: float = 0.0,
+    max_divergent_share: float = 0.0,
 ) -> Diagnostics:
     """Return the diagnostics of draws (chain, draw, ...) by name.
 
@@ -86,6 +101,12 @@ def diagnose(
     draws : dict of arrays (chain, draw, ...)
     reasons : tuple of str
         Reasons that the engine found itself; more are added here.
+    min_ess : float
+        Least effective sample size of means and tails that is enough.
+    min_ess_squared : float
+        The same for squared deviations; 0 leaves it a number to look at.
+    max_divergent_share : float
+        Share of divergent transitions that is no reason for doubt.
     """
     found = list(reasons)
     moving, still = {}, []
@@ -96,7 +117,7 @@ def diagnose(
             still.append(name)
         if not constant.all():
             moving[name] = flat[:, :, ~constant]
-    r_hat, bulk, tail = float("nan"), 0.0, 0.0
+    r_hat, bulk, tail, squared = float("nan"), 0.0, 0.0, 0.0
     if moving:
         r_hats = rank_normalized_rhat(moving)
         bulks = effective_sample_sizes(moving, "bulk")
@@ -104,6 +125,8 @@ def diagnose(
         r_hat, worst_r_hat = _worst(r_hats, max)
         bulk, worst_bulk = _worst(bulks, min)
         tail, worst_tail = _worst(tails, min)
+        squares = effective_sample_sizes(_squared_deviations(moving), "mean")
+        squared, worst_squared = _worst(squares, min)
         if not np.isfinite(r_hat):
             found.append("R-hat is not finite")
         elif r_hat > MAX_RHAT:
@@ -121,13 +144,19 @@ def diagnose(
                 f"tail effective sample size of {worst_tail} is {tail:.0f} (< {min_ess:.0f}): "
                 "take more draws"
             )
+        elif not squared >= min_ess_squared:
+            found.append(
+                f"effective sample size of the squares of {worst_squared} is {squared:.0f} "
+                f"(< {min_ess_squared:.0f}): judge it by quantiles, or take more draws"
+            )
     if still:
-        bulk = tail = 0.0
+        bulk = tail = squared = 0.0
         found.append(f"{', '.join(still)} did not move at all")
-    if num_divergent:
+    num_chains, num_draws, *_ = next(iter(draws.values())).shape
+    if num_divergent > max_divergent_share * num_chains * num_draws:
         found.append(
             f"{num_divergent} divergent transitions: raise target_acceptance or reparametrise"
         )
     return Diagnostics(
-        r_hat, bulk, tail, num_divergent, num_not_finite, acceptance, tuple(found)
+        r_hat, bulk, tail, num_divergent, num_not_finite, acceptance, tuple(found), squared
     )

@@ -41,7 +41,7 @@ class Posterior:
     law : str
         What the numbers are guaranteed to be, as derived from the blocks.
     timing : dict of float
-        Seconds: ``compile_s`` and ``run_s``.
+        Seconds: ``compile_s`` and ``run_s``, and parts of the latter where the engine tells.
     """
 
     draws: dict[str, np.ndarray]

@@ -33,6 +33,7 @@ __all__ = [
     "categorical",
     "cond",
     "fold_in",
+    "host_generator",
     "lanes",
     "normal",
     "permutation",
@@ -125,6 +126,23 @@ def fold_in(key: Key, data: int | jax.Array) -> Key:
     if isinstance(key, LaneKey):
         return LaneKey(jax.random.fold_in(key.base, data), key.lane)
     return jax.random.fold_in(key, data)
+
+
+def host_generator(key: jax.Array, *numbers: int) -> np.random.Generator:
+    """Return the NumPy generator that ``key`` and whole numbers name.
+
+    For noise that is made on the host and handed to a compiled program as an array: nothing is
+    compiled for it, and NumPy draws normal numbers eight times faster than XLA on a CPU.
+
+    Parameters
+    ----------
+    key : JAX key
+        Not consumed: other numbers name other streams of it.
+    *numbers : int
+    """
+    words = np.asarray(jax.random.key_data(key)).ravel()
+    seed = np.random.SeedSequence([*map(int, words), *numbers])
+    return np.random.Generator(np.random.Philox(seed))
 
 
 def bits(key: Key, shape: tuple[int, ...] = ()) -> jax.Array:

@@ -15,7 +15,9 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from bayeskit import container
-from bayeskit.inference.engines import NUTS, SMC
+from bayeskit.accel.program_cache import program_cache
+from bayeskit.inference.engines import SMC
+from bayeskit.inference.engines.auto import run_auto
 from bayeskit.inference.measure import Target
 from bayeskit.inference.posterior import Posterior
 from bayeskit.interop.numpyro import NumPyroModel
@@ -36,6 +38,8 @@ _NUM_PRIOR_DRAWS = 1000
 _BATCH = 256
 # Draws of an improper prior's start, as in Stan: uniform on (-2, 2), unconstrained.
 _START_WIDTH = 2.0
+# Starts for engines that do not say how many chains they have.
+_NUM_STARTS = 4
 
 
 class BayesianModel(BaseEstimator):
@@ -50,8 +54,9 @@ class BayesianModel(BaseEstimator):
         A NumPyro model ``model(X, y=None, **keywords)`` whose observed sites are given by
         ``y``; or a :class:`~bayeskit.Target`.
     inference : "auto" or engine
-        ``"auto"``: tempered SMC where there is a proper prior to start from, since it gives
-        the evidence as well; else NUTS.
+        ``"auto"``: :class:`~bayeskit.EnsembleHMC`; NUTS from its points where it does not
+        converge; tempered SMC where separate modes carry weight, where there is no gradient,
+        or where both others fail. ``engine_`` says which ran and why.
     random_state : int, numpy random state, JAX key, or None
     precision : {"float64", "float32"}
         Floating-point numbers inside; your own settings of JAX are left alone. float32 is
@@ -137,13 +142,17 @@ class BayesianModel(BaseEstimator):
         scope = precision_scope(self.precision)
         arguments, call = _checked_call(X, y, keywords)
         key = as_random_key(self.random_state)
-        with scope:
+        with scope, program_cache():
             target, functions = self._target(arguments, call)
-            engine, reason = self._engine(target)
             options = {}
-            if target.sample_prior is None and isinstance(engine, NUTS) and functions:
-                options["initial_positions"] = _uniform_starts(engine.num_chains, functions.dim)
-            result = engine.run(target, None, key, **options)
+            engine = self._engine()
+            if target.sample_prior is None and functions and not isinstance(engine, SMC):
+                num = getattr(engine, "num_chains", None) or _NUM_STARTS
+                options["initial_positions"] = _uniform_starts(num, functions.dim)
+            if engine is None:
+                result, reason = run_auto(target, None, key, **options)
+            else:
+                result, reason = engine.run(target, None, key, **options), "chosen by the user"
         self.result_ = result
         self.engine_ = f"{result.engine}: {reason}"
         self.diagnostics_ = result.diagnostics
@@ -171,22 +180,17 @@ class BayesianModel(BaseEstimator):
         functions, data = NumPyroModel.of(self.model, arguments, call)
         return functions.target(data), functions
 
-    def _engine(self, target: Target) -> tuple[Any, str]:
-        if not isinstance(self.inference, str):
-            if not hasattr(self.inference, "run"):
-                raise TypeError(
-                    f"inference must be 'auto' or an engine such as SMC() or NUTS(), got "
-                    f"{self.inference!r}"
-                )
-            return self.inference, "chosen by the user"
-        if self.inference != "auto":
-            raise ValueError(
-                f"inference must be 'auto' or an engine such as SMC() or NUTS(), got "
-                f"{self.inference!r}"
+    def _engine(self) -> Any:
+        """Return the user's engine; None stands for "auto"."""
+        if isinstance(self.inference, str) and self.inference == "auto":
+            return None
+        if isinstance(self.inference, str) or not hasattr(self.inference, "run"):
+            error = ValueError if isinstance(self.inference, str) else TypeError
+            raise error(
+                "inference must be 'auto' or an engine such as EnsembleHMC(), NUTS() or SMC(), "
+                f"got {self.inference!r}"
             )
-        if target.has_prior and target.sample_prior is not None:
-            return SMC(), "the prior is proper, so the evidence can be estimated as well"
-        return NUTS(), "there is no proper prior to start SMC from, and so no evidence"
+        return self.inference
 
     def _fitted(self) -> Posterior:
         if not hasattr(self, "result_"):
@@ -229,7 +233,8 @@ class BayesianModel(BaseEstimator):
         value = getattr(self.result_, name)
         if value is None:
             raise AttributeError(
-                f"{self.engine_.split('(')[0]} estimates no evidence: use inference=bk.SMC()"
+                f"{self.engine_.split('(')[0]} estimated no evidence. A proper prior has one: "
+                "use inference=bk.EnsembleHMC() or bk.SMC()"
             )
         return value
 

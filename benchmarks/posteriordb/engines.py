@@ -354,24 +354,28 @@ def bayeskit_ensemble(case: Case, settings: Settings) -> Iterator[Run]:
     """EnsembleHMC with its defaults; its ``timing`` says how the run divides.
 
     ``timing["warmup_s"]`` and ``timing["sampling_s"]`` give the shares; without them all counts
-    as sampling. ``timing["num_gradients"]`` is passed on where it is there.
+    as sampling.
     """
     if not hasattr(bk, "EnsembleHMC"):
         raise Unsuitable("this version of bayeskit has no EnsembleHMC")
-    engine, target = bk.EnsembleHMC(progress=False), case.target()
-    run = lambda seed: engine.run(target, key=seed)
+    engine, problem = bk.EnsembleHMC(progress=False), Problem(case)
+
+    def run(seed):
+        starts = None if case.proper else problem.starts(seed, engine.num_starts)
+        return engine.run(problem.target, key=seed, initial_positions=starts)
+
     for seed, posterior, seconds, compile_s in _first_and_later(settings, run):
         timing = posterior.timing
         warm, kept = timing.get("warmup_s", 0.0), timing.get("sampling_s", 1.0)
         share = warm / (warm + kept)
-        gradients = timing.get("num_gradients")
+        gradients = posterior.history["num_gradients"][0]
         yield Run(
             seed,
             posterior.draws,
             compile_s,
             share * seconds,
             (1 - share) * seconds,
-            None if gradients is None else int(gradients),
+            int(gradients),
             {"split_known": "sampling_s" in timing},
         )
 

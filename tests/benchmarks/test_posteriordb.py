@@ -248,7 +248,7 @@ def agreement(case, engine, seed):
         settings = {}
         if not case.proper:
             rng = np.random.default_rng(seed)
-            starts = rng.uniform(-2, 2, (engine.num_chains, case.dim))
+            starts = rng.uniform(-2, 2, (engine.num_chains or 4, case.dim))
             settings["initial_positions"] = jnp.asarray(starts)
         posterior = engine.run(case.target(), key=seed, **settings)
     known = case.known()
@@ -261,6 +261,7 @@ def agreement(case, engine, seed):
     [
         ("gp_regr", bk.NUTS(num_draws=3000, progress=False)),
         ("eight_schools", bk.SMC(progress=False)),
+        ("garch11", bk.EnsembleHMC(progress=False)),
     ],
 )
 def test_engines_agree_with_the_reference(name, engine, reference_data):
@@ -292,6 +293,16 @@ def test_nuts_agrees_with_every_reference(name, seed, reference_data):
 def test_smc_agrees_with_every_reference(name, seed, reference_data):
     """False alarm 1e-6, see LIMITS."""
     found = agreement(CASES[name], bk.SMC(progress=False), seed)
+    assert found.agrees, found
+
+
+@pytest.mark.slow
+@pytest.mark.reference
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_ensemble_agrees_with_every_reference(name, seed, reference_data):
+    """False alarm 1e-6, see LIMITS."""
+    found = agreement(CASES[name], bk.EnsembleHMC(progress=False), seed)
     assert found.agrees, found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference.measure import Target
 
 __all__ = ["constrained_draws", "prepared_target"]
@@ -27,7 +28,7 @@ def prepared_target(target: Target, data: tuple | None, spec: Any = None) -> Tar
     return target.on_vectors(target.position_spec() if spec is None else spec)
 
 
-@jax.jit
+@quick_jit
 def _constrain(target: Target, positions: jax.Array) -> dict[str, jax.Array]:
     flat = positions.reshape(-1, positions.shape[-1])
     named = jax.vmap(lambda x: target.constrain(x, *target.data))(flat)  # type: ignore[misc]
@@ -37,6 +38,6 @@ def _constrain(target: Target, positions: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def constrained_draws(target: Target, positions: jax.Array) -> dict[str, np.ndarray]:
+def constrained_draws(target: Target, positions: Any) -> dict[str, np.ndarray]:
     """Return draws (chain, draw, ...) in the user's coordinates from positions."""
     return {name: np.asarray(v) for name, v in _constrain(target, positions).items()}

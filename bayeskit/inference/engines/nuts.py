@@ -78,6 +78,8 @@ class NUTS:
         key: Any = 0,
         *,
         initial_positions: Any = None,
+        step_size: float | None = None,
+        covariance: Any = None,
     ) -> Posterior:
         """Return the posterior of a target, for data of the given arrays.
 
@@ -89,6 +91,12 @@ class NUTS:
         key : int or JAX key
         initial_positions : pytree of arrays (num_chains, ...), optional
             Where the chains start. Default: the best of 100 prior draws each.
+        step_size : float, optional
+            What the warm-up starts from, as another sampler has left it, so that
+            ``num_warmup`` may be small. Default: dim^(-1/4).
+        covariance : (dim, dim) array if ``dense_metric``, else (dim,) array, optional
+            The same for the metric: covariance of the positions as vectors, or their
+            variances. Default: the identity.
 
         Raises
         ------
@@ -119,7 +127,19 @@ class NUTS:
                 )[:, None]
             starts, found = _best_starts(target, candidates)
             _check_starts(target, candidates, found)
-            carry = _begin(self, target, starts, chain_key)
+            dim, dtype = starts.shape[1], starts.dtype
+            if step_size is None:
+                step_size = NoUTurn().default_step_size(dim)
+            if covariance is None:
+                covariance = np.eye(dim) if self.dense_metric else np.ones(dim)
+            carry = _begin(
+                self,
+                target,
+                starts,
+                chain_key,
+                np.asarray(step_size, dtype),
+                np.asarray(covariance, dtype),
+            )
             total, kept = self.num_warmup + self.num_draws, []
             for first in range(0, total, _CHUNK):
                 num = min(_CHUNK, total - first)
@@ -234,7 +254,14 @@ def _adapter(engine: NUTS) -> tuple[Any, Any]:
 
 
 @quick_jit(static_argnames="engine")
-def _begin(engine: NUTS, target: Target, starts: jax.Array, key: jax.Array) -> _Carry:
+def _begin(
+    engine: NUTS,
+    target: Target,
+    starts: jax.Array,
+    key: jax.Array,
+    step_size: jax.Array,
+    covariance: jax.Array,
+) -> _Carry:
     density = target.density()
     kernel = NoUTurn(engine.max_tree_depth)
     start_adaptation, _ = _adapter(engine)
@@ -243,7 +270,8 @@ def _begin(engine: NUTS, target: Target, starts: jax.Array, key: jax.Array) -> _
         adaptation = start_adaptation(
             (position,),
             chain_key,
-            jnp.asarray(kernel.default_step_size(position.size), position.dtype),
+            step_size,
+            inverse_mass_matrix=covariance,
             mass_matrix_size=position.size,
         )
         # The warm-up draws nothing itself; its key only has to be there.

@@ -16,12 +16,14 @@ from bayeskit.inference.measure import Density, PointState
 
 __all__ = [
     "Kernel",
+    "LowRankFactor",
     "PointState",
     "StepInfo",
     "Tuning",
     "check_density",
     "metropolis",
     "not_usable",
+    "settle",
 ]
 
 
@@ -49,6 +51,31 @@ class StepInfo(NamedTuple):
     divergent: jax.Array
 
 
+class LowRankFactor(NamedTuple):
+    r"""A square root of a covariance that is diagonal but for a few directions.
+
+    :math:`L = D\,(I + V\,(\mathrm{diag}(s) - I)\,V')` with orthonormal columns of V: the
+    standardised coordinates have standard deviation s along V and 1 across.
+
+    Parameters
+    ----------
+    scale : (dim,) array
+        Diagonal of D.
+    directions : (dim, rank) array
+        V.
+    stretch : (rank,) array
+        s, positive.
+    """
+
+    scale: Any
+    directions: Any
+    stretch: Any
+
+    def along(self, z: jax.Array, stretch: jax.Array) -> jax.Array:
+        """Return z with its parts along the directions multiplied by ``stretch``."""
+        return z + self.directions @ ((stretch - 1.0) * (self.directions.T @ z))
+
+
 class Tuning(NamedTuple):
     """Parameters of a kernel, frozen while it moves.
 
@@ -57,28 +84,34 @@ class Tuning(NamedTuple):
     step_size : () array, positive
     mean : (dim,) array
         Centre of the particles; used by independent proposals.
-    factor : (dim, dim) lower triangular or (dim,) array
+    factor : (dim, dim) lower triangular array, (dim,) array, or LowRankFactor
         Square root L of the metric, L L' close to the covariance of the target.
     phase : () array in [0, 1)
         Place in the low-discrepancy sequence that varies trajectory lengths.
     """
 
-    step_size: jax.Array
-    mean: jax.Array
-    factor: jax.Array
+    step_size: Any
+    mean: Any
+    factor: Any
     phase: jax.Array | float = 0.5
 
     def scale(self, z: jax.Array) -> jax.Array:
         """Return L z."""
+        if isinstance(self.factor, LowRankFactor):
+            return self.factor.scale * self.factor.along(z, self.factor.stretch)
         return self.factor * z if self.factor.ndim == 1 else self.factor @ z
 
     def scale_transposed(self, z: jax.Array) -> jax.Array:
         """Return L' z."""
+        if isinstance(self.factor, LowRankFactor):
+            return self.factor.along(self.factor.scale * z, self.factor.stretch)
         return self.factor * z if self.factor.ndim == 1 else self.factor.T @ z
 
     def whiten(self, x: jax.Array) -> jax.Array:
         """Return the solution z of L z = x - mean."""
         centred = x - self.mean
+        if isinstance(self.factor, LowRankFactor):
+            return self.factor.along(centred / self.factor.scale, 1.0 / self.factor.stretch)
         if self.factor.ndim == 1:
             return centred / self.factor
         return jax.scipy.linalg.solve_triangular(self.factor, centred, lower=True)
@@ -190,6 +223,18 @@ def metropolis(
     """
     log_ratio = jnp.where(not_finite | jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     accepted = random.accept(key, log_ratio)
+    return settle(accepted, current, proposal, log_ratio, not_finite, divergent)
+
+
+def settle(
+    accepted: jax.Array,
+    current: State,
+    proposal: State,
+    log_ratio: jax.Array,
+    not_finite: jax.Array,
+    divergent: jax.Array | bool = False,
+) -> tuple[State, StepInfo]:
+    """Return the state after a decision, with every cached value of the one it is at."""
     state = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposal, current)
     acceptance = jnp.exp(jnp.minimum(log_ratio, 0.0))
     return state, StepInfo(acceptance, accepted, not_finite, jnp.asarray(divergent))

@@ -1,0 +1,1 @@
+"""The parts of EnsembleHMC: start, program, warm-up, stopping, failure, evidence."""

@@ -10,16 +10,22 @@ PUBLIC = {
     "bayeskit": """BayesianModel FeynmanKac NUTS Posterior Report SMC Target accel errors
         inference load models validate validation""",
     "bayeskit.inference": """
-        Barker Bijector Block DelayedRejection Density DiscreteGibbs DiscreteMetropolis
-        EllipticalSlice FeynmanKac GHMC HMC History Independent InfinityMALA Involution
-        Kernel Law LawKind Lineage LocallyInformed MALA Measure MomentumState MultipleTry
-        NoUTurn NormalPrior PCN PointState Population RandomWalk Slice StepInfo Tagged
-        Target TemperedPath TemperingStage Transition Tuning UnadjustedLangevin
-        UniformOther adapt chain conditional_ancestors custom cycle effective_sample_size
-        extend follow freeze gibbs metropolis mixture move not_usable palindrome
-        particle_filter random remember repeat resample resample_metropolis
-        resample_threshold resample_transport reweigh run scan schedule spawn tempered_smc
-        transition until waste_free_smc weigh when""",
+        Auxiliary Barker Bijector Block DelayedRejection Density DiscreteGibbs
+        DiscreteMetropolis EllipticalSlice FeynmanKac GHMC GaussianDynamics HMC
+        History Independent InfinityMALA Involution Kernel Law LawKind Lineage
+        LocallyInformed LogQuadratic MALA MarginalState Measure MomentumState
+        MultipleTry NoUTurn NormalPrior PCN PointState Population Proposal
+        RandomWalk Slice StepInfo Tagged Target TemperedPath TemperingStage
+        Transition Tuning UnadjustedLangevin UniformOther adapt chain choose
+        conditional_ancestors controlled_filter correlated_pmmh
+        correlated_pseudo_marginal crank_nicolson custom cycle effective_sample_size
+        extend follow freeze gibbs island_filter island_model join_islands
+        metropolis mixture move nested_smc_model not_usable palindrome
+        particle_filter pmmh pseudo_marginal random random_walk random_weight_model
+        remember repeat resample resample_metropolis resample_move_filter
+        resample_threshold resample_transport reweigh run scan schedule smc2 spawn
+        sqmc tempered_smc transition twisted_model until waste_free_smc weigh
+        weighted_draw_model when""",
     "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
         SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test

@@ -1,8 +1,25 @@
 """The functional layer: blocks, kernels, laws, algorithms."""
 
 from bayeskit.inference import random
+from bayeskit.inference.algorithms.controlled import (
+    GaussianDynamics,
+    LogQuadratic,
+    controlled_filter,
+)
+from bayeskit.inference.algorithms.correlated_marginal import correlated_pmmh
+from bayeskit.inference.algorithms.islands import island_filter, island_model, join_islands
+from bayeskit.inference.algorithms.nested_smc import (
+    nested_smc_model,
+    random_weight_model,
+    weighted_draw_model,
+)
 from bayeskit.inference.algorithms.particle_filter import particle_filter
+from bayeskit.inference.algorithms.particle_marginal import pmmh
+from bayeskit.inference.algorithms.resample_move import resample_move_filter
+from bayeskit.inference.algorithms.smc_squared import smc2
+from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
+from bayeskit.inference.algorithms.twisted import twisted_model
 from bayeskit.inference.blocks import (
     Block,
     adapt,
@@ -25,6 +42,7 @@ from bayeskit.inference.blocks import (
     weigh,
     when,
 )
+from bayeskit.inference.estimates import choose
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.kernels import (
     GHMC,
@@ -65,12 +83,19 @@ from bayeskit.inference.measure import (
 )
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
 from bayeskit.inference.transitions import (
+    Auxiliary,
+    MarginalState,
+    Proposal,
     Transition,
     chain,
+    correlated_pseudo_marginal,
+    crank_nicolson,
     cycle,
     gibbs,
     mixture,
     palindrome,
+    pseudo_marginal,
+    random_walk,
     repeat,
     transition,
 )
@@ -80,6 +105,7 @@ __all__ = [
     "HMC",
     "MALA",
     "PCN",
+    "Auxiliary",
     "Barker",
     "Bijector",
     "Block",
@@ -89,6 +115,7 @@ __all__ = [
     "DiscreteMetropolis",
     "EllipticalSlice",
     "FeynmanKac",
+    "GaussianDynamics",
     "History",
     "Independent",
     "InfinityMALA",
@@ -98,6 +125,8 @@ __all__ = [
     "LawKind",
     "Lineage",
     "LocallyInformed",
+    "LogQuadratic",
+    "MarginalState",
     "Measure",
     "MomentumState",
     "MultipleTry",
@@ -105,6 +134,7 @@ __all__ = [
     "NormalPrior",
     "PointState",
     "Population",
+    "Proposal",
     "RandomWalk",
     "Slice",
     "StepInfo",
@@ -118,7 +148,12 @@ __all__ = [
     "UniformOther",
     "adapt",
     "chain",
+    "choose",
     "conditional_ancestors",
+    "controlled_filter",
+    "correlated_pmmh",
+    "correlated_pseudo_marginal",
+    "crank_nicolson",
     "custom",
     "cycle",
     "effective_sample_size",
@@ -126,28 +161,41 @@ __all__ = [
     "follow",
     "freeze",
     "gibbs",
+    "island_filter",
+    "island_model",
+    "join_islands",
     "metropolis",
     "mixture",
     "move",
+    "nested_smc_model",
     "not_usable",
     "palindrome",
     "particle_filter",
+    "pmmh",
+    "pseudo_marginal",
     "random",
+    "random_walk",
+    "random_weight_model",
     "remember",
     "repeat",
     "resample",
     "resample_metropolis",
+    "resample_move_filter",
     "resample_threshold",
     "resample_transport",
     "reweigh",
     "run",
     "scan",
     "schedule",
+    "smc2",
     "spawn",
+    "sqmc",
     "tempered_smc",
     "transition",
+    "twisted_model",
     "until",
     "waste_free_smc",
     "weigh",
+    "weighted_draw_model",
     "when",
 ]

@@ -10,6 +10,7 @@ import pytest
 
 import bayeskit as bk
 from bayeskit import inference as bi
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import LawMismatch
 from bayeskit.inference import law
 from bayeskit.inference.algorithms import smc_squared
@@ -208,7 +209,7 @@ def test_smc2_on_a_continuous_model():
         sample_prior=lambda key: bi.random.normal(key),
     )
     whole = bi.smc2(prior, model, 200, 50, bi.random_walk(0.8), ess_below=0.99)
-    population, info = bi.run(whole, 5, with_info=True)
+    population, info = quick_jit(whole.run, optimised=False)(jax.random.key(5))
     assert bool(info["applied"].any())
     theta = np.linspace(-6, 6, 2001)
     mean, variance, log_likelihood = np.zeros_like(theta), np.ones_like(theta), 0.0

@@ -159,8 +159,14 @@ def island_filter(
     ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
     ...     num_steps=5,
     ... )
-    >>> bi.run(bi.island_filter(walk, 4, 25), key=0).log_weights.shape
-    (100,)
+    >>> print(bi.island_filter(walk, 4, 25).explain())  # doctest: +ELLIPSIS
+    spawn 4 independent draws                                  stands for M0
+    weigh by G0                                                stands for γ on islands[0]
+    scan over 4 steps:
+        resample(systematic, ess<0.5)                              stands for γ on islands[t-1]
+        extend by M_t, G_t                                         stands for γ on islands[t]
+    join islands                                               stands for γ[T]
+    => L2 properly weighted for γ[T]: ...
     """
     islands = island_model(model, num_particles, scheme=scheme, ess_below=ess_below)
     filtered = particle_filter(islands, num_islands, scheme=scheme, ess_below=islands_below)

@@ -92,8 +92,8 @@ def random_weight_model(model: FeynmanKac, estimate: Callable) -> FeynmanKac:
     ... )
     >>> noisy = lambda key, t, x: -0.5 * (x - bi.random.normal(key)) ** 2
     >>> filtered = bi.particle_filter(bi.random_weight_model(walk, noisy), 100)
-    >>> bi.run(filtered, key=0).particles.value.shape
-    (100,)
+    >>> filtered.law.kind.name, str(filtered.law.measure)
+    ('properly weighted', 'γ[T]')
     """
 
     def initial(key):
@@ -144,8 +144,8 @@ def nested_smc_model(initial: Callable, kernel: Callable, num_steps: int) -> Fey
     ...     draws = bi.spawn(lambda key: before + bi.random.normal(key), 10)
     ...     return draws >> bi.weigh(lambda stage, x: -0.5 * (x - 1.0) ** 2)
     >>> model = bi.nested_smc_model(lambda: step(0, 0.0), step, num_steps=4)
-    >>> bi.run(bi.particle_filter(model, 50), key=0).particles.value.shape
-    (50,)
+    >>> bi.particle_filter(model, 50).law.kind.name
+    'properly weighted'
     """
     return weighted_draw_model(
         lambda key: choose(initial())(key),

@@ -4,18 +4,35 @@ from bayeskit.inference import random
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
+from bayeskit.inference.algorithms.controlled import (
+    GaussianDynamics,
+    LogQuadratic,
+    controlled_filter,
+)
+from bayeskit.inference.algorithms.correlated_marginal import correlated_pmmh
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
 from bayeskit.inference.algorithms.guided import guided_model
+from bayeskit.inference.algorithms.islands import island_filter, island_model, join_islands
 from bayeskit.inference.algorithms.missing import ignore_missing
 from bayeskit.inference.algorithms.mixture_kalman import (
     KalmanParticle,
     LinearGaussian,
     mixture_kalman_model,
 )
+from bayeskit.inference.algorithms.nested_smc import (
+    nested_smc_model,
+    random_weight_model,
+    weighted_draw_model,
+)
 from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
+from bayeskit.inference.algorithms.particle_marginal import pmmh
+from bayeskit.inference.algorithms.resample_move import resample_move_filter
+from bayeskit.inference.algorithms.smc_squared import smc2
+from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
+from bayeskit.inference.algorithms.twisted import twisted_model
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 from bayeskit.inference.blocks import (
     Block,
@@ -40,6 +57,7 @@ from bayeskit.inference.blocks import (
     when,
 )
 from bayeskit.inference.collapse import check_collapse
+from bayeskit.inference.estimates import choose
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.kernels import (
     GHMC,
@@ -71,21 +89,22 @@ from bayeskit.inference.kernels import (
 from bayeskit.inference.law import Law, LawKind, Measure, Tagged
 from bayeskit.inference.lineage import Lineage
 from bayeskit.inference.maps import Bijector, Involution
-from bayeskit.inference.measure import (
-    Density,
-    PointState,
-    Target,
-    TemperedPath,
-    TemperingStage,
-)
+from bayeskit.inference.measure import Density, PointState, Target, TemperedPath, TemperingStage
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
 from bayeskit.inference.transitions import (
+    Auxiliary,
+    MarginalState,
+    Proposal,
     Transition,
     chain,
+    correlated_pseudo_marginal,
+    crank_nicolson,
     cycle,
     gibbs,
     mixture,
     palindrome,
+    pseudo_marginal,
+    random_walk,
     repeat,
     transition,
 )
@@ -96,6 +115,7 @@ __all__ = [
     "MALA",
     "PCN",
     "AdditiveParticle",
+    "Auxiliary",
     "Barker",
     "Bijector",
     "Block",
@@ -105,6 +125,7 @@ __all__ = [
     "DiscreteMetropolis",
     "EllipticalSlice",
     "FeynmanKac",
+    "GaussianDynamics",
     "History",
     "Independent",
     "InfinityMALA",
@@ -118,6 +139,8 @@ __all__ = [
     "Lineage",
     "LinearGaussian",
     "LocallyInformed",
+    "LogQuadratic",
+    "MarginalState",
     "Measure",
     "MomentumState",
     "MultipleTry",
@@ -125,6 +148,7 @@ __all__ = [
     "NormalPrior",
     "PointState",
     "Population",
+    "Proposal",
     "RandomWalk",
     "Slice",
     "StepInfo",
@@ -141,8 +165,13 @@ __all__ = [
     "backward_sampling",
     "chain",
     "check_collapse",
+    "choose",
     "conditional_ancestors",
     "conditional_smc",
+    "controlled_filter",
+    "correlated_pmmh",
+    "correlated_pseudo_marginal",
+    "crank_nicolson",
     "custom",
     "cycle",
     "effective_sample_size",
@@ -154,32 +183,45 @@ __all__ = [
     "gibbs",
     "guided_model",
     "ignore_missing",
+    "island_filter",
+    "island_model",
+    "join_islands",
     "metropolis",
     "mixture",
     "mixture_kalman_model",
     "move",
+    "nested_smc_model",
     "not_usable",
     "palindrome",
     "paris",
     "particle_filter",
     "particle_gibbs",
+    "pmmh",
+    "pseudo_marginal",
     "random",
+    "random_walk",
+    "random_weight_model",
     "remember",
     "repeat",
     "resample",
     "resample_metropolis",
+    "resample_move_filter",
     "resample_threshold",
     "resample_transport",
     "reweigh",
     "run",
     "scan",
     "schedule",
+    "smc2",
     "spawn",
+    "sqmc",
     "tempered_smc",
     "transition",
+    "twisted_model",
     "two_filter",
     "until",
     "waste_free_smc",
     "weigh",
+    "weighted_draw_model",
     "when",
 ]

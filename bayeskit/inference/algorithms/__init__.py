@@ -3,38 +3,70 @@
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
+from bayeskit.inference.algorithms.controlled import (
+    GaussianDynamics,
+    LogQuadratic,
+    controlled_filter,
+)
+from bayeskit.inference.algorithms.correlated_marginal import correlated_pmmh
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
 from bayeskit.inference.algorithms.guided import guided_model
+from bayeskit.inference.algorithms.islands import island_filter, island_model, join_islands
 from bayeskit.inference.algorithms.missing import ignore_missing
 from bayeskit.inference.algorithms.mixture_kalman import (
     KalmanParticle,
     LinearGaussian,
     mixture_kalman_model,
 )
+from bayeskit.inference.algorithms.nested_smc import (
+    nested_smc_model,
+    random_weight_model,
+    weighted_draw_model,
+)
 from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
+from bayeskit.inference.algorithms.particle_marginal import pmmh
+from bayeskit.inference.algorithms.resample_move import resample_move_filter
+from bayeskit.inference.algorithms.smc_squared import smc2
+from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
+from bayeskit.inference.algorithms.twisted import twisted_model
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 
 __all__ = [
     "AdditiveParticle",
+    "GaussianDynamics",
     "InformationFilter",
     "KalmanParticle",
     "LaggedParticles",
     "LinearGaussian",
+    "LogQuadratic",
     "auxiliary_particle_filter",
     "backward_sampling",
     "conditional_smc",
+    "controlled_filter",
+    "correlated_pmmh",
     "fixed_lag",
     "genealogy",
     "guided_model",
     "ignore_missing",
+    "island_filter",
+    "island_model",
+    "join_islands",
     "mixture_kalman_model",
+    "nested_smc_model",
     "paris",
     "particle_filter",
     "particle_gibbs",
+    "pmmh",
+    "random_weight_model",
+    "resample_move_filter",
+    "smc2",
+    "sqmc",
     "tempered_smc",
+    "twisted_model",
     "two_filter",
     "waste_free_smc",
+    "weighted_draw_model",
 ]

@@ -93,6 +93,12 @@ class Move(Block):
             return particle._replace(position=state.position, components=state.components)
         return state.position
 
+    def observed(self, states: Any) -> Any:
+        """Return the part of states (round, particle, ...) that tells how a move mixes."""
+        if isinstance(self.kernel, Transition) and not isinstance(states, PointState):
+            return self.kernel.position(states)
+        return states
+
     def run(self, key, population=None):
         stage, particles = population.stage, population.particles
         states = jax.vmap(lambda x: self.refreshed(x, stage))(particles)
@@ -130,11 +136,11 @@ class Move(Block):
         }
         if self.keep == "all":
             kept = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), particles, kept)
-            info["correlation"] = _correlation(kept, 1)
+            info["correlation"] = _correlation(self.observed(kept), 1)
             population = _as_independent_chains(population, kept)
         else:
             both = jax.tree.map(lambda a, b: jnp.stack([a, b]), particles, moved)
-            info["correlation"] = _correlation(both, 1)
+            info["correlation"] = _correlation(self.observed(both), 1)
             population = population._replace(particles=moved)
         if isinstance(stage, TemperingStage):
             stage = stage._replace(
@@ -174,7 +180,7 @@ def _correlation(states: Any, lag: int) -> jax.Array:
     ----------
     states : particles with axes (round, particle, ...)
     """
-    rows = [jnp.asarray(states.position if isinstance(states, PointState) else states)]
+    rows = jax.tree.leaves(states.position if isinstance(states, PointState) else states)
     if isinstance(states, PointState):
         rows.append(states.components[..., -1:])
     table = jnp.concatenate([r.reshape(*r.shape[:2], -1).astype(float) for r in rows], axis=-1)

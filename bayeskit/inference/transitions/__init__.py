@@ -9,15 +9,29 @@ applies them inside a population.
 
 from bayeskit.inference.transitions.base import Transition, chain, transition
 from bayeskit.inference.transitions.combinators import cycle, mixture, palindrome, repeat
+from bayeskit.inference.transitions.correlated import (
+    Auxiliary,
+    correlated_pseudo_marginal,
+    crank_nicolson,
+)
 from bayeskit.inference.transitions.gibbs import gibbs
+from bayeskit.inference.transitions.proposals import Proposal, random_walk
+from bayeskit.inference.transitions.pseudo_marginal import MarginalState, pseudo_marginal
 
 __all__ = [
+    "Auxiliary",
+    "MarginalState",
+    "Proposal",
     "Transition",
     "chain",
+    "correlated_pseudo_marginal",
+    "crank_nicolson",
     "cycle",
     "gibbs",
     "mixture",
     "palindrome",
+    "pseudo_marginal",
+    "random_walk",
     "repeat",
     "transition",
 ]

@@ -83,6 +83,10 @@ class Transition:
         """Return the value that a state stands for, without cached or auxiliary parts."""
         return state
 
+    def position(self, state: Any) -> Any:
+        """Return the part of a state by which a population judges how a move mixes."""
+        return self.value(state)
+
     def step(self, key: Any, state: Any, stage: Any = None) -> tuple[Any, StepInfo]:
         """Return the next state and what happened on the way."""
         raise NotImplementedError

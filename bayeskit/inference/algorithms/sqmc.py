@@ -1,0 +1,140 @@
+"""Sequential quasi-Monte Carlo."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit.inference import random
+from bayeskit.inference.algorithms.uniform_filter import (
+    filter_from_uniforms,
+    num_uniforms,
+    single_coordinate,
+)
+from bayeskit.inference.blocks.base import Block, set_law
+from bayeskit.inference.feynman_kac import FeynmanKac
+from bayeskit.inference.law import Law
+
+__all__ = ["shifted_points", "sqmc"]
+
+
+@functools.cache
+def _sobol_words(num: int, dim: int) -> np.ndarray:
+    """Return the first points of the Sobol' sequence as 32-bit binary fractions (num, dim).
+
+    They are sorted by their first coordinate, which is 0, 1/num, 2/num, ...
+    """
+    from scipy.stats import qmc
+
+    points = qmc.Sobol(dim, scramble=False, bits=32).random(num)
+    return (points[np.argsort(points[:, 0])] * 2.0**32).astype(np.uint32)
+
+
+def shifted_points(key: Any, shape: tuple[int, int, int]) -> jax.Array:
+    """Return Sobol' points (num_sets, num, dim) in (0, 1), each set shifted by digits.
+
+    Every binary digit of a coordinate is flipped or not, for all points of a set alike. A
+    point alone is then uniform on the cube; together they stay as even as they were. Each set
+    is sorted by the first coordinate. ``num`` is a power of 2.
+    """
+    num_sets, num, dim = shape
+    shifts = random.bits(key, (num_sets, 1, dim))
+    # Of num points the first digits count from 0 to num - 1. Flipping some moves a point to
+    # another place in the order, and flipping them again tells which point a place has.
+    leading = jnp.right_shift(shifts[:, :, 0], jnp.uint32(32 - num.bit_length() + 1))
+    places = jnp.arange(num, dtype=jnp.uint32) ^ (leading if num > 1 else jnp.uint32(0))
+    words = jnp.asarray(_sobol_words(num, dim))[places.astype(jnp.int32)] ^ shifts
+    dtype = jnp.result_type(float)
+    # As many digits as the format holds, or the largest would round to 1.
+    digits = 32 if dtype == jnp.float64 else 23
+    return ((words >> (32 - digits)).astype(dtype) + 0.5) * 2.0**-digits
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SQMC(Block):
+    """Sequential quasi-Monte Carlo. See :func:`sqmc`."""
+
+    model: FeynmanKac
+    num_particles: int
+    order: Callable
+
+    def __post_init__(self):
+        set_law(self, self.arrow(None))
+
+    @property
+    def name(self):
+        return f"sqmc({self.num_particles})"
+
+    def run(self, key, population=None):
+        shape = num_uniforms(self.model, self.num_particles)
+        # Sorted by what chooses ancestors, neighbours in the cloud meet neighbours.
+        points = shifted_points(key, shape)
+        return filter_from_uniforms(self.model, points, self.order), {}
+
+    def arrow(self, law):
+        end = self.model.measure.at("T")
+        line = f"{self.name}: Sobol' points, shifted at random at each time"
+        return Law(end).then(end, line)
+
+
+def sqmc(
+    model: FeynmanKac, num_particles: int, *, order: Callable = single_coordinate
+) -> Block:
+    r"""Return sequential quasi-Monte Carlo: a filter driven by evenly spread points.
+
+    Parameters
+    ----------
+    model : FeynmanKac with initial_from_uniforms and kernel_from_uniforms
+    num_particles : int
+        A power of 2 keeps the Sobol' points balanced.
+    order : callable (particles) -> (num_particles,) array
+        Sorts particles of several coordinates along a curve that fills space. Default: by
+        their only coordinate.
+
+    Returns
+    -------
+    Block
+        The evidence is unbiased (law L2), as each point alone is uniform under the shift.
+
+    Raises
+    ------
+    MissingDensityError
+        If the model does not say how uniforms move its particles.
+    ValueError
+        If ``num_particles`` is not a power of 2.
+
+    Notes
+    -----
+    O(num_steps num_particles log(num_particles)). The error falls faster than
+    :math:`N^{-1/2}` where a step is smooth in its uniforms and of few dimensions.
+
+    References
+    ----------
+    Gerber & Chopin (2015), *Sequential quasi-Monte Carlo*; Owen (1995) on shifted nets.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key),
+    ...     log_g0=lambda x: -0.5 * x**2,
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key),
+    ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...     num_steps=5,
+    ...     initial_from_uniforms=lambda u: jax.scipy.special.ndtri(u[0]),
+    ...     kernel_from_uniforms=lambda t, x, u: x + jax.scipy.special.ndtri(u[0]),
+    ... )
+    >>> bi.run(bi.sqmc(walk, 128), key=0).log_weights.shape
+    (128,)
+    """
+    num_uniforms(model, num_particles)
+    if num_particles < 1 or num_particles & (num_particles - 1):
+        raise ValueError(f"num_particles must be a power of 2, got {num_particles!r}")
+    return SQMC(model, num_particles, order)

@@ -1,0 +1,79 @@
+"""Twisted particle filters: dynamics that look ahead, potentials that pay for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from bayeskit.inference.feynman_kac import FeynmanKac
+
+__all__ = ["twisted_model"]
+
+
+def twisted_model(
+    model: FeynmanKac,
+    *,
+    log_psi: Callable,
+    initial: Callable,
+    kernel: Callable,
+    log_initial_mean: Callable,
+    log_kernel_mean: Callable,
+) -> FeynmanKac:
+    r"""Return a model with its dynamics twisted by positive functions :math:`\psi_t`.
+
+    .. math::
+        M_0^\psi(dx) = \frac{M_0(dx)\,\psi_0(x)}{M_0(\psi_0)}, \qquad
+        M_t^\psi(x, dx') = \frac{M_t(x, dx')\,\psi_t(x')}{M_t(\psi_t)(x)},
+
+    and potentials that make up for it,
+
+    .. math::
+        G_0^\psi(x_0) = M_0(\psi_0)\, G_0(x_0)\, \frac{M_1(\psi_1)(x_0)}{\psi_0(x_0)}, \qquad
+        G_t^\psi(x, x') = G_t(x, x')\, \frac{M_{t+1}(\psi_{t+1})(x')}{\psi_t(x')},
+
+    the last without :math:`M_{t+1}(\psi_{t+1})`. The measure on whole paths, and hence the
+    evidence, is that of the model for any :math:`\psi`. With :math:`\psi_t(x) = E[\prod_{s
+    \ge t} G_s \mid x_t = x]` every potential but the first is 1, and the estimate has no
+    variance.
+
+    Parameters
+    ----------
+    model : FeynmanKac
+        Its potential at t must not depend on the state before for the last claim.
+    log_psi : callable (t, x) -> () array
+    initial : callable (key) -> x
+        One draw from the twisted :math:`M_0`.
+    kernel : callable (key, t, x_previous) -> x
+        One draw from the twisted :math:`M_t`.
+    log_initial_mean : callable () -> () array
+        :math:`\log M_0(\psi_0)`.
+    log_kernel_mean : callable (t, x_previous) -> () array
+        :math:`\log M_t(\psi_t)(x_{t-1})`. Called for t up to num_steps, where the result is
+        not used.
+
+    Notes
+    -----
+    The particles of the last time stand for the measure of the model; those of earlier times
+    stand for one that looks ahead.
+
+    References
+    ----------
+    Guarniero, Johansen & Lee (2017), *The iterated auxiliary particle filter*; Heng, Bishop,
+    Deligiannidis & Doucet (2020), *Controlled sequential Monte Carlo*.
+    """
+    last = model.num_steps - 1
+
+    def ahead(t, x):
+        """What the next step was given in advance, over what this step was."""
+        coming = log_kernel_mean(t + 1, x)
+        return jnp.where(t < last, coming, 0.0) - log_psi(t, x)
+
+    return FeynmanKac(
+        initial=initial,
+        log_g0=lambda x: log_initial_mean() + model.log_g0(0, x) + ahead(0, x),
+        kernel=kernel,
+        log_g=lambda t, before, x: model.log_g(t, before, x) + ahead(t, x),
+        num_steps=model.num_steps,
+        name=f"{model.measure.name} twisted",
+    )

@@ -10,18 +10,22 @@ PUBLIC = {
     "bayeskit": """BayesianModel FeynmanKac NUTS Posterior Report SMC Target accel errors
         inference load models validate validation""",
     "bayeskit.inference": """
-        AdditiveParticle Barker Bijector Block DelayedRejection Density DiscreteGibbs
-        DiscreteMetropolis EllipticalSlice FeynmanKac GHMC HMC History Independent InfinityMALA
-        InformationFilter Involution KalmanParticle Kernel LaggedParticles Law LawKind Lineage
-        LinearGaussian LocallyInformed MALA Measure MomentumState MultipleTry NoUTurn
-        NormalPrior PCN PointState Population RandomWalk Slice StepInfo Tagged Target
-        TemperedPath TemperingStage Transition Tuning UnadjustedLangevin UniformOther adapt
-        auxiliary_particle_filter backward_sampling chain check_collapse conditional_ancestors
-        conditional_smc custom cycle effective_sample_size extend fixed_lag follow freeze
-        genealogy gibbs guided_model ignore_missing metropolis mixture mixture_kalman_model
-        move not_usable palindrome paris particle_filter particle_gibbs random remember repeat
-        resample resample_metropolis resample_threshold resample_transport reweigh run scan
-        schedule spawn tempered_smc transition two_filter until waste_free_smc weigh when""",
+        ABCMove AdditiveParticle Barker Bijector Block DataPath DelayedRejection Density
+        DiscreteGibbs DiscreteMetropolis EllipticalSlice FeynmanKac GHMC HMC History
+        Independent InfinityMALA InformationFilter Involution KalmanParticle Kernel
+        LaggedParticles Law LawKind LevelPath Lineage LinearGaussian LocallyInformed MALA
+        Measure MomentumState MultipleTry NoUTurn NormalPrior PCN Path PointState Population
+        RandomWalk Slice StepInfo Tagged Target TemperedPath TemperingStage TolerancePath
+        Transition Tuning UnadjustedLangevin UniformOther abc_smc adapt
+        annealed_importance_sampling auxiliary_particle_filter backward_sampling chain
+        check_collapse conditional_ancestors conditional_smc custom cycle
+        effective_sample_size extend fixed_lag follow freeze genealogy geometric_bridge
+        gibbs guided_model ibis ignore_missing metropolis mixture mixture_kalman_model move
+        nested_sampling nested_sampling_at_levels not_usable palindrome paris
+        particle_filter particle_gibbs persist persistent_sampling random remember renew
+        repeat resample resample_metropolis resample_move resample_threshold
+        resample_transport reserve reweigh run scan schedule spawn tempered_smc transition
+        two_filter until waste_free_smc weigh when""",
     "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
         SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test

@@ -1,20 +1,31 @@
 """The functional layer: blocks, kernels, laws, algorithms."""
 
 from bayeskit.inference import random
+from bayeskit.inference.algorithms.abc_smc import abc_smc
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
 from bayeskit.inference.algorithms.guided import guided_model
+from bayeskit.inference.algorithms.ibis import ibis
 from bayeskit.inference.algorithms.missing import ignore_missing
 from bayeskit.inference.algorithms.mixture_kalman import (
     KalmanParticle,
     LinearGaussian,
     mixture_kalman_model,
 )
+from bayeskit.inference.algorithms.nested_sampling import (
+    nested_sampling,
+    nested_sampling_at_levels,
+)
 from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
+from bayeskit.inference.algorithms.persistent_sampling import persistent_sampling
+from bayeskit.inference.algorithms.resample_move import (
+    annealed_importance_sampling,
+    resample_move,
+)
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 from bayeskit.inference.blocks import (
@@ -26,11 +37,14 @@ from bayeskit.inference.blocks import (
     follow,
     freeze,
     move,
+    persist,
     remember,
+    renew,
     resample,
     resample_metropolis,
     resample_threshold,
     resample_transport,
+    reserve,
     run,
     scan,
     schedule,
@@ -73,10 +87,18 @@ from bayeskit.inference.lineage import Lineage
 from bayeskit.inference.maps import Bijector, Involution
 from bayeskit.inference.measure import (
     Density,
+    Path,
     PointState,
     Target,
     TemperedPath,
     TemperingStage,
+)
+from bayeskit.inference.paths import (
+    ABCMove,
+    DataPath,
+    LevelPath,
+    TolerancePath,
+    geometric_bridge,
 )
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
 from bayeskit.inference.transitions import (
@@ -95,10 +117,12 @@ __all__ = [
     "HMC",
     "MALA",
     "PCN",
+    "ABCMove",
     "AdditiveParticle",
     "Barker",
     "Bijector",
     "Block",
+    "DataPath",
     "DelayedRejection",
     "Density",
     "DiscreteGibbs",
@@ -115,6 +139,7 @@ __all__ = [
     "LaggedParticles",
     "Law",
     "LawKind",
+    "LevelPath",
     "Lineage",
     "LinearGaussian",
     "LocallyInformed",
@@ -123,6 +148,7 @@ __all__ = [
     "MultipleTry",
     "NoUTurn",
     "NormalPrior",
+    "Path",
     "PointState",
     "Population",
     "RandomWalk",
@@ -132,11 +158,14 @@ __all__ = [
     "Target",
     "TemperedPath",
     "TemperingStage",
+    "TolerancePath",
     "Transition",
     "Tuning",
     "UnadjustedLangevin",
     "UniformOther",
+    "abc_smc",
     "adapt",
+    "annealed_importance_sampling",
     "auxiliary_particle_filter",
     "backward_sampling",
     "chain",
@@ -151,25 +180,34 @@ __all__ = [
     "follow",
     "freeze",
     "genealogy",
+    "geometric_bridge",
     "gibbs",
     "guided_model",
+    "ibis",
     "ignore_missing",
     "metropolis",
     "mixture",
     "mixture_kalman_model",
     "move",
+    "nested_sampling",
+    "nested_sampling_at_levels",
     "not_usable",
     "palindrome",
     "paris",
     "particle_filter",
     "particle_gibbs",
+    "persist",
+    "persistent_sampling",
     "random",
     "remember",
+    "renew",
     "repeat",
     "resample",
     "resample_metropolis",
+    "resample_move",
     "resample_threshold",
     "resample_transport",
+    "reserve",
     "reweigh",
     "run",
     "scan",

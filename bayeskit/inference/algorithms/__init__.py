@@ -1,19 +1,30 @@
 """Algorithms, each a few lines of blocks."""
 
+from bayeskit.inference.algorithms.abc_smc import abc_smc
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
 from bayeskit.inference.algorithms.guided import guided_model
+from bayeskit.inference.algorithms.ibis import ibis
 from bayeskit.inference.algorithms.missing import ignore_missing
 from bayeskit.inference.algorithms.mixture_kalman import (
     KalmanParticle,
     LinearGaussian,
     mixture_kalman_model,
 )
+from bayeskit.inference.algorithms.nested_sampling import (
+    nested_sampling,
+    nested_sampling_at_levels,
+)
 from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
+from bayeskit.inference.algorithms.persistent_sampling import persistent_sampling
+from bayeskit.inference.algorithms.resample_move import (
+    annealed_importance_sampling,
+    resample_move,
+)
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 
@@ -23,17 +34,24 @@ __all__ = [
     "KalmanParticle",
     "LaggedParticles",
     "LinearGaussian",
+    "abc_smc",
+    "annealed_importance_sampling",
     "auxiliary_particle_filter",
     "backward_sampling",
     "conditional_smc",
     "fixed_lag",
     "genealogy",
     "guided_model",
+    "ibis",
     "ignore_missing",
     "mixture_kalman_model",
+    "nested_sampling",
+    "nested_sampling_at_levels",
     "paris",
     "particle_filter",
     "particle_gibbs",
+    "persistent_sampling",
+    "resample_move",
     "tempered_smc",
     "two_filter",
     "waste_free_smc",

@@ -394,8 +394,9 @@ class Path:
 
     def is_complete(self, stage: TemperingStage) -> jax.Array:
         """Return True once the end is reached."""
-        end = jnp.asarray(self.end, stage.current.dtype)
-        return stage.current >= end if self.end > self.begin else stage.current <= end
+        if self.end > self.begin:
+            return stage.current >= self.end
+        return stage.current <= self.end
 
     def checked_ladder(self, ladder: Any) -> tuple[float, ...]:
         """Return a ladder as numbers, if it leads from the beginning to the end.

@@ -29,7 +29,7 @@ def ibis(
     *,
     ess_below: float = 0.5,
     scheme: str = "systematic",
-    correlation: float = 0.1,
+    correlation: float = 0.03,
 ) -> Block:
     r"""Return iterated batch importance sampling: weigh by each datum, renew when uneven (L10).
 

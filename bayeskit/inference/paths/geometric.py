@@ -16,32 +16,36 @@ __all__ = ["geometric_bridge"]
 
 
 @dataclass(frozen=True)
-class _LogRatio:
-    """log γ(x) - log q(x), -inf where γ is zero."""
+class _OfReference:
+    """A function of the reference; its parameters follow the data of the target."""
 
-    log_density: Callable
-    log_reference: Callable
+    function: Callable
+    num_data: int
 
-    def __call__(self, x: Any, *data: Any) -> jax.Array:
-        log_density = self.log_density(x, *data)
-        nowhere = log_density == -jnp.inf
-        ratio = jnp.where(nowhere, 0.0, log_density) - self.log_reference(x)
-        return jnp.where(nowhere, -jnp.inf, ratio)
+    def __call__(self, value: Any, *data: Any) -> Any:
+        return self.function(value, *data[self.num_data :])
 
 
 @dataclass(frozen=True)
-class _LogDensity:
-    """log γ(x) of a target in either form."""
+class _LogRatio:
+    """log γ(x) - log q(x), -inf where γ is zero."""
 
     target: Target
+    log_reference: _OfReference
 
     def __call__(self, x: Any, *data: Any) -> jax.Array:
-        target = self.target.with_data(*data)
-        return jnp.sum(target.components(x))
+        target = self.target.with_data(*data[: self.log_reference.num_data])
+        log_density = jnp.sum(target.components(x))
+        nowhere = log_density == -jnp.inf
+        ratio = jnp.where(nowhere, 0.0, log_density) - self.log_reference(x, *data)
+        return jnp.where(nowhere, -jnp.inf, ratio)
 
 
 def geometric_bridge(
-    target: Target, log_reference: Callable, sample_reference: Callable
+    target: Target,
+    log_reference: Callable,
+    sample_reference: Callable,
+    parameters: tuple = (),
 ) -> Target:
     r"""Return a target that tempering reaches from a reference instead of the prior.
 
@@ -56,10 +60,13 @@ def geometric_bridge(
     ----------
     target : Target
         In either form; a prior is not needed.
-    log_reference : callable (x) -> () array
+    log_reference : callable (x, \*parameters) -> () array
         :math:`\log q`, normalised, and finite wherever the target is positive.
-    sample_reference : callable (key) -> x
+    sample_reference : callable (key, \*parameters) -> x
         One draw from q.
+    parameters : tuple of arrays
+        Of the reference, such as the moments of a pilot run. They are passed on as arguments,
+        so that others of the same shape run through the same compiled program.
 
     Raises
     ------
@@ -94,12 +101,26 @@ def geometric_bridge(
             f"sample_reference must be a function (key) -> x, got {sample_reference!r}: the "
             "path starts from draws of the reference"
         )
+    num_data = len(target.data)
+    reference = _OfReference(log_reference, num_data)
     return Target(
-        log_prior=log_reference,
-        log_likelihood=_LogRatio(_LogDensity(target), log_reference),
-        sample_prior=sample_reference,
-        constrain=target.constrain,
-        data=target.data,
+        log_prior=reference,
+        log_likelihood=_LogRatio(target, reference),
+        sample_prior=_OfReference(sample_reference, num_data),
+        constrain=target.constrain and _OfTarget(target.constrain, num_data),
+        data=(*target.data, *parameters),
         has_gradient=target.has_gradient,
+        prior_takes_data=True,
         name=target.name,
     )
+
+
+@dataclass(frozen=True)
+class _OfTarget:
+    """A function of the target, without the parameters of the reference."""
+
+    function: Callable
+    num_data: int
+
+    def __call__(self, x: Any, *data: Any) -> Any:
+        return self.function(x, *data[: self.num_data])

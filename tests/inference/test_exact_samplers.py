@@ -472,6 +472,18 @@ def test_persistent_sampling_is_biased_and_the_bias_falls():
     assert 1e-4 < abs(biases[2]) < abs(biases[1])
 
 
+def test_mixture_without_the_evidences_is_caught(monkeypatch):
+    right = renewing.balanced_log_weights
+
+    def wrong(log_likelihood, stage, ladder):
+        return right(log_likelihood, stage, ladder._replace(log_evidence=jnp.zeros(3)))
+
+    monkeypatch.setattr(renewing, "balanced_log_weights", wrong)
+    found = persistent(2, (0.0, 0.5, 1.0))
+    print(f"mixture without the evidences, E Ẑ / Z - 1: {found:.2e}")
+    assert abs(found) > 20 * 1e-3
+
+
 def test_weights_of_the_mixture():
     """With the true evidences they are the density ratio of a stage to the mixture."""
     temperatures = np.array([0.0, 0.4, 1.0])

@@ -30,7 +30,7 @@ def persistent_sampling(
     *,
     ess: float = 0.9,
     ladder: Sequence[float] | None = None,
-    correlation: float = 0.1,
+    correlation: float = 0.03,
     scheme: str = "systematic",
     max_stages: int = 50,
 ) -> Block:

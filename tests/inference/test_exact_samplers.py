@@ -362,6 +362,7 @@ def test_nested_sampling_at_fixed_levels():
     assert_exact(shells(2), COIN.measure())
 
 
+@pytest.mark.slow
 def test_nested_sampling_on_three_states():
     between = (np.sort(MODEL.log_likelihood)[0] + 0.1,)
     assert_exact(shells(2, model=MODEL, levels=between), MODEL.measure())
@@ -436,6 +437,7 @@ def test_renewal_that_forgets_the_mass_is_caught():
     fm.assert_caught(levels_by(LosesTheMass), COIN.measure(), observed=fm.positions)
 
 
+@pytest.mark.slow
 def test_adaptive_levels_are_biased_by_a_known_amount():
     block = levels_by(renew, above=0.5)
     assert block.law.kind is law.CONSISTENT

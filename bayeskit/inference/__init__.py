@@ -1,6 +1,7 @@
 """The functional layer: blocks, kernels, laws, algorithms."""
 
 from bayeskit.inference import random
+from bayeskit.inference.algorithms.abc_smc import abc_smc
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
@@ -12,12 +13,17 @@ from bayeskit.inference.algorithms.controlled import (
 from bayeskit.inference.algorithms.correlated_marginal import correlated_pmmh
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
 from bayeskit.inference.algorithms.guided import guided_model
+from bayeskit.inference.algorithms.ibis import ibis
 from bayeskit.inference.algorithms.islands import island_filter, island_model, join_islands
 from bayeskit.inference.algorithms.missing import ignore_missing
 from bayeskit.inference.algorithms.mixture_kalman import (
     KalmanParticle,
     LinearGaussian,
     mixture_kalman_model,
+)
+from bayeskit.inference.algorithms.nested_sampling import (
+    nested_sampling,
+    nested_sampling_at_levels,
 )
 from bayeskit.inference.algorithms.nested_smc import (
     nested_smc_model,
@@ -28,7 +34,12 @@ from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.particle_marginal import pmmh
-from bayeskit.inference.algorithms.resample_move import resample_move_filter
+from bayeskit.inference.algorithms.persistent_sampling import persistent_sampling
+from bayeskit.inference.algorithms.resample_move import (
+    annealed_importance_sampling,
+    resample_move,
+)
+from bayeskit.inference.algorithms.resample_move_filter import resample_move_filter
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
@@ -43,11 +54,14 @@ from bayeskit.inference.blocks import (
     follow,
     freeze,
     move,
+    persist,
     remember,
+    renew,
     resample,
     resample_metropolis,
     resample_threshold,
     resample_transport,
+    reserve,
     run,
     scan,
     schedule,
@@ -89,7 +103,21 @@ from bayeskit.inference.kernels import (
 from bayeskit.inference.law import Law, LawKind, Measure, Tagged
 from bayeskit.inference.lineage import Lineage
 from bayeskit.inference.maps import Bijector, Involution
-from bayeskit.inference.measure import Density, PointState, Target, TemperedPath, TemperingStage
+from bayeskit.inference.measure import (
+    Density,
+    Path,
+    PointState,
+    Target,
+    TemperedPath,
+    TemperingStage,
+)
+from bayeskit.inference.paths import (
+    ABCMove,
+    DataPath,
+    LevelPath,
+    TolerancePath,
+    geometric_bridge,
+)
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
 from bayeskit.inference.transitions import (
     Auxiliary,
@@ -114,11 +142,13 @@ __all__ = [
     "HMC",
     "MALA",
     "PCN",
+    "ABCMove",
     "AdditiveParticle",
     "Auxiliary",
     "Barker",
     "Bijector",
     "Block",
+    "DataPath",
     "DelayedRejection",
     "Density",
     "DiscreteGibbs",
@@ -136,6 +166,7 @@ __all__ = [
     "LaggedParticles",
     "Law",
     "LawKind",
+    "LevelPath",
     "Lineage",
     "LinearGaussian",
     "LocallyInformed",
@@ -146,6 +177,7 @@ __all__ = [
     "MultipleTry",
     "NoUTurn",
     "NormalPrior",
+    "Path",
     "PointState",
     "Population",
     "Proposal",
@@ -156,11 +188,14 @@ __all__ = [
     "Target",
     "TemperedPath",
     "TemperingStage",
+    "TolerancePath",
     "Transition",
     "Tuning",
     "UnadjustedLangevin",
     "UniformOther",
+    "abc_smc",
     "adapt",
+    "annealed_importance_sampling",
     "auxiliary_particle_filter",
     "backward_sampling",
     "chain",
@@ -180,8 +215,10 @@ __all__ = [
     "follow",
     "freeze",
     "genealogy",
+    "geometric_bridge",
     "gibbs",
     "guided_model",
+    "ibis",
     "ignore_missing",
     "island_filter",
     "island_model",
@@ -190,24 +227,31 @@ __all__ = [
     "mixture",
     "mixture_kalman_model",
     "move",
+    "nested_sampling",
+    "nested_sampling_at_levels",
     "nested_smc_model",
     "not_usable",
     "palindrome",
     "paris",
     "particle_filter",
     "particle_gibbs",
+    "persist",
+    "persistent_sampling",
     "pmmh",
     "pseudo_marginal",
     "random",
     "random_walk",
     "random_weight_model",
     "remember",
+    "renew",
     "repeat",
     "resample",
     "resample_metropolis",
+    "resample_move",
     "resample_move_filter",
     "resample_threshold",
     "resample_transport",
+    "reserve",
     "reweigh",
     "run",
     "scan",

@@ -57,9 +57,11 @@ def adapted_tuning(
     """Return the tuning for the next moves.
 
     The metric is fitted to the weighted population. The log step size moves by the distance
-    of the last acceptance from the kernel's target; NaN, before any move, leaves it alone.
+    of the last acceptance from the kernel's target. NaN leaves it alone: the acceptance before
+    any move, or the target of a kernel whose acceptance says little about its step.
     """
-    positions = population.particles.position
+    # Particles of some paths are positions without cached values.
+    positions = getattr(population.particles, "position", population.particles)
     mean, covariance = weighted_moments(positions, population.log_weights)
     if tuning.factor.ndim == 2:
         effective_size = effective_sample_size(population.log_weights)
@@ -67,7 +69,8 @@ def adapted_tuning(
     else:
         variance = jnp.diagonal(covariance)
         factor = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
-    surprise = jnp.where(jnp.isnan(acceptance), 0.0, acceptance - kernel.target_acceptance)
+    surprise = acceptance - kernel.target_acceptance
+    surprise = jnp.where(jnp.isnan(surprise), 0.0, surprise)
     step_size = tuning.step_size * jnp.exp(surprise).astype(tuning.step_size.dtype)
     # Kernels of users may know no largest step.
     step_size = jnp.minimum(step_size, getattr(kernel, "max_step_size", jnp.inf))

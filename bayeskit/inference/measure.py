@@ -1,8 +1,9 @@
-"""What is to be inferred: targets and tempered paths of them."""
+"""What is to be inferred: targets, and paths that lead to them."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,15 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from bayeskit import accel
 from bayeskit.errors import ImproperPriorError
 from bayeskit.inference.law import Measure, Tagged
 
 __all__ = [
     "Density",
+    "Path",
     "PointState",
     "Target",
     "TemperedPath",
     "TemperingStage",
+    "prior_sampler",
     "safe_dot",
 ]
 
@@ -166,6 +170,22 @@ class Target:
             )
         return jax.eval_shape(self.draw_prior, jax.random.key(0))
 
+    def vector_dim(self) -> int:
+        """Return the dimension of positions that are vectors, found from ``sample_prior``.
+
+        Raises
+        ------
+        TypeError
+            If they are not vectors.
+        """
+        shape = self.position_spec().shape
+        if len(shape) != 1:
+            raise TypeError(
+                f"positions must be vectors, got shape {shape}: use Target.on_vectors(...) "
+                "first"
+            )
+        return shape[0]
+
     def on_vectors(self, spec: Any) -> Target:
         """Return this target with positions flattened to one vector.
 
@@ -295,14 +315,15 @@ class PointState(NamedTuple):
 
 
 class TemperingStage(NamedTuple):
-    """Where a tempered population stands, and what was tuned on the way.
+    """Where on its path a population stands, and what was tuned on the way.
 
     Parameters
     ----------
     number : () int32
         Number of stages done.
-    previous, current : () arrays in [0, 1]
-        Inverse temperature before and after this stage.
+    previous, current : () arrays
+        Place on the path before and after this stage: an inverse temperature in [0, 1] on a
+        tempered path, a number of data, a tolerance or a level on others.
     tuning : pytree
         Parameters of the move kernel, frozen while it moves.
     repeats : () int32
@@ -324,7 +345,91 @@ class TemperingStage(NamedTuple):
     plan: Any = None
 
 
-class TemperedPath:
+class Path:
+    r"""Measures :math:`\gamma_0, \gamma_1, \ldots` on one space, and a way along them.
+
+    A place on a path is a number, such as an inverse temperature. SMC samplers are written for
+    any path: they go from ``begin`` to ``end``, either by a fixed ladder of places or by those
+    that :meth:`choose` finds for the population at hand.
+
+    A subclass declares ``measure``, ``initial`` and ``increment`` and writes :meth:`at` and
+    :meth:`choose`.
+    """
+
+    #: What a place is called, in records of a run and in messages.
+    coordinate: str = "place"
+    begin: float = 0.0
+    end: float = 1.0
+    target: Target
+    measure: Measure
+    increment: Tagged
+
+    @property
+    def initial(self) -> Tagged:
+        r"""Sampler of one particle of :math:`\gamma_0`."""
+        raise NotImplementedError
+
+    def at(self, stage: TemperingStage) -> Any:
+        """Return the log density at the current place of a stage."""
+        raise NotImplementedError
+
+    def choose(self, population: Any, fraction: float) -> jax.Array:
+        """Return the next place for a weighted population."""
+        raise NotImplementedError
+
+    def start(self, tuning: Any = None) -> TemperingStage:
+        """Return the stage at the beginning, with the tuning that moves start from."""
+        # NumPy arrays take the precision of the program that runs them, not of the line that
+        # made them: temperatures rounded to float32 would break identities in float64.
+        place, unknown = np.asarray(self.begin), np.full((), np.nan)
+        return TemperingStage(
+            np.zeros((), np.int32),
+            place,
+            place,
+            tuning,
+            repeats=np.ones((), np.int32),
+            acceptance=unknown,
+            correlation=unknown,
+        )
+
+    def is_complete(self, stage: TemperingStage) -> jax.Array:
+        """Return True once the end is reached."""
+        if self.end > self.begin:
+            return stage.current >= self.end
+        return stage.current <= self.end
+
+    def checked_ladder(self, ladder: Any) -> tuple[float, ...]:
+        """Return a ladder as numbers, if it leads from the beginning to the end.
+
+        Raises
+        ------
+        ValueError
+            For a ladder that does not, or that has a step in the wrong direction.
+        """
+        ladder = tuple(float(place) for place in ladder)
+        sign = 1.0 if self.end > self.begin else -1.0
+        monotone = all(sign * a < sign * b for a, b in itertools.pairwise(ladder))
+        if not monotone or ladder[:1] != (self.begin,) or ladder[-1] != self.end:
+            direction = "increase" if sign > 0 else "decrease"
+            raise ValueError(
+                f"ladder must {direction} strictly from {self.begin:g} to {self.end:g}, got "
+                f"{ladder if len(ladder) < 8 else (*ladder[:3], '...', *ladder[-3:])}"
+            )
+        return ladder
+
+    def shortfall(self, stage: TemperingStage) -> str | None:
+        """Return what to say of a run that ended at this stage short of the end, else None."""
+        if bool(self.is_complete(stage)):
+            return None
+        return (
+            f"the {self.coordinate.replace('_', ' ')} stands at {float(stage.current):.4g} "
+            f"after {int(stage.number)} stages and did not reach {self.end:g}. Take more "
+            "particles, or moves that mix better, so that each stage gets further, or allow "
+            "more stages"
+        )
+
+
+class TemperedPath(Path):
     r"""The path :math:`\gamma_\lambda(x) = p(x)\,L(x)^\lambda`, from prior to posterior.
 
     Parameters
@@ -336,6 +441,8 @@ class TemperedPath:
     ImproperPriorError
         If the target has no prior to start from.
     """
+
+    coordinate = "inverse_temperature"
 
     def __init__(self, target: Target):
         if not target.has_prior or target.sample_prior is None:
@@ -361,32 +468,26 @@ class TemperedPath:
         one = jnp.ones_like(stage.current)
         return Density(self.target, jnp.stack([one, stage.current]))
 
-    def start(self, tuning: Any = None) -> TemperingStage:
-        """Return the stage of the prior, with the tuning that moves start from."""
-        # NumPy arrays take the precision of the program that runs them, not of the line that
-        # made them: temperatures rounded to float32 would break identities in float64.
-        zero, unknown = np.zeros(()), np.full((), np.nan)
-        return TemperingStage(
-            np.zeros((), np.int32),
-            zero,
-            zero,
-            tuning,
-            repeats=np.ones((), np.int32),
-            acceptance=unknown,
-            correlation=unknown,
-        )
+    def choose(self, population: Any, fraction: float) -> jax.Array:
+        """Return the inverse temperature at which the effective sample size is a fraction."""
+        current = population.stage.current
+        log_likelihood = population.particles.components[:, 1]
+        chosen = accel.temper_step(log_likelihood, population.log_weights, current, fraction)
+        # No step is found only if no likelihood is finite: go to the end, so that weighing
+        # shows an evidence of zero instead of standing still for ever.
+        return jnp.where(chosen > current, chosen, 1.0)
 
     @property
     def initial(self) -> Tagged:
         """Sampler of one particle: a prior draw with the components of its density."""
+        return prior_sampler(self.target, self.measure.at("0"))
 
-        def sample(key):
-            position = self.target.draw_prior(key)
-            return PointState(position, self.target.components(position))
 
-        return Tagged(sample, self.measure.at("0"), self.measure.at("0"), "the prior")
+def prior_sampler(target: Any, measure: Measure) -> Tagged:
+    """Return the sampler of prior draws, with their components, as the start of a path."""
 
-    @staticmethod
-    def is_complete(stage: TemperingStage) -> jax.Array:
-        """Return True once the inverse temperature is 1."""
-        return stage.current >= 1.0
+    def sample(key):
+        position = target.draw_prior(key)
+        return PointState(position, target.components(position))
+
+    return Tagged(sample, measure, measure, "the prior")

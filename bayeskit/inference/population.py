@@ -57,7 +57,8 @@ class Population(NamedTuple):
         Which particle of the time before each one descends from; kept where the population
         has a history.
     history : History, optional
-        Populations of all times, written by :func:`~bayeskit.inference.remember`.
+        Populations of all times, written by :func:`~bayeskit.inference.remember`; on the way of
+        :func:`~bayeskit.inference.persist`, the ladder so far.
     """
 
     particles: Any
@@ -67,7 +68,7 @@ class Population(NamedTuple):
     lineage: Lineage | None = None
     log_evidence_remainder: Any = 0.0
     ancestors: Any = None
-    history: History | None = None
+    history: Any = None
 
     @property
     def num_particles(self) -> int:

@@ -369,13 +369,14 @@ def _(block, atoms, enumeration):
 @_by_parts(blocks.Until)
 def _(block, atoms, enumeration):
     finished = []
-    for _ in range(block.max_rounds):
+    for number in range(block.max_rounds + 1):
         done = _on_host(lambda p: block.condition(p.stage), atoms)
         finished.append(_where(atoms, done))
         atoms = _where(atoms, ~done)
         if not len(atoms.mass):
             return _joined(finished)
-        atoms = push(block.body, atoms, enumeration)
+        if number < block.max_rounds:
+            atoms = push(block.body, atoms, enumeration)
     raise TooManyPathsError(
         f"{block.name}: {float(atoms.mass.sum()):.2g} of the mass is not done after "
         f"{block.max_rounds} rounds"

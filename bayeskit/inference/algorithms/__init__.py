@@ -1,5 +1,6 @@
 """Algorithms, each a few lines of blocks."""
 
+from bayeskit.inference.algorithms.abc_smc import abc_smc
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
@@ -11,12 +12,17 @@ from bayeskit.inference.algorithms.controlled import (
 from bayeskit.inference.algorithms.correlated_marginal import correlated_pmmh
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
 from bayeskit.inference.algorithms.guided import guided_model
+from bayeskit.inference.algorithms.ibis import ibis
 from bayeskit.inference.algorithms.islands import island_filter, island_model, join_islands
 from bayeskit.inference.algorithms.missing import ignore_missing
 from bayeskit.inference.algorithms.mixture_kalman import (
     KalmanParticle,
     LinearGaussian,
     mixture_kalman_model,
+)
+from bayeskit.inference.algorithms.nested_sampling import (
+    nested_sampling,
+    nested_sampling_at_levels,
 )
 from bayeskit.inference.algorithms.nested_smc import (
     nested_smc_model,
@@ -27,7 +33,12 @@ from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.particle_marginal import pmmh
-from bayeskit.inference.algorithms.resample_move import resample_move_filter
+from bayeskit.inference.algorithms.persistent_sampling import persistent_sampling
+from bayeskit.inference.algorithms.resample_move import (
+    annealed_importance_sampling,
+    resample_move,
+)
+from bayeskit.inference.algorithms.resample_move_filter import resample_move_filter
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
@@ -42,6 +53,8 @@ __all__ = [
     "LaggedParticles",
     "LinearGaussian",
     "LogQuadratic",
+    "abc_smc",
+    "annealed_importance_sampling",
     "auxiliary_particle_filter",
     "backward_sampling",
     "conditional_smc",
@@ -50,17 +63,22 @@ __all__ = [
     "fixed_lag",
     "genealogy",
     "guided_model",
+    "ibis",
     "ignore_missing",
     "island_filter",
     "island_model",
     "join_islands",
     "mixture_kalman_model",
+    "nested_sampling",
+    "nested_sampling_at_levels",
     "nested_smc_model",
     "paris",
     "particle_filter",
     "particle_gibbs",
+    "persistent_sampling",
     "pmmh",
     "random_weight_model",
+    "resample_move",
     "resample_move_filter",
     "smc2",
     "sqmc",

@@ -1,143 +1,137 @@
-"""Resample-move: a particle filter whose particles also move, at the time they have reached."""
+"""SMC samplers of exact law: a fixed ladder of places, fixed moves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from bayeskit.inference.blocks import Block, extend, move, resample, scan, spawn, weigh
-from bayeskit.inference.feynman_kac import FeynmanKac
-from bayeskit.inference.kernels.base import Kernel, Tuning
-from bayeskit.inference.law import Measure
-from bayeskit.inference.measure import Target
-from bayeskit.inference.transitions.base import Transition, transition
-from bayeskit.inference.transitions.combinators import repeat
+from bayeskit.inference.blocks import Block, move, resample, schedule, spawn, until, weigh
+from bayeskit.inference.measure import Path
+from bayeskit.inference.transitions import Transition
 
-__all__ = ["LastTwo", "last_state_move", "resample_move_filter", "with_previous"]
+__all__ = ["annealed_importance_sampling", "resample_move", "standard_tuning"]
 
 
-class LastTwo(NamedTuple):
-    """A state and the one before it; at time 0 they are the same."""
-
-    previous: Any
-    state: Any
-
-
-def with_previous(model: FeynmanKac) -> FeynmanKac:
-    """Return the same model with particles that remember the state before their own."""
-
-    def initial(key):
-        x = model.initial(key)
-        return LastTwo(x, x)
-
-    return FeynmanKac(
-        initial=initial,
-        log_g0=lambda pair: model.log_g0(0, pair.state),
-        kernel=lambda key, t, pair: LastTwo(pair.state, model.kernel(key, t, pair.state)),
-        log_g=lambda t, before, pair: model.log_g(t, before.state, pair.state),
-        num_steps=model.num_steps,
-        name=model.measure.name,
-    )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class LastStateMove(Transition):
-    """A kernel on the last state given the one before. See :func:`last_state_move`."""
-
-    kernel: Kernel
-    model: FeynmanKac
-    on: Measure
-    tuning: Tuning | None = None
-
-    @property
-    def name(self):
-        return f"{self.kernel.name} of x_t given x_t-1"
-
-    @property
-    def measure(self):
-        return self.on
-
-    @property
-    def law_kind(self):
-        return self.kernel.law_kind
-
-    def conditional(self, previous: Any, t: Any) -> Target:
-        r"""Return the target :math:`m_t(x_{t-1}, x)\, G_t(x_{t-1}, x)` of x."""
-        log_m = self.model.require("log_m", "a move of the last state")
-        log_density = lambda x: log_m(t, previous, x) + self.model.log_g(t, previous, x)
-        return Target(log_density=log_density)
-
-    def step(self, key, state, stage=None):
-        inner = transition(
-            self.kernel, self.conditional(state.previous, stage), tuning=self.tuning
-        )
-        moved, info = inner.step(key, inner.init(None, state.state))
-        return state._replace(state=inner.value(moved)), info
-
-
-def last_state_move(
-    model: FeynmanKac, pairs: FeynmanKac, kernel: Kernel, tuning: Tuning | None = None
-) -> Transition:
-    r"""Return a move of :math:`x_t` given :math:`x_{t-1}`, which keeps :math:`\gamma_t`.
-
-    Parameters
-    ----------
-    model : FeynmanKac with log_m
-    pairs : FeynmanKac
-        The model as :func:`with_previous` returns it.
-    kernel : Kernel
-    tuning : Tuning, optional
-    """
-    model.require("log_m", "a move of the last state")
-    return LastStateMove(kernel, model, pairs.measure.at("t"), tuning)
-
-
-def resample_move_filter(
-    model: FeynmanKac,
-    kernel: Kernel,
+def resample_move(
+    path: Path,
+    kernel: Any,
     num_particles: int,
+    ladder: Sequence[float],
     *,
-    num_moves: int = 1,
-    tuning: Tuning | None = None,
+    steps: int = 1,
+    tuning: Any = None,
     scheme: str = "systematic",
-    ess_below: float | None = 0.5,
 ) -> Block:
-    r"""Return the resample-move filter, whose particles move at the time they have reached.
+    r"""Return resample-move along any path, with nothing that adapts (law L2).
 
-    Each particle moves its last state by a kernel that leaves
-    :math:`m_t(x_{t-1}, x)\, G_t(x_{t-1}, x)` invariant, so that copies of one particle part
-    before they are extended again.
+    Each stage weighs by :math:`\gamma_t / \gamma_{t-1}`, resamples, and moves by a kernel that
+    leaves :math:`\gamma_t` invariant. The mean of the evidence is the evidence, for any number
+    of particles.
 
     Parameters
     ----------
-    model : FeynmanKac with log_m
-        Its states are what the kernel moves: vectors, for most.
-    kernel : Kernel
+    path : Path
+        Such as ``TemperedPath``, ``DataPath``, or ``TolerancePath``.
+    kernel : Kernel, or Transition that leaves the path invariant
     num_particles : int
-    num_moves : int
-        Kernel steps at each time.
+    ladder : sequence of float
+        Places from the beginning of the path to its end.
+    steps : int
+        Kernel steps a stage.
     tuning : Tuning, optional
-        Of the kernel. Default: for a standardised target.
-    scheme, ess_below
-        As in :func:`particle_filter`.
+        Parameters of the kernel. Default: those for a standardised target.
+    scheme : str
+        Resampling scheme.
 
     Raises
     ------
-    MissingDensityError
-        Without ``log_m``.
+    ValueError
+        For a ladder that does not lead to the end of the path.
 
     Notes
     -----
-    O(num_steps num_particles num_moves). Unbiased (law L2). Particles have a
-    ``state`` and the one ``previous`` to it.
+    O(num_stages num_particles steps).
 
     References
     ----------
-    Gilks & Berzuini (2001), *Following a moving target: Monte Carlo inference for dynamic
-    Bayesian models*.
+    Gilks & Berzuini (2001), *Following a moving target*; Del Moral, Doucet & Jasra (2006).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * jnp.sum(x**2) - 0.919,
+    ...     log_likelihood=lambda x: -2.0 * jnp.sum((x - 1) ** 2),
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ... )
+    >>> path = bi.TemperedPath(target)
+    >>> block = bi.resample_move(path, bi.RandomWalk(), 100, ladder=[0, 0.3, 1])
+    >>> str(block.law.kind)
+    'L2 properly weighted'
     """
-    pairs = with_previous(model)
-    moves = repeat(last_state_move(model, pairs, kernel, tuning), num_moves)
-    start = spawn(pairs.initial, num_particles) >> weigh(pairs.log_g0)
-    step = extend(pairs.kernel, pairs.log_g) >> resample(scheme, ess_below)
-    return start >> scan(step >> move(moves, repeats=1))
+    step = schedule(path, ladder=ladder) >> weigh(path.increment) >> resample(scheme)
+    step = step >> moved_along(path, kernel, steps)
+    stage = path.start(tuning or standard_tuning(path, kernel))
+    start = spawn(path.initial, num_particles, stage=stage, track_lineage=True)
+    return start >> until(path.is_complete, step, max_rounds=len(ladder) - 1)
+
+
+def annealed_importance_sampling(
+    path: Path,
+    kernel: Any,
+    num_particles: int,
+    ladder: Sequence[float],
+    *,
+    steps: int = 1,
+    tuning: Any = None,
+) -> Block:
+    r"""Return annealed importance sampling: independent chains, weighed on the way (law L2).
+
+    It is :func:`resample_move` without resampling. The weights are independent, so the relative
+    standard error of the evidence is simply that of their mean.
+
+    Parameters
+    ----------
+    path, kernel, num_particles, ladder, steps, tuning
+        As in :func:`resample_move`.
+
+    References
+    ----------
+    Neal (2001), *Annealed importance sampling*.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * jnp.sum(x**2) - 0.919,
+    ...     log_likelihood=lambda x: -2.0 * jnp.sum((x - 1) ** 2),
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ... )
+    >>> path = bi.TemperedPath(target)
+    >>> block = bi.annealed_importance_sampling(path, bi.RandomWalk(), 100, [0, 0.3, 1])
+    >>> bi.run(block, 0).log_weights.shape
+    (100,)
+    """
+    step = schedule(path, ladder=ladder) >> weigh(path.increment)
+    step = step >> moved_along(path, kernel, steps)
+    stage = path.start(tuning or standard_tuning(path, kernel))
+    start = spawn(path.initial, num_particles, stage=stage, track_lineage=True)
+    return start >> until(path.is_complete, step, max_rounds=len(ladder) - 1)
+
+
+def moved_along(path: Path, kernel: Any, steps: int) -> Block:
+    """Return the move of a kernel on a path, or of a transition that knows its path."""
+    on = None if isinstance(kernel, Transition) else path
+    return move(kernel, on, steps, repeats=1)
+
+
+def standard_tuning(path: Path, kernel: Any) -> Any:
+    """Return the tuning for a standardised target, None where there is nothing to tune."""
+    spec = path.target.position_spec()
+    if getattr(spec, "ndim", None) != 1 or not hasattr(kernel, "default_tuning"):
+        return None
+    return kernel.default_tuning(spec.shape[0])

@@ -56,7 +56,7 @@ def tempered_smc(
     Del Moral, Doucet & Jasra (2006), *Sequential Monte Carlo samplers*.
     """
     path = TemperedPath(target)
-    stage = path.start(initial_tuning(kernel, _dim(target)))
+    stage = path.start(initial_tuning(kernel, target.vector_dim()))
     step = (
         schedule(path, ess, ladder)
         >> weigh(path.increment)
@@ -102,7 +102,7 @@ def waste_free_smc(
     Dau & Chopin (2022), *Waste-free sequential Monte Carlo*, algorithm 2.
     """
     path = TemperedPath(target)
-    stage = path.start(initial_tuning(kernel, _dim(target)))
+    stage = path.start(initial_tuning(kernel, target.vector_dim()))
     step = (
         schedule(path, ess, ladder)
         >> weigh(path.increment)
@@ -112,12 +112,3 @@ def waste_free_smc(
     )
     start = spawn(path.initial, num_chains * chain_length, stage=stage, track_lineage=True)
     return Chain(start, until(path.is_complete, step, max_rounds=max_stages))
-
-
-def _dim(target: Target) -> int:
-    shape = target.position_spec().shape
-    if len(shape) != 1:
-        raise TypeError(
-            f"positions must be vectors, got shape {shape}: use Target.on_vectors(...) first"
-        )
-    return shape[0]

@@ -10,7 +10,7 @@ handed to blocks are written for one particle:
 - a proposal is ``kernel(key, stage, previous) -> particle``.
 
 The *stage* is the time index inside :func:`scan`, and a
-:class:`~bayeskit.inference.measure.TemperingStage` on a tempered path.
+:class:`~bayeskit.inference.measure.TemperingStage` on a path of an SMC sampler.
 """
 
 from bayeskit.inference.blocks.base import Block, Chain, Custom, custom, run
@@ -24,6 +24,7 @@ from bayeskit.inference.blocks.metropolis_resampling import (
 )
 from bayeskit.inference.blocks.moving import Move, move
 from bayeskit.inference.blocks.remembering import Remember, remember
+from bayeskit.inference.blocks.renewing import Persist, Renew, Reserve, persist, renew, reserve
 from bayeskit.inference.blocks.resampling import Resample, draw_ancestors, resample
 from bayeskit.inference.blocks.tempering import Adapt, Schedule, adapt, schedule
 from bayeskit.inference.blocks.threshold_resampling import (
@@ -45,12 +46,15 @@ __all__ = [
     "Follow",
     "LoopState",
     "Move",
+    "Persist",
     "Plan",
     "Remember",
+    "Renew",
     "Resample",
     "ResampleMetropolis",
     "ResampleThreshold",
     "ResampleTransport",
+    "Reserve",
     "Scan",
     "Schedule",
     "Spawn",
@@ -68,11 +72,14 @@ __all__ = [
     "freeze",
     "metropolis_ancestors",
     "move",
+    "persist",
     "remember",
+    "renew",
     "resample",
     "resample_metropolis",
     "resample_threshold",
     "resample_transport",
+    "reserve",
     "run",
     "scan",
     "schedule",

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from bayeskit import accel
+from bayeskit.errors import StalledError
 from bayeskit.inference import random
 from bayeskit.inference.law import UNKNOWN, Law, Measure, Tagged
 
@@ -94,6 +96,21 @@ def path_of(block: Block) -> Measure | None:
     return None
 
 
+def require_complete(block: Block, population: Any) -> None:
+    """Raise StalledError if the loop that a block ends with stopped short of its path.
+
+    A population without mass is no such case: its evidence of zero says so.
+    """
+    while isinstance(block, Chain):
+        block = block.second
+    shortfall = getattr(getattr(getattr(block, "path", None), "owner", None), "shortfall", None)
+    if shortfall is None or population.log_evidence == -jnp.inf:
+        return
+    found = shortfall(population.stage)
+    if found is not None:
+        raise StalledError(found)
+
+
 def set_law(block: Block, law: Law | None) -> None:
     """Store the law that was derived while a frozen block was built."""
     object.__setattr__(block, "law", law)
@@ -172,8 +189,12 @@ def run(block: Block, key: Any, *, with_info: bool = False) -> Any:
     ------
     TypeError
         If the block waits for a population.
+    StalledError
+        If a loop along a path ended before the end of the path.
     """
     if block.law is None:
         raise TypeError(f"{block.name} waits for a population: begin with spawn(...)")
     population, info = block.compiled(accel.as_key(key))
+    if not isinstance(population.log_evidence, jax.core.Tracer):
+        require_complete(block, population)
     return (population, info) if with_info else population

@@ -13,7 +13,7 @@ from bayeskit.inference.blocks.loops import Scan, Until, When
 from bayeskit.inference.blocks.tempering import Adapt, Schedule
 from bayeskit.inference.blocks.weighting import Spawn
 from bayeskit.inference.law import require
-from bayeskit.inference.measure import TemperedPath, TemperingStage
+from bayeskit.inference.measure import Path, TemperingStage
 from bayeskit.inference.population import Population
 
 __all__ = ["Follow", "Plan", "choose", "follow", "following", "freeze"]
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 class Follow(Block):
     """Do as the plan of the stage says. See :func:`follow`."""
 
-    path: TemperedPath
+    path: Path
 
     @property
     def name(self):
@@ -65,7 +65,7 @@ class Follow(Block):
             repeats=choice.repeats,
             tuning=choice.tuning,
         )
-        info = {"inverse_temperature": stage.current}
+        info = {self.path.coordinate: stage.current}
         if hasattr(stage.tuning, "step_size"):
             info["step_size"] = stage.tuning.step_size
         return population._replace(stage=stage), info
@@ -79,7 +79,7 @@ class Follow(Block):
         return law.then(law.measure, self.name)
 
 
-def follow(path: TemperedPath) -> Block:
+def follow(path: Path) -> Block:
     """Take temperature, tuning and repeats from the plan that the stage carries (law L2).
 
     In place of :func:`schedule` and :func:`adapt`. The plan is data: one compiled program
@@ -87,7 +87,7 @@ def follow(path: TemperedPath) -> Block:
 
     Parameters
     ----------
-    path : TemperedPath
+    path : Path
     """
     return Follow(path)
 

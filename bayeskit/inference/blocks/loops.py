@@ -143,7 +143,7 @@ def scan(body: Block, times: range | None = None, path: Any = None) -> Block:
     body : Block
     times : range, optional
         Default: times 1, 2, ... of the Feynman-Kac model that the body is declared on.
-    path : FeynmanKac or TemperedPath, optional
+    path : FeynmanKac or Path, optional
         What the loop runs along. Default: as declared in the body.
 
     Raises
@@ -254,7 +254,7 @@ def until(
     ----------
     condition : callable (stage) -> () bool array
     body : Block
-    path : TemperedPath, optional
+    path : Path, optional
         What the loop runs along. Default: as declared in the body.
     max_rounds : int
         Size of the record of infos; the loop ends there with the condition unmet.

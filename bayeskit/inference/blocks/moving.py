@@ -14,7 +14,7 @@ from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block
 from bayeskit.inference.kernels.base import Kernel
 from bayeskit.inference.law import INVARIANT, origin
-from bayeskit.inference.measure import PointState, Target, TemperedPath, TemperingStage
+from bayeskit.inference.measure import Path, PointState, Target, TemperingStage
 from bayeskit.inference.population import Population
 from bayeskit.inference.transitions.base import Transition, measure_of, weakest
 
@@ -43,7 +43,7 @@ class Move(Block):
     """Apply an invariant kernel to every particle. See :func:`move`."""
 
     kernel: Kernel | Transition
-    on: TemperedPath | Target | None = None
+    on: Path | Target | None = None
     steps: int = 1
     keep: str = "last"
     repeats: int | None = None
@@ -57,7 +57,7 @@ class Move(Block):
     def density(self, stage: Any) -> Any:
         """Return the density that the kernel leaves invariant at a stage."""
         on: Any = self.on
-        return on.at(stage) if isinstance(on, TemperedPath) else on.density()
+        return on.at(stage) if isinstance(on, Path) else on.density()
 
     def tuning_at(self, stage: Any) -> Any:
         """Return the tuning that was adapted on the way, or the fixed one."""
@@ -209,7 +209,7 @@ def _as_independent_chains(population: Population, kept: Any) -> Population:
 
 def move(
     kernel: Kernel | Transition,
-    on: TemperedPath | Target | None = None,
+    on: Path | Target | None = None,
     steps: int = 1,
     *,
     keep: str = "last",
@@ -222,7 +222,7 @@ def move(
     ----------
     kernel : Kernel or Transition
         A transition moves whole particles as they are; a kernel moves their positions.
-    on : TemperedPath or Target
+    on : Path or Target
         What a kernel leaves invariant: the path at its current stage, or a target. A transition
         knows its own.
     steps : int

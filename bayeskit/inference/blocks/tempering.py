@@ -1,27 +1,25 @@
-"""Choose the next temperature and tune the kernel that will move there."""
+"""Choose the next place on a path and tune the kernel that will move there."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 
-from bayeskit import accel
 from bayeskit.inference.adaptation import adapted_repeats, adapted_tuning
 from bayeskit.inference.blocks.base import Block
 from bayeskit.inference.law import CONSISTENT, require
-from bayeskit.inference.measure import TemperedPath, TemperingStage
+from bayeskit.inference.measure import Path, TemperingStage
 
 __all__ = ["Adapt", "Schedule", "adapt", "schedule"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Schedule(Block):
-    """Choose the next inverse temperature. See :func:`schedule`."""
+    """Choose the next place on a path. See :func:`schedule`."""
 
-    path: TemperedPath
+    path: Path
     ess: float = 0.5
     ladder: tuple[float, ...] | None = None
 
@@ -32,13 +30,7 @@ class Schedule(Block):
     def run(self, key, population=None):
         stage: TemperingStage = population.stage
         if self.ladder is None:
-            log_likelihood = population.particles.components[:, 1]
-            chosen = accel.temper_step(
-                log_likelihood, population.log_weights, stage.current, self.ess
-            )
-            # No step is found only if no likelihood is finite: go to the end, so that weighing
-            # shows an evidence of zero instead of standing still for ever.
-            chosen = jnp.where(chosen > stage.current, chosen, 1.0)
+            chosen = self.path.choose(population, self.ess)
         else:
             rungs = jnp.asarray(self.ladder, stage.current.dtype)
             chosen = rungs[jnp.minimum(stage.number + 1, len(self.ladder) - 1)]
@@ -47,7 +39,7 @@ class Schedule(Block):
             previous=stage.current,
             current=chosen.astype(stage.current.dtype),
         )
-        return population._replace(stage=stage), {"inverse_temperature": stage.current}
+        return population._replace(stage=stage), {self.path.coordinate: stage.current}
 
     @property
     def expects(self):
@@ -59,31 +51,26 @@ class Schedule(Block):
         return law.then(law.measure, self.name, kind)
 
 
-def schedule(path: TemperedPath, ess: float = 0.5, ladder: Any = None) -> Block:
-    """Choose the next inverse temperature of a tempered path (law L10, L2 with a ladder).
+def schedule(path: Path, ess: float = 0.5, ladder: Any = None) -> Block:
+    """Choose the next place on a path, such as a temperature (law L10, L2 with a ladder).
 
     Parameters
     ----------
-    path : TemperedPath
+    path : Path
     ess : float in (0, 1)
-        The increment is the largest that keeps the effective sample size of the weighted
-        population at this fraction.
+        On a tempered path the increment is the largest that keeps the effective sample size of
+        the weighted population at this fraction; others say what they take it for.
     ladder : sequence of float, optional
-        Fixed inverse temperatures, from 0 strictly up to 1, instead of adapting.
+        Fixed places, from the beginning of the path strictly to its end, instead of adapting:
+        from 0 up to 1 for inverse temperatures.
 
     Raises
     ------
     ValueError
-        For a fraction outside (0, 1) or a ladder that does not lead from 0 up to 1.
+        For a fraction outside (0, 1) or a ladder that does not lead to the end.
     """
     if ladder is not None:
-        ladder = tuple(float(rung) for rung in ladder)
-        increasing = all(a < b for a, b in itertools.pairwise(ladder))
-        if len(ladder) < 2 or not increasing or ladder[0] != 0.0 or ladder[-1] != 1.0:
-            raise ValueError(
-                "ladder must increase strictly from 0 to 1, got "
-                f"{ladder if len(ladder) < 8 else (*ladder[:3], '...', *ladder[-3:])}"
-            )
+        ladder = path.checked_ladder(ladder)
     elif not 0 < ess < 1:
         raise ValueError(f"ess must be a fraction in (0, 1), got {ess!r}")
     return Schedule(path, ess, ladder)

@@ -17,7 +17,7 @@ from bayeskit.inference.law import Law, Measure, Tagged, factor_arrow
 from bayeskit.inference.lineage import Lineage
 from bayeskit.inference.population import Population, effective_sample_size, reweigh
 
-__all__ = ["Extend", "Spawn", "Weigh", "extend", "spawn", "weigh"]
+__all__ = ["Extend", "Spawn", "Weigh", "extend", "spawn", "weigh", "weighed"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,7 +106,8 @@ def spawn(
     return Spawn(sample, int(num_particles), measure, stage, track_lineage)
 
 
-def _weighed(population: Population) -> tuple[Population, dict]:
+def weighed(population: Population) -> tuple[Population, dict]:
+    """Return a population whose lineage knows its new weights, and what there is to say."""
     if population.lineage is not None:
         lineage = population.lineage.weighed(population.log_weights)
         population = population._replace(lineage=lineage)
@@ -130,7 +131,7 @@ class Weigh(Block):
     def run(self, key, population=None):
         before = population.log_evidence
         log_g = jax.vmap(lambda x: self.log_g(population.stage, x))(population.particles)
-        population, info = _weighed(reweigh(population, log_g))
+        population, info = weighed(reweigh(population, log_g))
         info["log_evidence_increment"] = population.log_evidence - before
         info["num_nan"] = jnp.sum(jnp.isnan(log_g))
         return population, info
@@ -170,7 +171,7 @@ class Extend(Block):
         before = population.log_evidence
         particles = random.lanes(lambda k, x: self.kernel(k, stage, x), key, previous)
         log_g = jax.vmap(lambda a, b: self.log_g(stage, a, b))(previous, particles)
-        population, info = _weighed(reweigh(population._replace(particles=particles), log_g))
+        population, info = weighed(reweigh(population._replace(particles=particles), log_g))
         info["log_evidence_increment"] = population.log_evidence - before
         info["num_nan"] = jnp.sum(jnp.isnan(log_g))
         return population, info

@@ -24,7 +24,7 @@ from bayeskit.inference.law import (
     Measure,
     origin,
 )
-from bayeskit.inference.measure import Target, TemperedPath
+from bayeskit.inference.measure import Path, Target
 
 __all__ = [
     "ACCEPTED",
@@ -156,12 +156,12 @@ def measure_of(target: Any) -> Measure:
     """Return the measure that a target, a path at its stage, or a measure stands for."""
     if isinstance(target, Measure):
         return target
-    if isinstance(target, TemperedPath):
+    if isinstance(target, Path):
         return target.measure.at("t")
     if isinstance(getattr(target, "measure", None), Measure):
         return target.measure
     raise TypeError(
-        f"a transition needs what it leaves invariant: a Target, a TemperedPath or a Measure, "
+        f"a transition needs what it leaves invariant: a Target, a Path or a Measure, "
         f"got {type(target).__name__}"
     )
 
@@ -171,7 +171,7 @@ class KernelTransition(Transition):
     """A kernel bound to a target. See :func:`transition`."""
 
     kernel: Kernel
-    on: Target | TemperedPath
+    on: Target | Path
     tuning: Tuning | None = None
 
     @property
@@ -243,7 +243,7 @@ def transition(
     Parameters
     ----------
     step : Kernel, or callable (key, state) -> state
-    on : Target, TemperedPath or Measure
+    on : Target, Path or Measure
         What it leaves invariant. Without it a function claims nothing: its law is unknown.
     tuning : Tuning, optional
         Parameters of a kernel. Default: those for a standardised target.
@@ -272,9 +272,9 @@ def transition(
     (100, 2)
     """
     if isinstance(step, Kernel):
-        if not isinstance(on, Target | TemperedPath):
+        if not isinstance(on, Target | Path):
             raise TypeError(
-                f"the kernel {step.name} needs on=, the Target or TemperedPath that it is to "
+                f"the kernel {step.name} needs on=, the Target or Path that it is to "
                 f"leave invariant, got {type(on).__name__}"
             )
         return KernelTransition(step, on, tuning)

@@ -172,7 +172,7 @@ def test_wrong_input():
         bi.repeat(FIRST, 0)
     with pytest.raises(ValueError, match="num_steps must be at least 1"):
         bi.chain(FIRST, jnp.asarray(0), 0)
-    with pytest.raises(TypeError, match="needs on=, the Target or TemperedPath"):
+    with pytest.raises(TypeError, match="needs on=, the Target or Path"):
         bi.transition(FIRST.kernel)
     with pytest.raises(TypeError, match="knows what it leaves invariant"):
         bi.move(FIRST, TARGET)

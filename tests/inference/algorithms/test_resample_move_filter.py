@@ -8,7 +8,7 @@ import pytest
 from bayeskit import inference as bi
 from bayeskit.errors import LawMismatch, MissingDensityError
 from bayeskit.inference import law
-from bayeskit.inference.algorithms.resample_move import (
+from bayeskit.inference.algorithms.resample_move_filter import (
     LastStateMove,
     last_state_move,
     with_previous,

@@ -10,12 +10,15 @@ applies them inside a population.
 from bayeskit.inference.transitions.base import Transition, chain, transition
 from bayeskit.inference.transitions.combinators import cycle, mixture, palindrome, repeat
 from bayeskit.inference.transitions.gibbs import gibbs
+from bayeskit.inference.transitions.involutive import involutive, metropolis_hastings
 
 __all__ = [
     "Transition",
     "chain",
     "cycle",
     "gibbs",
+    "involutive",
+    "metropolis_hastings",
     "mixture",
     "palindrome",
     "repeat",

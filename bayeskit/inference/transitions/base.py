@@ -24,7 +24,7 @@ from bayeskit.inference.law import (
     Measure,
     origin,
 )
-from bayeskit.inference.measure import Target, TemperedPath
+from bayeskit.inference.measure import PointState, Target, TemperedPath
 
 __all__ = [
     "ACCEPTED",
@@ -185,20 +185,29 @@ class KernelTransition(Transition):
     def _density(self, stage):
         return self.on.density() if isinstance(self.on, Target) else self.on.at(stage)
 
-    def _tuning(self, position):
-        if self.tuning is not None:
-            return self.tuning
+    def _tuning(self, position, stage):
+        tuning = self.tuning if self.tuning is not None else getattr(stage, "tuning", None)
+        if tuning is not None:
+            return tuning
         return self.kernel.default_tuning(max(position.size, 1), jnp.result_type(float))
 
     def init(self, key, value):
+        if isinstance(self.on, TemperedPath):
+            return PointState(value, self.on.target.components(value))
         return self.kernel.init(value, self._density(None))
 
     def value(self, state):
         return state.position
 
     def step(self, key, state, stage=None):
-        tuning = self._tuning(state.position)
-        return self.kernel.step(key, state, self._density(stage), tuning)
+        density, tuning = self._density(stage), self._tuning(state.position, stage)
+        if not isinstance(self.on, TemperedPath):
+            return self.kernel.step(key, state, density, tuning)
+        # On a path a state has no gradient: it would belong to another stage.
+        if self.kernel.needs_gradient:
+            state = self.kernel.refresh(state, density)
+        state, info = self.kernel.step(key, state, density, tuning)
+        return state._replace(gradient=()), info
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -242,7 +251,8 @@ def transition(
     on : Target, TemperedPath or Measure
         What it leaves invariant. Without it a function claims nothing: its law is unknown.
     tuning : Tuning, optional
-        Parameters of a kernel. Default: those for a standardised target.
+        Parameters of a kernel. Default: those of the stage on a path, else those for a
+        standardised target.
     reversible : bool
         Whether a function is reversible, beyond leaving the measure invariant.
     name : str

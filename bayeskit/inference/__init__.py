@@ -13,6 +13,7 @@ from bayeskit.inference.algorithms.mixture_kalman import (
     mixture_kalman_model,
 )
 from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
+from bayeskit.inference.algorithms.parallel_tempering import parallel_tempering
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
@@ -80,15 +81,19 @@ from bayeskit.inference.measure import (
 )
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
 from bayeskit.inference.transitions import (
+    Replicas,
     Transition,
     chain,
     cycle,
+    exchange,
     gibbs,
     involutive,
     metropolis_hastings,
     mixture,
     palindrome,
+    product,
     repeat,
+    slot,
     transition,
 )
 
@@ -129,6 +134,7 @@ __all__ = [
     "Population",
     "RandomWalk",
     "Slice",
+    "Replicas",
     "StepInfo",
     "Tagged",
     "Target",
@@ -148,6 +154,7 @@ __all__ = [
     "custom",
     "cycle",
     "effective_sample_size",
+    "exchange",
     "extend",
     "fixed_lag",
     "follow",
@@ -167,6 +174,9 @@ __all__ = [
     "paris",
     "particle_filter",
     "particle_gibbs",
+    "parallel_tempering",
+    "particle_filter",
+    "product",
     "random",
     "remember",
     "repeat",
@@ -178,6 +188,7 @@ __all__ = [
     "run",
     "scan",
     "schedule",
+    "slot",
     "spawn",
     "tempered_smc",
     "transition",

@@ -12,6 +12,7 @@ from bayeskit.inference.algorithms.mixture_kalman import (
     mixture_kalman_model,
 )
 from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
+from bayeskit.inference.algorithms.parallel_tempering import parallel_tempering
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
@@ -38,3 +39,4 @@ __all__ = [
     "two_filter",
     "waste_free_smc",
 ]
+__all__ = ["parallel_tempering", "particle_filter", "tempered_smc", "waste_free_smc"]

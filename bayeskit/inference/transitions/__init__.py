@@ -9,18 +9,24 @@ applies them inside a population.
 
 from bayeskit.inference.transitions.base import Transition, chain, transition
 from bayeskit.inference.transitions.combinators import cycle, mixture, palindrome, repeat
+from bayeskit.inference.transitions.exchange import exchange
 from bayeskit.inference.transitions.gibbs import gibbs
 from bayeskit.inference.transitions.involutive import involutive, metropolis_hastings
+from bayeskit.inference.transitions.product import Replicas, product, slot
 
 __all__ = [
+    "Replicas",
     "Transition",
     "chain",
     "cycle",
+    "exchange",
     "gibbs",
     "involutive",
     "metropolis_hastings",
     "mixture",
     "palindrome",
+    "product",
     "repeat",
+    "slot",
     "transition",
 ]

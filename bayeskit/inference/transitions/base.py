@@ -32,6 +32,7 @@ __all__ = [
     "chain",
     "common_measure",
     "measure_of",
+    "summed_up",
     "together",
     "transition",
     "weakest",
@@ -115,13 +116,20 @@ class Transition:
 ACCEPTED: Any = StepInfo(1.0, True, False, False)  # type: ignore[arg-type]
 
 
+def summed_up(infos: StepInfo) -> StepInfo:
+    """Return one info for many along any axes: the mean acceptance, and any fault."""
+    return StepInfo(
+        jnp.mean(jnp.asarray(infos.acceptance)),
+        *(
+            jnp.any(jnp.asarray(flag))
+            for flag in (infos.accepted, infos.not_finite, infos.divergent)
+        ),
+    )
+
+
 def together(*infos: StepInfo) -> StepInfo:
     """Return the info of several steps in a row: the mean acceptance, and any fault."""
-    columns = [jnp.stack([*map(jnp.asarray, values)]) for values in zip(*infos, strict=True)]
-    acceptance, accepted, not_finite, divergent = columns
-    return StepInfo(
-        jnp.mean(acceptance), jnp.any(accepted), jnp.any(not_finite), jnp.any(divergent)
-    )
+    return summed_up(jax.tree.map(lambda *x: jnp.stack(x), *map(summed_up, infos)))
 
 
 def weakest(kinds: Any, otherwise: LawKind) -> LawKind:

@@ -12,12 +12,19 @@ import numpy as np
 
 from bayeskit.inference import random
 from bayeskit.inference.law import INVARIANT, REVERSIBLE, LawKind
-from bayeskit.inference.transitions.base import Transition, common_measure, together, weakest
+from bayeskit.inference.transitions.base import (
+    Transition,
+    common_measure,
+    summed_up,
+    together,
+    weakest,
+)
 
-__all__ = ["cycle", "mixture", "palindrome", "repeat"]
+__all__ = ["cycle", "indented", "mixture", "need_parts", "palindrome", "repeat"]
 
 
-def _indented(parts: Sequence[Transition]) -> tuple[str, ...]:
+def indented(parts: Sequence[Transition]) -> tuple[str, ...]:
+    """Return the derivations of parts, set off below that of the whole."""
     return tuple("    " + line for part in parts for line in part.derivation)
 
 
@@ -64,19 +71,24 @@ class Cycle(_Composed):
     @property
     def derivation(self):
         order = "there and back" if self.is_palindrome else "one after another"
-        return (f"{order}, each of which keeps the measure:", *_indented(self.parts))
+        return (f"{order}, each of which keeps the measure:", *indented(self.parts))
 
     @property
     def _order(self) -> tuple[Transition, ...]:
         return (*self.parts, *reversed(self.parts)) if self.is_palindrome else self.parts
 
-    def step(self, key, state, stage=None):
+    def each(self, key: Any, state: Any, stage: Any = None) -> tuple[Any, tuple]:
+        """Return the next state and the info of every part, in the order of the parts."""
         infos = []
         for part_key, part in zip(
             random.split(key, len(self._order)), self._order, strict=True
         ):
             state, info = part.step(part_key, state, stage)
             infos.append(info)
+        return state, tuple(infos)
+
+    def step(self, key, state, stage=None):
+        state, infos = self.each(key, state, stage)
         return state, together(*infos)
 
 
@@ -93,7 +105,7 @@ def cycle(*parts: Transition) -> Transition:
     LawMismatch
         If the parts leave different measures invariant.
     """
-    _need_parts(parts, "cycle")
+    need_parts(parts, "cycle")
     return Cycle(tuple(parts))
 
 
@@ -105,7 +117,7 @@ def palindrome(*parts: Transition) -> Transition:
     ValueError, LawMismatch
         As :func:`cycle`.
     """
-    _need_parts(parts, "palindrome")
+    need_parts(parts, "palindrome")
     return Cycle(tuple(parts), is_palindrome=True)
 
 
@@ -129,7 +141,7 @@ class Mixture(_Composed):
     def derivation(self):
         share = ", ".join(f"{p:g}" for p in self.probabilities)
         line = f"one of these with fixed probabilities {share}, whatever the state:"
-        return (line, *_indented(self.parts))
+        return (line, *indented(self.parts))
 
     def step(self, key, state, stage=None):
         choice_key, *keys = random.split(key, len(self.parts) + 1)
@@ -165,7 +177,7 @@ def mixture(
     -----
     Every part is computed and one result selected, so that a step costs as much as a cycle.
     """
-    _need_parts(parts, "mixture")
+    need_parts(parts, "mixture")
     num = len(parts)
     chances = np.full(num, 1 / num) if probabilities is None else np.asarray(probabilities)
     if chances.shape != (num,) or np.any(chances < 0) or abs(chances.sum() - 1) > 1e-6:
@@ -191,19 +203,14 @@ class Repeat(_Composed):
 
     @property
     def derivation(self):
-        return (f"{self.num} times:", *_indented(self.parts))
+        return (f"{self.num} times:", *indented(self.parts))
 
     def step(self, key, state, stage=None):
         def one(step_key, now, _):
             return self.parts[0].step(step_key, now, stage)
 
         state, infos = random.scan(one, key, state, jnp.arange(self.num))
-        return state, type(infos)(
-            jnp.mean(infos.acceptance),
-            jnp.any(infos.accepted),
-            jnp.any(infos.not_finite),
-            jnp.any(infos.divergent),
-        )
+        return state, summed_up(infos)
 
 
 def repeat(part: Transition, num: int) -> Transition:
@@ -219,7 +226,8 @@ def repeat(part: Transition, num: int) -> Transition:
     return Repeat((part,), int(num))
 
 
-def _need_parts(parts: Any, what: str) -> None:
+def need_parts(parts: Any, what: str) -> None:
+    """Refuse anything but transitions, and no parts at all."""
     if not len(parts):
         raise ValueError(f"{what} needs at least one transition")
     for part in parts:

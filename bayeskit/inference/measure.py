@@ -420,7 +420,6 @@ class TemperedPath:
     @property
     def initial(self) -> Tagged:
         """Sampler of one particle: a prior draw with the components of its density."""
-
         return Tagged(self.draw, self.measure.at("0"), self.measure.at("0"), "the prior")
 
     def draw(self, key: Any, state: Any = None) -> PointState:

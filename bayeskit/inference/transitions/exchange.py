@@ -120,7 +120,8 @@ def exchange(path: TemperedPath, stages: Any, pairs: str) -> Transition:
     """
     if not isinstance(path, TemperedPath):
         raise TypeError(
-            f"exchange needs the TemperedPath that its rungs stand on, got {type(path).__name__}"
+            f"exchange needs the TemperedPath that its rungs stand on, got "
+            f"{type(path).__name__}"
         )
     if pairs not in _FIRST:
         raise ValueError(f"pairs must be one of {sorted(_FIRST)}, got {pairs!r}")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from bayeskit.errors import LawMismatch
 from bayeskit.inference import random
 from bayeskit.inference.law import INVARIANT, REVERSIBLE, Measure, origin
-from bayeskit.inference.transitions.base import Transition, summed_up, together, weakest
+from bayeskit.inference.transitions.base import Transition, together, weakest
 from bayeskit.inference.transitions.combinators import indented, need_parts
 
 __all__ = ["Replicas", "product", "rung_measures", "slot"]
@@ -110,16 +110,12 @@ class Ladder(Transition):
     def value(self, state):
         return jax.vmap(self.part.value)(state.states)
 
-    def each(self, key: Any, state: Replicas) -> tuple[Replicas, Any]:
-        """Return the next states, and the info of every rung."""
+    def step(self, key, state, stage=None):
+        """Return the next states, and an info with one entry a rung."""
         # NumPy arrays take the precision of the program that runs them.
         stages = jax.tree.map(jnp.asarray, self.stages)
         states, infos = random.lanes(self.part.step, key, state.states, stages)
         return state._replace(states=states), infos
-
-    def step(self, key, state, stage=None):
-        state, infos = self.each(key, state)
-        return state, summed_up(infos)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

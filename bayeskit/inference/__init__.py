@@ -16,6 +16,7 @@ from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.parallel_tempering import parallel_tempering
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
+from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 from bayeskit.inference.blocks import (
@@ -83,6 +84,7 @@ from bayeskit.inference.population import History, Population, effective_sample_
 from bayeskit.inference.transitions import (
     Replicas,
     Transition,
+    birth_death,
     chain,
     cycle,
     exchange,
@@ -93,8 +95,10 @@ from bayeskit.inference.transitions import (
     palindrome,
     product,
     repeat,
+    reversible_jump,
     slot,
     transition,
+    walk_within,
 )
 
 __all__ = [
@@ -147,6 +151,7 @@ __all__ = [
     "adapt",
     "auxiliary_particle_filter",
     "backward_sampling",
+    "birth_death",
     "chain",
     "check_collapse",
     "conditional_ancestors",
@@ -184,6 +189,8 @@ __all__ = [
     "resample_metropolis",
     "resample_threshold",
     "resample_transport",
+    "reversible_jump",
+    "reversible_jump_mcmc",
     "reweigh",
     "run",
     "scan",
@@ -194,6 +201,7 @@ __all__ = [
     "transition",
     "two_filter",
     "until",
+    "walk_within",
     "waste_free_smc",
     "weigh",
     "when",

@@ -15,6 +15,7 @@ from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.parallel_tempering import parallel_tempering
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
+from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 
@@ -40,3 +41,9 @@ __all__ = [
     "waste_free_smc",
 ]
 __all__ = ["parallel_tempering", "particle_filter", "tempered_smc", "waste_free_smc"]
+    "parallel_tempering",
+    "particle_filter",
+    "reversible_jump_mcmc",
+    "tempered_smc",
+    "waste_free_smc",
+]

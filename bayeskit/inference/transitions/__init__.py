@@ -13,10 +13,16 @@ from bayeskit.inference.transitions.exchange import exchange
 from bayeskit.inference.transitions.gibbs import gibbs
 from bayeskit.inference.transitions.involutive import involutive, metropolis_hastings
 from bayeskit.inference.transitions.product import Replicas, product, slot
+from bayeskit.inference.transitions.reversible_jump import (
+    birth_death,
+    reversible_jump,
+    walk_within,
+)
 
 __all__ = [
     "Replicas",
     "Transition",
+    "birth_death",
     "chain",
     "cycle",
     "exchange",
@@ -27,6 +33,8 @@ __all__ = [
     "palindrome",
     "product",
     "repeat",
+    "reversible_jump",
     "slot",
     "transition",
+    "walk_within",
 ]

@@ -19,6 +19,7 @@ from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
+from bayeskit.inference.algorithms.unbiased_mcmc import UnbiasedEstimate, unbiased_mcmc
 from bayeskit.inference.blocks import (
     Block,
     adapt,
@@ -82,18 +83,24 @@ from bayeskit.inference.measure import (
 )
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
 from bayeskit.inference.transitions import (
+    Pair,
     Replicas,
     Transition,
     birth_death,
     chain,
+    coupled,
+    coupled_metropolis_hastings,
+    coupled_random_walk,
     cycle,
     exchange,
     gibbs,
     involutive,
+    maximal_categorical,
     metropolis_hastings,
     mixture,
     palindrome,
     product,
+    reflected_normal,
     repeat,
     reversible_jump,
     slot,
@@ -134,6 +141,7 @@ __all__ = [
     "MultipleTry",
     "NoUTurn",
     "NormalPrior",
+    "Pair",
     "PointState",
     "Population",
     "RandomWalk",
@@ -156,6 +164,13 @@ __all__ = [
     "check_collapse",
     "conditional_ancestors",
     "conditional_smc",
+    "UnbiasedEstimate",
+    "adapt",
+    "birth_death",
+    "chain",
+    "coupled",
+    "coupled_metropolis_hastings",
+    "coupled_random_walk",
     "custom",
     "cycle",
     "effective_sample_size",
@@ -169,6 +184,7 @@ __all__ = [
     "guided_model",
     "ignore_missing",
     "involutive",
+    "maximal_categorical",
     "metropolis",
     "metropolis_hastings",
     "mixture",
@@ -183,6 +199,7 @@ __all__ = [
     "particle_filter",
     "product",
     "random",
+    "reflected_normal",
     "remember",
     "repeat",
     "resample",
@@ -200,6 +217,7 @@ __all__ = [
     "tempered_smc",
     "transition",
     "two_filter",
+    "unbiased_mcmc",
     "until",
     "walk_within",
     "waste_free_smc",

@@ -19,6 +19,7 @@ __all__ = [
     "BIJECTION",
     "CONDITIONAL_RESAMPLING",
     "CONSISTENT",
+    "COUPLED",
     "DRAWS",
     "INVARIANT",
     "INVOLUTION",
@@ -58,6 +59,11 @@ PROPERLY_WEIGHTED = LawKind(
 )
 INVARIANT = LawKind("L3", "invariant", "π K = π")
 REVERSIBLE = LawKind("L3r", "reversible", "π(dx) K(x, dx') is symmetric in x and x'")
+COUPLED = LawKind(
+    "L3c",
+    "coupled",
+    "each of the two moves by K, πK = π, and once equal they stay equal",
+)
 UNBIASED_RESAMPLING = LawKind(
     "L4", "unbiased resampling", "E[offspring of i | W] = num W_i, copies weigh 1/num each"
 )

@@ -18,6 +18,7 @@ from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
+from bayeskit.inference.algorithms.unbiased_mcmc import unbiased_mcmc
 
 __all__ = [
     "AdditiveParticle",
@@ -45,5 +46,6 @@ __all__ = ["parallel_tempering", "particle_filter", "tempered_smc", "waste_free_
     "particle_filter",
     "reversible_jump_mcmc",
     "tempered_smc",
+    "unbiased_mcmc",
     "waste_free_smc",
 ]

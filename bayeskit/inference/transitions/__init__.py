@@ -9,6 +9,13 @@ applies them inside a population.
 
 from bayeskit.inference.transitions.base import Transition, chain, transition
 from bayeskit.inference.transitions.combinators import cycle, mixture, palindrome, repeat
+from bayeskit.inference.transitions.coupled import (
+    Pair,
+    coupled,
+    coupled_metropolis_hastings,
+    coupled_random_walk,
+)
+from bayeskit.inference.transitions.couplings import maximal_categorical, reflected_normal
 from bayeskit.inference.transitions.exchange import exchange
 from bayeskit.inference.transitions.gibbs import gibbs
 from bayeskit.inference.transitions.involutive import involutive, metropolis_hastings
@@ -20,18 +27,24 @@ from bayeskit.inference.transitions.reversible_jump import (
 )
 
 __all__ = [
+    "Pair",
     "Replicas",
     "Transition",
     "birth_death",
     "chain",
+    "coupled",
+    "coupled_metropolis_hastings",
+    "coupled_random_walk",
     "cycle",
     "exchange",
     "gibbs",
     "involutive",
+    "maximal_categorical",
     "metropolis_hastings",
     "mixture",
     "palindrome",
     "product",
+    "reflected_normal",
     "repeat",
     "reversible_jump",
     "slot",

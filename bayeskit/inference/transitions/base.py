@@ -16,6 +16,7 @@ from bayeskit.inference import random
 from bayeskit.inference.kernels.base import Kernel, StepInfo, Tuning
 from bayeskit.inference.law import (
     CONSISTENT,
+    COUPLED,
     INVARIANT,
     REVERSIBLE,
     UNKNOWN,
@@ -133,9 +134,12 @@ def together(*infos: StepInfo) -> StepInfo:
 
 
 def weakest(kinds: Any, otherwise: LawKind) -> LawKind:
-    """Return the law of a whole: unknown or consistent if a part is, else ``otherwise``."""
+    """Return the law of a whole: unknown or consistent if a part is, else ``otherwise``.
+
+    Steps of a coupled pair make a step of a coupled pair.
+    """
     kinds = tuple(kinds)
-    return next((kind for kind in (UNKNOWN, CONSISTENT) if kind in kinds), otherwise)
+    return next((kind for kind in (UNKNOWN, CONSISTENT, COUPLED) if kind in kinds), otherwise)
 
 
 def common_measure(parts: Any, what: str) -> Measure:

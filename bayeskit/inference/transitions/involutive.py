@@ -55,7 +55,8 @@ class Involutive(Transition):
             f"|det Dφ| {volume}",
         )
 
-    def _density(self, stage: Any) -> Density:
+    def density(self, stage: Any) -> Density:
+        """Return what is left invariant at a stage."""
         return self.on.density() if isinstance(self.on, Target) else self.on.at(stage)
 
     def init(self, key, value):
@@ -78,16 +79,23 @@ class Involutive(Transition):
         is_zero = jnp.isneginf(before) | jnp.isneginf(after) | ~jnp.isfinite(difference)
         return jnp.where(is_zero & ~broken, -jnp.inf, total)
 
+    def proposal(
+        self, state: PointState, v: Any, density: Density
+    ) -> tuple[PointState, jax.Array, jax.Array]:
+        """Return where v leads, the log acceptance ratio, and whether that is no number."""
+        z = (state.position, v)
+        image = _same_kind(self.involution.phi(z), z, self.title)
+        there = PointState(image[0], density.components(image[0]))
+        difference = density.combine(there.components) - density.combine(state.components)
+        log_ratio = self.log_ratio(z, image, difference)
+        broken = not_usable(there.components) | jnp.isnan(log_ratio) | (log_ratio == jnp.inf)
+        return there, log_ratio, broken
+
     def step(self, key, state, stage=None):
         auxiliary_key, accept_key = random.split(key)
-        density = self._density(stage)
-        z = (state.position, self.sample_auxiliary(auxiliary_key, state.position))
-        image = _same_kind(self.involution.phi(z), z, self.title)
-        proposal = PointState(image[0], density.components(image[0]))
-        difference = density.combine(proposal.components) - density.combine(state.components)
-        log_ratio = self.log_ratio(z, image, difference)
-        broken = not_usable(proposal.components) | jnp.isnan(log_ratio) | (log_ratio == jnp.inf)
-        return metropolis(accept_key, state, proposal, log_ratio, broken)
+        v = self.sample_auxiliary(auxiliary_key, state.position)
+        there, log_ratio, broken = self.proposal(state, v, self.density(stage))
+        return metropolis(accept_key, state, there, log_ratio, broken)
 
 
 def _same_kind(image: Any, z: Any, what: str) -> Any:

@@ -92,21 +92,20 @@ def single_table():
     return table_of(step, np.arange(3), 3)
 
 
-def errors(pair):
-    """Largest errors of the marginals, and how much mass leaves the diagonal."""
-    joint = joint_table(pair).reshape(3, 3, 3, 3)
-    single = single_table()
-    first = np.abs(joint.sum(3) - single[:, None]).max()
-    second = np.abs(joint.sum(2) - single[None]).max()
-    diagonal = joint[np.arange(3), np.arange(3)]
-    return max(first, second), (diagonal * (1 - np.eye(3))).sum(axis=(1, 2)).max()
+def validate(pair):
+    return bk.validate(pair, start=Atoms(np.arange(3), MASS))
+
+
+def failed(report):
+    return [check.name for check in report.tests if not check.passed]
 
 
 def test_each_marginal_is_the_kernel_and_the_coupling_is_faithful():
-    np.testing.assert_allclose(SHARE @ single_table(), SHARE, atol=1e-12)
-    marginals, parted = errors(COUPLED)
-    assert marginals < 1e-10
-    assert parted < 1e-10
+    validate(COUPLED).raise_if_failed()
+    joint = joint_table(COUPLED).reshape(3, 3, 3, 3)
+    np.testing.assert_allclose(
+        joint.sum(3), np.repeat(single_table()[:, None], 3, 1), atol=1e-12
+    )
     assert COUPLED.law_kind is law.COUPLED
     assert "where they are equal the second copies the first" in COUPLED.explain()
     assert "L3c coupled for each of two π" in COUPLED.explain()
@@ -123,7 +122,11 @@ def test_the_coupling_is_maximal():
 
 
 def test_a_missing_residual_is_caught():
-    assert errors(metropolis(without_residual))[0] > 1e-3
+    # From equal states nothing is left over, so that the kernel of each alone is right.
+    assert failed(validate(metropolis(without_residual))) == [
+        "the first chain moves as it does alone",
+        "the second chain moves as the first does",
+    ]
 
 
 class Parting(CoupledMetropolis):
@@ -134,17 +137,36 @@ class Parting(CoupledMetropolis):
 
 
 def test_a_meeting_that_is_not_faithful_is_caught():
-    marginals, parted = errors(Parting(SINGLE, independently))
-    assert marginals < 1e-10
-    assert parted > 0.1
+    report = validate(Parting(SINGLE, independently))
+    assert failed(report) == ["chains that have met stay together"]
+    assert "it is not true that chains that have met stay together" in report.worst
     # Kept together, the same proposals are a coupling.
-    assert max(errors(metropolis(independently))) < 1e-10
+    validate(metropolis(independently)).raise_if_failed()
 
 
 def test_combinations():
     both = bi.mixture([COUPLED, metropolis(independently)])
     assert both.law_kind is law.COUPLED
-    assert errors(both)[1] < 1e-10
+    validate(both).raise_if_failed()
+
+
+def test_a_function_of_a_pair():
+    """Planted: a second chain that waits for the first one."""
+
+    def step(key, pair):
+        init_key, step_key = bi.random.split(key)
+        state = COUPLED.init(init_key, bi.Pair(*pair))
+        return tuple(COUPLED.value(COUPLED.step(step_key, state)[0]))
+
+    start = Atoms(np.arange(3), MASS)
+    bk.validate(step, start=start, law="coupled").raise_if_failed()
+
+    def waiting(key, pair):
+        first, _ = step(key, pair)
+        return first, jnp.where(pair[0] == pair[1], first, pair[1])
+
+    report = bk.validate(waiting, start=start, law="coupled")
+    assert failed(report) == ["the second chain moves as the first does"]
 
 
 # ---------------------------------------------------------------- on the line

@@ -57,7 +57,7 @@ def test_separated_modes():
     # Independent ladders tell how uncertain the share is.
     error = 6 * np.sqrt(share * (1 - share) / result.diagnostics.ess_bulk_min)
     assert abs(first.mean() - share) < error < 0.2
-    assert result.diagnostics.converged
+    assert result.diagnostics.r_hat_max < 1.1
     assert result.history["round_trips"] > 50
     # Exchanges reject alike once the ladder is tuned, except where nothing is ever rejected.
     assert np.ptp(result.history["rejection"]) < 0.2
@@ -89,6 +89,7 @@ def test_same_key_same_bits():
     )
 
 
+@pytest.mark.slow
 def test_too_few_temperatures_are_reported():
     engine = bk.ParallelTempering(num_temperatures=2, num_draws=200, num_warmup=100)
     result = run(MODES_TARGET, 0, engine)

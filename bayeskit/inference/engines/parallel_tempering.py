@@ -234,7 +234,7 @@ class _Record(NamedTuple):
 class _Moments(NamedTuple):
     """Sums over the draws of a round, for each rung, about the mean of the tuning."""
 
-    count: jax.Array
+    num: jax.Array
     first: jax.Array
     second: jax.Array
 
@@ -294,13 +294,13 @@ def _retuned(engine: ParallelTempering, carry: _Carry, nearest: jax.Array) -> _C
     moments, tuning = carry.moments, carry.tuning
 
     def one(first, second, mean):
-        shift = first / moments.count
+        shift = first / moments.num
         if second.ndim == 2:
-            covariance = second / moments.count - jnp.outer(shift, shift)
-            size = moments.count / _DRAWS_PER_INDEPENDENT
+            covariance = second / moments.num - jnp.outer(shift, shift)
+            size = moments.num / _DRAWS_PER_INDEPENDENT
             factor = covariance_factor(covariance, size)
         else:
-            variance = second / moments.count - shift**2
+            variance = second / moments.num - shift**2
             factor = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
         return mean + shift, factor
 
@@ -372,7 +372,7 @@ def _plus(moments: _Moments, centred: jax.Array) -> _Moments:
     else:
         second = jnp.sum(centred**2, axis=0)
     return _Moments(
-        moments.count + centred.shape[0],
+        moments.num + centred.shape[0],
         moments.first + jnp.sum(centred, axis=0),
         moments.second + second,
     )

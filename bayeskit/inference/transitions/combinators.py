@@ -252,7 +252,7 @@ def repeat(part: Transition, num: int) -> Transition:
     """
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num!r}")
-    return Repeat((part,), int(num))
+    return part if num == 1 else Repeat((part,), int(num))
 
 
 def need_parts(parts: Any, what: str) -> None:

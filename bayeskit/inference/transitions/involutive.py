@@ -211,11 +211,12 @@ def involutive(
     >>> bool(jnp.all(draws > 0))
     True
     """
-    phi = involution.phi if isinstance(involution, Involution) else involution
+    automatic = not isinstance(involution, Involution)
+    declared = involution if isinstance(involution, Involution) else Involution(involution)
     for what, function in (
         ("sample_auxiliary", sample_auxiliary),
         ("log_auxiliary", log_auxiliary),
-        ("involution", phi),
+        ("involution", declared.phi),
     ):
         if not callable(function):
             raise TypeError(f"{what} must be a function, got {function!r}")
@@ -224,8 +225,6 @@ def involutive(
             f"an involutive move needs a density, as a Target or TemperedPath, got "
             f"{type(target).__name__}"
         )
-    automatic = not isinstance(involution, Involution)
-    declared = Involution(phi) if automatic else involution
     title = name or ("involutive move" if automatic else declared.name)
     return Involutive(sample_auxiliary, log_auxiliary, declared, automatic, target, title)
 

@@ -67,6 +67,6 @@ def parallel_tempering(
     return cycle(
         moves,
         slot(prior, 0, moves),
-        exchange(path, rungs, "even"),
-        exchange(path, rungs, "odd"),
+        exchange(path, "even", rungs),
+        exchange(path, "odd", rungs),
     )

@@ -1,8 +1,9 @@
-"""Exchange of states between neighbouring rungs of a ladder."""
+"""Exchange of states between neighbouring chains."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference import random
-from bayeskit.inference.kernels.base import StepInfo
+from bayeskit.inference.kernels.base import StepInfo, metropolis, not_usable
 from bayeskit.inference.law import SWAPS, Measure
-from bayeskit.inference.measure import TemperedPath
-from bayeskit.inference.transitions.base import ACCEPTED, Transition
+from bayeskit.inference.measure import PointState, Target, TemperedPath
+from bayeskit.inference.transitions.base import ACCEPTED, Transition, together
 from bayeskit.inference.transitions.product import Replicas, rung_measures
 
 __all__ = ["exchange"]
@@ -24,7 +25,7 @@ _FIRST = {"even": 0, "odd": 1}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Exchange(Transition):
-    """Swaps between neighbours. See :func:`exchange`."""
+    """Swaps between neighbours on a ladder. See :func:`exchange`."""
 
     path: TemperedPath
     stages: Any
@@ -83,46 +84,114 @@ class Exchange(Transition):
         return self.reordered(state, order), info
 
 
-def exchange(path: TemperedPath, stages: Any, pairs: str) -> Transition:
-    r"""Swap the states of neighbouring rungs (law L11).
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossExchange(Transition):
+    """Swaps between neighbours that have any targets. See :func:`exchange`."""
 
-    Rungs i and j = i + 1 are swapped with probability :math:`\min(1, r)`,
+    targets: tuple[Target, ...]
+    pairs: str
+
+    @property
+    def name(self):
+        return f"exchange({self.pairs})"
+
+    @functools.cached_property
+    def measure(self):
+        return Measure.product([target.measure for target in self.targets])
+
+    @property
+    def law_kind(self):
+        return SWAPS
+
+    @property
+    def derivation(self):
+        return (
+            f"{self.name} swaps the states of targets i, i + 1 for {self.pairs} i:",
+            "    log r = log γ_i(x_j) + log γ_j(x_i) - log γ_i(x_i) - log γ_j(x_j)",
+        )
+
+    def swap(
+        self, key: Any, pair: tuple[PointState, PointState], targets: tuple[Target, Target]
+    ) -> tuple[tuple[PointState, PointState], StepInfo]:
+        """Swap the positions of two states, each with the values of its own target."""
+        there = tuple(
+            _at(target, other.position, keeps_gradient=not isinstance(old.gradient, tuple))
+            for target, old, other in zip(targets, pair, reversed(pair), strict=True)
+        )
+        log_ratio, broken = jnp.zeros(()), jnp.asarray(False)
+        for target, old, new in zip(targets, pair, there, strict=True):
+            density = target.density()
+            log_ratio += density.combine(new.components) - density.combine(old.components)
+            broken |= not_usable(new.components)
+        moved, info = metropolis(key, pair, there, log_ratio, broken)  # type: ignore[arg-type]
+        return moved, info  # type: ignore[return-value]
+
+    def step(self, key, state, stage=None):
+        lower = range(_FIRST[self.pairs], len(self.targets) - 1, 2)
+        if not len(lower):
+            return state, ACCEPTED
+        states, infos = list(state), []
+        for i, pair_key in zip(lower, random.split(key, len(lower)), strict=True):
+            both = slice(i, i + 2)
+            states[both], info = self.swap(pair_key, tuple(states[both]), self.targets[both])
+            infos.append(info)
+        return tuple(states), together(*infos)
+
+
+def _at(target: Target, position: Any, keeps_gradient: bool) -> PointState:
+    if keeps_gradient:
+        return PointState(position, *target.density().components_and_gradient(position))
+    return PointState(position, target.components(position))
+
+
+def exchange(on: TemperedPath | Sequence[Target], pairs: str, stages: Any = None) -> Transition:
+    r"""Swap the states of neighbouring chains (law L11).
+
+    On a ladder, rungs i and j = i + 1 are swapped with probability :math:`\min(1, r)`,
 
     .. math:: \log r = (\lambda_i - \lambda_j)\,(\ell(x_j) - \ell(x_i)),
 
     where ℓ is the *untempered* log-likelihood, which every state caches. The state of
-    :func:`product` travels whole: positions, cached values and origin.
+    :func:`product` travels whole: positions, cached values and origin. Between chains that have
+    any targets,
+
+    .. math:: \log r = \log\gamma_i(x_j) + \log\gamma_j(x_i) - \log\gamma_i(x_i)
+              - \log\gamma_j(x_j).
 
     Parameters
     ----------
-    path : TemperedPath
-    stages : TemperingStage with leading axis num
-        The rungs, as from :meth:`TemperedPath.rungs`.
+    on : TemperedPath, or sequence of Target
+        The path of the ladder, or the targets of a product of chains on one space.
     pairs : {"even", "odd"}
-        Swap rungs (0, 1), (2, 3), ... or (1, 2), (3, 4), ...: all of them at once.
+        Swap chains (0, 1), (2, 3), ... or (1, 2), (3, 4), ...: all of them at once.
+    stages : TemperingStage with leading axis num
+        For a path: its rungs, as from :meth:`TemperedPath.rungs`.
 
     Raises
     ------
     TypeError
-        Without a tempered path.
+        For anything but a path with its rungs, or at least two targets without.
     ValueError
         For other pairs.
 
     Notes
     -----
-    No density is evaluated. An even exchange is reversible, and so is an odd one; one after
-    the other they are not, and carry states through the ladder in time proportional to its
-    length instead of its square.
+    On a ladder no density is evaluated; between targets, each density once a chain. An even
+    exchange is reversible, and so is an odd one; one after the other they are not, and carry
+    states through the ladder in time proportional to its length instead of its square.
 
     References
     ----------
     Geyer (1991); Okabe et al. (2001); Syed et al. (2022), *Non-reversible parallel tempering*.
     """
-    if not isinstance(path, TemperedPath):
-        raise TypeError(
-            f"exchange needs the TemperedPath that its rungs stand on, got "
-            f"{type(path).__name__}"
-        )
     if pairs not in _FIRST:
         raise ValueError(f"pairs must be one of {sorted(_FIRST)}, got {pairs!r}")
-    return Exchange(path, stages, pairs)
+    if isinstance(on, TemperedPath) and stages is not None:
+        return Exchange(on, stages, pairs)
+    several = isinstance(on, Sequence) and len(on) >= 2
+    if not several or stages is not None or not all(isinstance(t, Target) for t in on):
+        raise TypeError(
+            "exchange needs a TemperedPath with stages=, its rungs, or a list of at least two "
+            f"targets without; got {type(on).__name__}"
+        )
+    return CrossExchange(tuple(on), pairs)

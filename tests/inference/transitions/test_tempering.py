@@ -9,7 +9,7 @@ import bayeskit as bk
 from bayeskit import inference as bi
 from bayeskit.errors import LawMismatch
 from bayeskit.inference import law
-from bayeskit.inference.transitions.exchange import Exchange
+from bayeskit.inference.transitions.exchange import CrossExchange, Exchange
 from bayeskit.validation import Atoms, battery
 from tests.inference.finite_models import log_table
 
@@ -44,7 +44,7 @@ def validate(step):
 
 @pytest.mark.parametrize("pairs", ["even", "odd"])
 def test_exchange(pairs):
-    swaps = bi.exchange(PATH, RUNGS, pairs)
+    swaps = bi.exchange(PATH, pairs, RUNGS)
     validate(swaps).raise_if_failed()
     assert "L11 swaps for tempered_λ[rung 0] ⊗ tempered_λ[rung 1]" in swaps.explain()
 
@@ -122,6 +122,61 @@ def test_product_of_different_transitions():
     bk.validate(both, start=start).raise_if_failed()
 
 
+MASSES = [np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.3, 0.1]), np.array([0.1, 0.2, 0.7])]
+TARGETS = [
+    bk.Target(log_density=lambda x, m=m: log_table(np.log(m))[x], has_gradient=False)
+    for m in MASSES
+]
+
+
+def validate_three(step):
+    moves = bi.product([bi.transition(WALK, target) for target in TARGETS])
+    with jax.enable_x64(True):
+        places = tuple(i.ravel() for i in np.indices((3, 3, 3)))
+        states = jax.vmap(lambda *x: moves.init(jax.random.key(0), x))(*places)
+        mass = np.einsum("i,j,k->ijk", *MASSES).ravel()
+        start = Atoms(jax.tree.map(np.asarray, states), mass)
+    whole = bi.cycle(moves, step)
+    return bk.validate(
+        whole, start=start, observed=lambda states: tuple(one.position for one in states)
+    )
+
+
+class KeepsValues(CrossExchange):
+    """Planted (45): the values of the other target come along."""
+
+    def swap(self, key, pair, targets):
+        moved, info = super().swap(key, pair, targets)
+        stale = (
+            new._replace(components=jnp.where(info.accepted, old.components, new.components))
+            for new, old in zip(moved, reversed(pair), strict=True)
+        )
+        return tuple(stale), info
+
+
+def test_exchange_between_targets():
+    for pairs in ("even", "odd"):
+        validate_three(bi.exchange(TARGETS, pairs)).raise_if_failed()
+    wrong = bi.cycle(KeepsValues(tuple(TARGETS), "odd"), bi.exchange(TARGETS, "even"))
+    assert validate_three(wrong).verdict == "fail"
+
+
+def test_exchange_between_targets_with_gradients():
+    targets = [
+        bk.Target(log_density=lambda x, m=m: -0.5 * jnp.sum((x - m) ** 2)) for m in (0.0, 3.0)
+    ]
+    moves = bi.product([bi.transition(bi.MALA(), target) for target in targets])
+    whole = bi.cycle(moves, bi.exchange(targets, "even"))
+    start = (jnp.zeros(1), jnp.zeros(1))
+    state = whole.init(jax.random.key(0), start)
+    step = jax.jit(whole.step)
+    for number in range(20):
+        state, _ = step(jax.random.key(number), state)
+        for one, target in zip(state, targets, strict=True):
+            expected = target.density().components_and_gradient(one.position)
+            np.testing.assert_allclose(one.gradient, expected[1], atol=1e-5)
+
+
 def test_gradients_belong_to_their_rung():
     """HMC on a ladder, run as it is exchanged: each rung keeps its normal distribution.
 
@@ -149,10 +204,11 @@ def test_wrong_input():
         bi.parallel_tempering(TARGET, WALK, [0.0, 0.5])
     with pytest.raises(ValueError, match="increase from 0 or more and end at 1"):
         PATH.rungs([0.0, 0.5, 0.4, 1.0])
-    with pytest.raises(TypeError, match="needs the TemperedPath"):
-        bi.exchange(TARGET, RUNGS, "even")
+    for on, stages in ((TARGET, RUNGS), (PATH, None), ([TARGET], None), ([TARGET, 1], None)):
+        with pytest.raises(TypeError, match="needs a TemperedPath with stages="):
+            bi.exchange(on, "even", stages)
     with pytest.raises(ValueError, match="pairs must be one of"):
-        bi.exchange(PATH, RUNGS, "all")
+        bi.exchange(PATH, "all", RUNGS)
     with pytest.raises(TypeError, match="needs stages=, the rungs of its path"):
         bi.product(bi.transition(WALK, PATH))
     with pytest.raises(TypeError, match="stages= is for one transition"):
@@ -162,4 +218,4 @@ def test_wrong_input():
         bi.slot(bi.transition(PATH.draw, PATH.measure.at("rung 0")), 1, moves)
     longer = PATH.rungs([0.0, 0.2, 0.6, 1.0])
     with pytest.raises(LawMismatch, match="all must share one target"):
-        bi.cycle(moves, bi.exchange(PATH, longer, "even"))
+        bi.cycle(moves, bi.exchange(PATH, "even", longer))

@@ -10,6 +10,7 @@ from jax.scipy.stats import norm
 import bayeskit as bk
 from bayeskit.errors import ImproperPriorError, InitializationError
 from bayeskit.inference import random
+from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.ladder import (
     bridge_evidence,
     num_round_trips,
@@ -82,11 +83,13 @@ def test_evidence_and_moments(name):
     np.testing.assert_array_less(np.abs(draws.mean(0) - exact.mean(0)), 6 * error)
 
 
-def test_same_key_same_bits():
-    again = run(battery()["regression"].target, 3)
-    np.testing.assert_array_equal(
-        again.positions, run(battery()["regression"].target, 3).positions
-    )
+def test_same_key_same_bits_and_no_new_trace():
+    target = battery()["regression"].target
+    first = run(target, 3)
+    with CompileClock() as clock:
+        again = run(target, 3)
+    np.testing.assert_array_equal(first.positions, again.positions)
+    assert clock.num_compiled == 0
 
 
 @pytest.mark.slow

@@ -71,6 +71,7 @@ from bayeskit.inference.kernels import (
     metropolis,
     not_usable,
 )
+from bayeskit.inference.ladder import rungs
 from bayeskit.inference.law import Law, LawKind, Measure, Tagged
 from bayeskit.inference.lineage import Lineage
 from bayeskit.inference.maps import Bijector, Involution
@@ -145,8 +146,8 @@ __all__ = [
     "PointState",
     "Population",
     "RandomWalk",
-    "Slice",
     "Replicas",
+    "Slice",
     "StepInfo",
     "Tagged",
     "Target",
@@ -155,6 +156,7 @@ __all__ = [
     "Transition",
     "Tuning",
     "UnadjustedLangevin",
+    "UnbiasedEstimate",
     "UniformOther",
     "adapt",
     "auxiliary_particle_filter",
@@ -210,6 +212,7 @@ __all__ = [
     "reversible_jump_mcmc",
     "reweigh",
     "run",
+    "rungs",
     "scan",
     "schedule",
     "slot",

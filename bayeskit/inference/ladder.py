@@ -1,16 +1,63 @@
-"""What chains on a ladder of temperatures tell: evidence, rejections, round trips, spacing."""
+"""Ladders of temperatures, and what chains on them tell: evidence, rejections, round trips."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import numpy as np
 from scipy.special import logsumexp
 
-__all__ = ["bridge_evidence", "num_round_trips", "rejection_rates", "respaced"]
+from bayeskit.inference.measure import TemperingStage
+
+__all__ = ["bridge_evidence", "num_round_trips", "rejection_rates", "respaced", "rungs"]
 
 # Batches of each chain from which the error of the evidence is found.
 _NUM_BATCHES = 10
 # A pair that never rejects still takes part in the spacing of the ladder.
 _MIN_REJECTION = 1e-3
+
+
+def _checked_ladder(ladder: Any) -> Any:
+    if isinstance(ladder, jax.core.Tracer):
+        return ladder
+    ladder = np.asarray(ladder)
+    rises = ladder.ndim == 1 and len(ladder) >= 2 and np.all(np.diff(ladder) > 0)
+    if not rises or ladder[0] < 0 or ladder[-1] != 1:
+        raise ValueError(
+            f"ladder must be at least two inverse temperatures that increase from 0 or more "
+            f"and end at 1, got {ladder.tolist()}"
+        )
+    return ladder
+
+
+def rungs(ladder: Any, tuning: Any = None) -> TemperingStage:
+    """Return the stages of a ladder, for chains on a tempered path that run side by side.
+
+    Parameters
+    ----------
+    ladder : (num,) array
+        Increasing inverse temperatures that end at 1.
+    tuning : pytree with leading axis num, optional
+        Parameters of the kernel on each rung.
+
+    Raises
+    ------
+    ValueError
+        If the ladder has fewer than two rungs, does not increase or does not end at 1.
+    """
+    ladder = _checked_ladder(ladder)
+    num = len(ladder)
+    unknown = np.full(num, np.nan)
+    return TemperingStage(
+        np.arange(num, dtype=np.int32),
+        ladder,
+        ladder,
+        tuning,
+        repeats=np.ones(num, np.int32),
+        acceptance=unknown,
+        correlation=unknown,
+    )
 
 
 def bridge_evidence(log_likelihood: np.ndarray, ladder: np.ndarray) -> tuple[float, float]:

@@ -324,19 +324,6 @@ class TemperingStage(NamedTuple):
     plan: Any = None
 
 
-def _checked_ladder(ladder: Any) -> Any:
-    if isinstance(ladder, jax.core.Tracer):
-        return ladder
-    ladder = np.asarray(ladder)
-    rises = ladder.ndim == 1 and len(ladder) >= 2 and np.all(np.diff(ladder) > 0)
-    if not rises or ladder[0] < 0 or ladder[-1] != 1:
-        raise ValueError(
-            f"ladder must be at least two inverse temperatures that increase from 0 or more "
-            f"and end at 1, got {ladder.tolist()}"
-        )
-    return ladder
-
-
 class TemperedPath:
     r"""The path :math:`\gamma_\lambda(x) = p(x)\,L(x)^\lambda`, from prior to posterior.
 
@@ -389,43 +376,15 @@ class TemperedPath:
             correlation=unknown,
         )
 
-    def rungs(self, ladder: Any, tuning: Any = None) -> TemperingStage:
-        """Return the stages of a whole ladder, for chains that run side by side.
-
-        Parameters
-        ----------
-        ladder : (num,) array
-            Increasing inverse temperatures that end at 1.
-        tuning : pytree with leading axis num, optional
-            Parameters of the kernel on each rung.
-
-        Raises
-        ------
-        ValueError
-            If the ladder has fewer than two rungs, does not increase or does not end at 1.
-        """
-        ladder = _checked_ladder(ladder)
-        num = len(ladder)
-        unknown = np.full(num, np.nan)
-        return TemperingStage(
-            np.arange(num, dtype=np.int32),
-            ladder,
-            ladder,
-            tuning,
-            repeats=np.ones(num, np.int32),
-            acceptance=unknown,
-            correlation=unknown,
-        )
-
     @property
     def initial(self) -> Tagged:
         """Sampler of one particle: a prior draw with the components of its density."""
-        return Tagged(self.draw, self.measure.at("0"), self.measure.at("0"), "the prior")
 
-    def draw(self, key: Any, state: Any = None) -> PointState:
-        """Return a prior draw with the components of its density, whatever the state."""
-        position = self.target.draw_prior(key)
-        return PointState(position, self.target.components(position))
+        def sample(key):
+            position = self.target.draw_prior(key)
+            return PointState(position, self.target.components(position))
+
+        return Tagged(sample, self.measure.at("0"), self.measure.at("0"), "the prior")
 
     @staticmethod
     def is_complete(stage: TemperingStage) -> jax.Array:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bayeskit.inference.kernels import Kernel
+from bayeskit.inference.ladder import rungs
 from bayeskit.inference.measure import Target, TemperedPath
 from bayeskit.inference.transitions import Transition, cycle, exchange, product, repeat, slot
 from bayeskit.inference.transitions.base import transition
@@ -61,12 +63,19 @@ def parallel_tempering(
     (200, 4, 1)
     """
     path = TemperedPath(target)
-    rungs = path.rungs(ladder, tuning)
-    moves = product(repeat(transition(kernel, path), num_moves), rungs)
-    prior = transition(path.draw, path.measure.at("rung 0"), reversible=True, name="prior draw")
+    stages = rungs(ladder, tuning)
+    moves = product(repeat(transition(kernel, path), num_moves), stages)
+    prior = transition(_prior_draw(path), path.measure.at("rung 0"), reversible=True)
     return cycle(
         moves,
         slot(prior, 0, moves),
-        exchange(path, "even", rungs),
-        exchange(path, "odd", rungs),
+        exchange(path, "even", stages),
+        exchange(path, "odd", stages),
     )
+
+
+def _prior_draw(path: TemperedPath) -> Callable:
+    def prior_draw(key: Any, state: Any) -> Any:
+        return path.initial(key)
+
+    return prior_draw

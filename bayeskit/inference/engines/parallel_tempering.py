@@ -262,7 +262,9 @@ def _begin(
 
     def start(chain_key: Any, _: Any) -> tuple[PointState, jax.Array]:
         draw_key, choice_key = random.split(chain_key)
-        drawn = random.lanes(path.draw, draw_key, jnp.arange(_NUM_CANDIDATES))
+        drawn = random.lanes(
+            lambda k, _: path.initial(k), draw_key, jnp.arange(_NUM_CANDIDATES)
+        )
         # Each rung starts from a prior draw that is chosen by its own tempered likelihood.
         usable = jnp.all(jnp.isfinite(drawn.components), axis=-1)
         log_likelihood = jnp.where(usable, drawn.components[:, 1], -jnp.inf)

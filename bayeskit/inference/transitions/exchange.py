@@ -165,7 +165,7 @@ def exchange(on: TemperedPath | Sequence[Target], pairs: str, stages: Any = None
     pairs : {"even", "odd"}
         Swap chains (0, 1), (2, 3), ... or (1, 2), (3, 4), ...: all of them at once.
     stages : TemperingStage with leading axis num
-        For a path: its rungs, as from :meth:`TemperedPath.rungs`.
+        For a path: its rungs, as from :func:`rungs`.
 
     Raises
     ------

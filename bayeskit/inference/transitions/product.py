@@ -171,7 +171,7 @@ def product(parts: Sequence[Transition] | Transition, stages: Any = None) -> Tra
         a ladder; its states are :class:`Replicas`, stacked along a leading axis, and all rungs
         move in one batch.
     stages : TemperingStage with leading axis num
-        The rungs, as from :meth:`TemperedPath.rungs`, for one transition.
+        The rungs, as from :func:`rungs`, for one transition.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def product(parts: Sequence[Transition] | Transition, stages: Any = None) -> Tra
         if stages is None:
             raise TypeError(
                 "product of one transition needs stages=, the rungs of its path: "
-                "path.rungs(ladder). For a product of several, pass them as a list"
+                "rungs(ladder). For a product of several, pass them as a list"
             )
         return Ladder(parts, stages)
     if stages is not None:

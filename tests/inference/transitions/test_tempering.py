@@ -18,7 +18,7 @@ TARGET = MODEL.target
 LADDER = np.array([0.0, 0.35, 1.0])
 WALK = bi.DiscreteMetropolis(((0.1, 0.6, 0.3), (0.3, 0.3, 0.4), (0.5, 0.2, 0.3)))
 PATH = bi.TemperedPath(TARGET)
-RUNGS = PATH.rungs(LADDER)
+RUNGS = bi.rungs(LADDER)
 
 
 def positions(state):
@@ -99,7 +99,7 @@ class PathAtOneStage(bi.TemperedPath):
 
 def test_moves_at_another_temperature_are_caught():
     path = PathAtOneStage(TARGET)
-    moves = bi.product(bi.transition(WALK, path), path.rungs(LADDER))
+    moves = bi.product(bi.transition(WALK, path), RUNGS)
     assert validate(moves).verdict == "fail"
 
 
@@ -203,7 +203,7 @@ def test_wrong_input():
     with pytest.raises(ValueError, match="increase from 0 or more and end at 1"):
         bi.parallel_tempering(TARGET, WALK, [0.0, 0.5])
     with pytest.raises(ValueError, match="increase from 0 or more and end at 1"):
-        PATH.rungs([0.0, 0.5, 0.4, 1.0])
+        bi.rungs([0.0, 0.5, 0.4, 1.0])
     for on, stages in ((TARGET, RUNGS), (PATH, None), ([TARGET], None), ([TARGET, 1], None)):
         with pytest.raises(TypeError, match="needs a TemperedPath with stages="):
             bi.exchange(on, "even", stages)
@@ -215,7 +215,11 @@ def test_wrong_input():
         bi.product([bi.transition(WALK, PATH)], RUNGS)
     moves = bi.product(bi.transition(WALK, PATH), RUNGS)
     with pytest.raises(LawMismatch, match=r"place 1 stands for tempered_λ\[rung 1\]"):
-        bi.slot(bi.transition(PATH.draw, PATH.measure.at("rung 0")), 1, moves)
-    longer = PATH.rungs([0.0, 0.2, 0.6, 1.0])
+        bi.slot(
+            bi.transition(lambda key, state: PATH.initial(key), PATH.measure.at("rung 0")),
+            1,
+            moves,
+        )
+    longer = bi.rungs([0.0, 0.2, 0.6, 1.0])
     with pytest.raises(LawMismatch, match="all must share one target"):
         bi.cycle(moves, bi.exchange(PATH, "even", longer))

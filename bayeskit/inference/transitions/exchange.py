@@ -111,8 +111,8 @@ class CrossExchange(Transition):
         )
 
     def swap(
-        self, key: Any, pair: tuple[PointState, PointState], targets: tuple[Target, Target]
-    ) -> tuple[tuple[PointState, PointState], StepInfo]:
+        self, key: Any, pair: tuple[PointState, ...], targets: tuple[Target, ...]
+    ) -> tuple[Any, StepInfo]:
         """Swap the positions of two states, each with the values of its own target."""
         there = tuple(
             _at(target, other.position, keeps_gradient=not isinstance(old.gradient, tuple))
@@ -123,8 +123,9 @@ class CrossExchange(Transition):
             density = target.density()
             log_ratio += density.combine(new.components) - density.combine(old.components)
             broken |= not_usable(new.components)
-        moved, info = metropolis(key, pair, there, log_ratio, broken)  # type: ignore[arg-type]
-        return moved, info  # type: ignore[return-value]
+        both: Any = pair
+        swapped: Any = there
+        return metropolis(key, both, swapped, log_ratio, broken)
 
     def step(self, key, state, stage=None):
         lower = range(_FIRST[self.pairs], len(self.targets) - 1, 2)
@@ -188,10 +189,11 @@ def exchange(on: TemperedPath | Sequence[Target], pairs: str, stages: Any = None
         raise ValueError(f"pairs must be one of {sorted(_FIRST)}, got {pairs!r}")
     if isinstance(on, TemperedPath) and stages is not None:
         return Exchange(on, stages, pairs)
-    several = isinstance(on, Sequence) and len(on) >= 2
-    if not several or stages is not None or not all(isinstance(t, Target) for t in on):
+    targets = tuple(on) if isinstance(on, Sequence) else ()
+    several = len(targets) >= 2 and all(isinstance(target, Target) for target in targets)
+    if not several or stages is not None:
         raise TypeError(
             "exchange needs a TemperedPath with stages=, its rungs, or a list of at least two "
             f"targets without; got {type(on).__name__}"
         )
-    return CrossExchange(tuple(on), pairs)
+    return CrossExchange(targets, pairs)

@@ -48,8 +48,7 @@ __all__ = [
 if TYPE_CHECKING:
     from bayeskit import accel, errors, inference, models, validation
     from bayeskit.files import load
-    from bayeskit.inference.engines import NUTS, SMC, EnsembleHMC
-    from bayeskit.inference.engines import NUTS, SMC, ParallelTempering
+    from bayeskit.inference.engines import NUTS, SMC, EnsembleHMC, ParallelTempering
     from bayeskit.inference.feynman_kac import FeynmanKac
     from bayeskit.inference.measure import Target
     from bayeskit.inference.posterior import Posterior

@@ -12,8 +12,8 @@ from bayeskit.inference.algorithms.mixture_kalman import (
     LinearGaussian,
     mixture_kalman_model,
 )
-from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.parallel_tempering import parallel_tempering
+from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
@@ -166,10 +166,6 @@ __all__ = [
     "check_collapse",
     "conditional_ancestors",
     "conditional_smc",
-    "UnbiasedEstimate",
-    "adapt",
-    "birth_death",
-    "chain",
     "coupled",
     "coupled_metropolis_hastings",
     "coupled_random_walk",
@@ -194,11 +190,10 @@ __all__ = [
     "move",
     "not_usable",
     "palindrome",
+    "parallel_tempering",
     "paris",
     "particle_filter",
     "particle_gibbs",
-    "parallel_tempering",
-    "particle_filter",
     "product",
     "random",
     "reflected_normal",

@@ -11,8 +11,8 @@ from bayeskit.inference.algorithms.mixture_kalman import (
     LinearGaussian,
     mixture_kalman_model,
 )
-from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.parallel_tempering import parallel_tempering
+from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
@@ -34,18 +34,13 @@ __all__ = [
     "guided_model",
     "ignore_missing",
     "mixture_kalman_model",
+    "parallel_tempering",
     "paris",
     "particle_filter",
     "particle_gibbs",
-    "tempered_smc",
-    "two_filter",
-    "waste_free_smc",
-]
-__all__ = ["parallel_tempering", "particle_filter", "tempered_smc", "waste_free_smc"]
-    "parallel_tempering",
-    "particle_filter",
     "reversible_jump_mcmc",
     "tempered_smc",
+    "two_filter",
     "unbiased_mcmc",
     "waste_free_smc",
 ]

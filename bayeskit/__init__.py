@@ -16,6 +16,7 @@ _PUBLIC = {
     "EnsembleHMC": "bayeskit.inference.engines",
     "FeynmanKac": "bayeskit.inference.feynman_kac",
     "NUTS": "bayeskit.inference.engines",
+    "ParallelTempering": "bayeskit.inference.engines",
     "Posterior": "bayeskit.inference.posterior",
     "Report": "bayeskit.validation",
     "SMC": "bayeskit.inference.engines",
@@ -31,6 +32,7 @@ __all__ = [
     "BayesianModel",
     "EnsembleHMC",
     "FeynmanKac",
+    "ParallelTempering",
     "Posterior",
     "Report",
     "Target",
@@ -46,7 +48,7 @@ __all__ = [
 if TYPE_CHECKING:
     from bayeskit import accel, errors, inference, models, validation
     from bayeskit.files import load
-    from bayeskit.inference.engines import NUTS, SMC, EnsembleHMC
+    from bayeskit.inference.engines import NUTS, SMC, EnsembleHMC, ParallelTempering
     from bayeskit.inference.feynman_kac import FeynmanKac
     from bayeskit.inference.measure import Target
     from bayeskit.inference.posterior import Posterior

@@ -30,6 +30,7 @@ from bayeskit.inference.algorithms.nested_smc import (
     random_weight_model,
     weighted_draw_model,
 )
+from bayeskit.inference.algorithms.parallel_tempering import parallel_tempering
 from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
@@ -40,11 +41,13 @@ from bayeskit.inference.algorithms.resample_move import (
     resample_move,
 )
 from bayeskit.inference.algorithms.resample_move_filter import resample_move_filter
+from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.twisted import twisted_model
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
+from bayeskit.inference.algorithms.unbiased_mcmc import UnbiasedEstimate, unbiased_mcmc
 from bayeskit.inference.blocks import (
     Block,
     adapt,
@@ -100,6 +103,7 @@ from bayeskit.inference.kernels import (
     metropolis,
     not_usable,
 )
+from bayeskit.inference.ladder import rungs
 from bayeskit.inference.law import Law, LawKind, Measure, Tagged
 from bayeskit.inference.lineage import Lineage
 from bayeskit.inference.maps import Bijector, Involution
@@ -122,19 +126,34 @@ from bayeskit.inference.population import History, Population, effective_sample_
 from bayeskit.inference.transitions import (
     Auxiliary,
     MarginalState,
+    Pair,
     Proposal,
+    Replicas,
     Transition,
+    birth_death,
     chain,
     correlated_pseudo_marginal,
+    coupled,
+    coupled_metropolis_hastings,
+    coupled_random_walk,
     crank_nicolson,
     cycle,
+    exchange,
     gibbs,
+    involutive,
+    maximal_categorical,
+    metropolis_hastings,
     mixture,
     palindrome,
+    product,
     pseudo_marginal,
     random_walk,
+    reflected_normal,
     repeat,
+    reversible_jump,
+    slot,
     transition,
+    walk_within,
 )
 
 __all__ = [
@@ -177,11 +196,13 @@ __all__ = [
     "MultipleTry",
     "NoUTurn",
     "NormalPrior",
+    "Pair",
     "Path",
     "PointState",
     "Population",
     "Proposal",
     "RandomWalk",
+    "Replicas",
     "Slice",
     "StepInfo",
     "Tagged",
@@ -192,12 +213,14 @@ __all__ = [
     "Transition",
     "Tuning",
     "UnadjustedLangevin",
+    "UnbiasedEstimate",
     "UniformOther",
     "abc_smc",
     "adapt",
     "annealed_importance_sampling",
     "auxiliary_particle_filter",
     "backward_sampling",
+    "birth_death",
     "chain",
     "check_collapse",
     "choose",
@@ -206,10 +229,14 @@ __all__ = [
     "controlled_filter",
     "correlated_pmmh",
     "correlated_pseudo_marginal",
+    "coupled",
+    "coupled_metropolis_hastings",
+    "coupled_random_walk",
     "crank_nicolson",
     "custom",
     "cycle",
     "effective_sample_size",
+    "exchange",
     "extend",
     "fixed_lag",
     "follow",
@@ -220,10 +247,13 @@ __all__ = [
     "guided_model",
     "ibis",
     "ignore_missing",
+    "involutive",
     "island_filter",
     "island_model",
     "join_islands",
+    "maximal_categorical",
     "metropolis",
+    "metropolis_hastings",
     "mixture",
     "mixture_kalman_model",
     "move",
@@ -232,16 +262,19 @@ __all__ = [
     "nested_smc_model",
     "not_usable",
     "palindrome",
+    "parallel_tempering",
     "paris",
     "particle_filter",
     "particle_gibbs",
     "persist",
     "persistent_sampling",
     "pmmh",
+    "product",
     "pseudo_marginal",
     "random",
     "random_walk",
     "random_weight_model",
+    "reflected_normal",
     "remember",
     "renew",
     "repeat",
@@ -252,10 +285,14 @@ __all__ = [
     "resample_threshold",
     "resample_transport",
     "reserve",
+    "reversible_jump",
+    "reversible_jump_mcmc",
     "reweigh",
     "run",
+    "rungs",
     "scan",
     "schedule",
+    "slot",
     "smc2",
     "spawn",
     "sqmc",
@@ -263,7 +300,9 @@ __all__ = [
     "transition",
     "twisted_model",
     "two_filter",
+    "unbiased_mcmc",
     "until",
+    "walk_within",
     "waste_free_smc",
     "weigh",
     "weighted_draw_model",

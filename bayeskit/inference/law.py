@@ -9,7 +9,7 @@ arrow cannot see is whether a declared function really does what it declares: th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ __all__ = [
     "BIJECTION",
     "CONDITIONAL_RESAMPLING",
     "CONSISTENT",
+    "COUPLED",
     "DRAWS",
     "INVARIANT",
     "INVOLUTION",
@@ -58,6 +59,11 @@ PROPERLY_WEIGHTED = LawKind(
 )
 INVARIANT = LawKind("L3", "invariant", "π K = π")
 REVERSIBLE = LawKind("L3r", "reversible", "π(dx) K(x, dx') is symmetric in x and x'")
+COUPLED = LawKind(
+    "L3c",
+    "coupled",
+    "each of the two moves by K, πK = π, and once equal they stay equal",
+)
 UNBIASED_RESAMPLING = LawKind(
     "L4", "unbiased resampling", "E[offspring of i | W] = num W_i, copies weigh 1/num each"
 )
@@ -97,12 +103,23 @@ class Measure:
         owners differ.
     factors : tuple of (str, int)
         Functions that were multiplied on without a declaration, by name and identity.
+    parts : tuple of Measure
+        What a product measure is the product of.
     """
 
     name: str
     time: str = ""
     owner: Any = None
     factors: tuple[tuple[str, int], ...] = ()
+    parts: tuple[Measure, ...] = ()
+
+    @classmethod
+    def product(cls, parts: Sequence[Measure]) -> Measure:
+        """Return the product of measures, the law of independent parts."""
+        names = [str(part) for part in parts]
+        if len(names) > 3:
+            names = [names[0], "...", names[-1]]
+        return cls(" ⊗ ".join(names), parts=tuple(parts))
 
     def at(self, time: str) -> Measure:
         """Return the measure at another position of the same path."""
@@ -121,11 +138,14 @@ class Measure:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Measure):
             return NotImplemented
-        mine = (self.name, self.time, id(self.owner), self.factors)
-        return mine == (other.name, other.time, id(other.owner), other.factors)
+        return self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash((self.name, self.time, id(self.owner), self.factors))
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple:
+        return self.name, self.time, id(self.owner), self.factors, self.parts
 
 
 @dataclass(frozen=True)

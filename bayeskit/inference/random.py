@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 import jax
@@ -31,6 +31,7 @@ __all__ = [
     "accept",
     "bits",
     "categorical",
+    "common",
     "cond",
     "fold_in",
     "host_generator",
@@ -43,7 +44,9 @@ __all__ = [
     "sample",
     "scan",
     "split",
+    "switch",
     "uniform",
+    "until",
 ]
 
 Key = jax.Array | LaneKey | EnumerationKey
@@ -448,3 +451,82 @@ def cond(predicate: jax.Array, f: Callable, key: Key, operand: Any) -> Any:
         changed = f(key, operand)
         return jax.tree.map(lambda a, b: jnp.where(predicate, a, b), changed, operand)
     return lax.cond(predicate, lambda x: f(key, x), lambda x: x, operand)
+
+
+def switch(index: jax.Array, branches: Sequence[Callable], key: Key, operand: Any) -> Any:
+    """Return ``branches[index](key_i, operand)``; only the chosen branch is computed.
+
+    Each branch has a key of its own, and all return the same structure and shapes; dtypes are
+    promoted to a common one. In lanes all branches run and one result is selected, and so they
+    do in the exact mode, where the outcomes of draws that are not needed add up to probability
+    one.
+    """
+    calls = [
+        functools.partial(branch, branch_key)
+        for branch, branch_key in zip(branches, split(key, len(branches)), strict=True)
+    ]
+    if isinstance(key, EnumerationKey):
+        results = [call(operand) for call in calls]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[index], *results)
+    shapes = [jax.eval_shape(call, operand) for call in calls]
+    dtypes = jax.tree.map(lambda *leaves: jnp.result_type(*leaves), *shapes)
+
+    def alike(call: Callable) -> Callable:
+        return lambda x: jax.tree.map(jnp.asarray, call(x), dtypes)
+
+    return lax.switch(index, [alike(call) for call in calls], operand)
+
+
+def until(
+    done: Callable, f: Callable, key: Key, carry: Any, max_rounds: int
+) -> tuple[Any, jax.Array]:
+    """Run ``carry = f(key_i, carry, i)`` until ``done(carry)``, at most ``max_rounds`` times.
+
+    Returns
+    -------
+    carry : pytree
+    num_rounds : () int32
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key: there is no end to what might be drawn.
+    """
+    if _keys_only(key):
+        return repeat(f, key, carry, 2), jnp.asarray(2, jnp.int32)
+    if isinstance(key, EnumerationKey):
+        raise UnenumerableDrawError(
+            "until: the number of rounds depends on the state; the exact mode needs a fixed one"
+        )
+
+    def body(now: tuple) -> tuple:
+        i, inner = now
+        return i + 1, f(fold_in(key, i), inner, i)
+
+    def goes_on(now: tuple) -> jax.Array:
+        return ~done(now[1]) & (now[0] < max_rounds)
+
+    num, carry = lax.while_loop(goes_on, body, (jnp.zeros((), jnp.int32), carry))
+    return carry, num
+
+
+def common(f: Callable, key: Key, first: Any, second: Any) -> tuple[Any, Any]:
+    """Return ``f(key, first)`` and ``f(key, second)``, driven by the same random numbers.
+
+    The only place where one key is used twice, on purpose: each of the two results has the law
+    that it should have, and together they resemble each other.
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key, where a draw of either is an outcome of its own.
+    """
+    if _keys_only(key):
+        result = f(key, first)
+        return result, result
+    if isinstance(key, EnumerationKey):
+        raise UnenumerableDrawError(
+            "common random numbers cannot be enumerated: couple the draws by "
+            "maximal_categorical, or validate with start= as a function of a key"
+        )
+    return f(key, first), f(key, second)

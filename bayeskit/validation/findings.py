@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from bayeskit.inference.law import (
     CONDITIONAL_RESAMPLING,
     CONSISTENT,
+    COUPLED,
     DRAWS,
     INVARIANT,
     REVERSIBLE,
@@ -36,6 +37,7 @@ _LAWS = {
     "same": SAME_LAW,
     "swaps": SWAPS,
     "consistent": CONSISTENT,
+    "coupled": COUPLED,
 }
 
 

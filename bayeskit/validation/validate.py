@@ -21,6 +21,7 @@ from bayeskit.inference.kernels.product_space import ProductSpaceKernel
 from bayeskit.inference.law import (
     CONDITIONAL_RESAMPLING,
     CONSISTENT,
+    COUPLED,
     DRAWS,
     REVERSIBLE,
     SAME_LAW,
@@ -34,9 +35,10 @@ from bayeskit.validation import exact
 from bayeskit.validation.battery import BatteryModel, battery
 from bayeskit.validation.calibration import validate_estimator
 from bayeskit.validation.conditional import validate_conditional_scheme
+from bayeskit.validation.coupling import validate_coupling
 from bayeskit.validation.density import validate_target
 from bayeskit.validation.evidence import validate_estimate, validate_population
-from bayeskit.validation.exact import Enumeration
+from bayeskit.validation.exact import Atoms, Enumeration
 from bayeskit.validation.exact_checks import (
     checked_atoms,
     claimed_law,
@@ -99,6 +101,8 @@ def validate(
       ``law="same"`` and another sampler;
     - a function ``build(num_particles)`` of blocks, with ``law="consistent"``: whether its
       error vanishes as particles are added;
+    - a pair of chains, as a coupled transition or a function ``step(key, (x, y))`` with
+      ``law="coupled"``: exactly, with the states of one chain as ``start=Atoms(...)``;
     - a resampling scheme, by its name or as a function ``ancestors(key, log_weights, num)``
       with ``law="resampling"``: exactly, the mean number of offspring is num W_i; with
       ``level="scale"`` a million particles in float32;
@@ -119,8 +123,8 @@ def validate(
         What a kernel leaves invariant, a sampler draws from or weighted particles stand for.
     law : LawKind or str, optional
         ``"invariant"``, ``"reversible"``, ``"swaps"``, ``"draws"``, ``"same"``,
-        ``"unbiased"``, ``"consistent"``, ``"resampling"`` or ``"conditional resampling"``.
-        Default: what the block declares; for a step, invariance.
+        ``"unbiased"``, ``"consistent"``, ``"coupled"``, ``"resampling"`` or
+        ``"conditional resampling"``. Default: what the block declares; for a step, invariance.
     models : iterable of str or BatteryModel, optional
         Which models of :func:`~bayeskit.validation.battery` a kernel without target is
         validated on. Default: all that fit.
@@ -256,6 +260,7 @@ _ESTIMATOR = _Route("an estimator", ("start", "observed"), validate_estimator)
 _JOINT = _Route(
     "a step with a sampler start", ("start", "observed", "num_steps"), validate_joint
 )
+_COUPLING = _Route("a pair of chains", ("start",), validate_coupling, ways=("exact",))
 _RANKS = _Route(
     "ranks along a chain", ("start", "observed"), validate_by_ranks, ways=("ranks",)
 )
@@ -267,6 +272,7 @@ _BY_LAW = {
         validate_conditional_scheme,
         ways=("exact",),
     ),
+    COUPLED: _COUPLING,
     UNBIASED_ESTIMATE: _Route(
         "an estimate of the evidence",
         ("target", "expected", "observed"),
@@ -318,6 +324,8 @@ def _route(block: Any, request: Request) -> _Route:
             "init, step and refresh), a block, a function step(key, state), an estimator with "
             "fit, a Target, a Bijector, an Involution, or the name of a resampling scheme"
         )
+    if getattr(block, "law_kind", None) is COUPLED and isinstance(request.start, Atoms):
+        return _COUPLING
     if request.law in _BY_LAW:
         return _BY_LAW[request.law]
     if callable(request.start):

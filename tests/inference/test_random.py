@@ -353,6 +353,45 @@ def test_cond():
         assert int(value) in ((3, 4) if predicate else (3,))
 
 
+def test_switch_computes_one_branch_and_selects_in_the_exact_mode():
+    branches = [
+        lambda key, x: (x + 1, 1.0),
+        lambda key, x: (x + random.categorical(key, jnp.zeros(2)), True),
+    ]
+    # Whole numbers and flags become what the other branch returns.
+    value, flag = jax.jit(lambda i: random.switch(i, branches, KEY, jnp.int32(3)))(0)
+    assert (int(value), float(flag), flag.dtype) == (4, 1.0, jnp.float32)
+    outcome = law(lambda key: random.switch(jnp.asarray(1), branches, key, 3)[0])
+    assert outcome == {(3,): 0.5, (4,): 0.5}
+
+
+def test_until_stops_when_done_or_at_the_limit():
+    def step(key, x, i):
+        return x + 1 + random.accept(key, -1.0)
+
+    run = jax.jit(lambda most: random.until(lambda x: x >= 5, step, KEY, jnp.int32(0), most))
+    x, num = run(100)
+    assert x in (5, 6) and 3 <= num <= 5
+    assert int(run(2)[1]) == 2
+    lanes = random.lanes(
+        lambda key, x: random.until(lambda x: x >= 5, step, key, x, 100)[0], KEY, jnp.arange(9)
+    )
+    assert np.all(lanes >= 5)
+    with pytest.raises(UnenumerableDrawError, match="until: the number of rounds"):
+        law(lambda key: random.until(lambda x: x >= 5, step, key, jnp.int32(0), 100)[0])
+
+
+def test_common_random_numbers():
+    draw = lambda key, x: x + random.normal(key)
+    first, second = random.common(draw, KEY, 0.0, 10.0)
+    assert float(second) - float(first) == pytest.approx(10.0)
+    pairs = random.lanes(lambda key, x: random.common(draw, key, x, -x), KEY, jnp.arange(5.0))
+    np.testing.assert_allclose(pairs[0] - pairs[1], 2 * np.arange(5.0), atol=1e-5)
+    assert len(np.unique(np.asarray(pairs[0]) - np.arange(5.0))) == 5
+    with pytest.raises(UnenumerableDrawError, match="common random numbers cannot"):
+        law(lambda key: random.common(draw, key, 0.0, 1.0))
+
+
 def program(key, x):
     """Every primitive and every loop, as a user may nest them."""
 

@@ -29,6 +29,7 @@ from bayeskit.inference.algorithms.nested_smc import (
     random_weight_model,
     weighted_draw_model,
 )
+from bayeskit.inference.algorithms.parallel_tempering import parallel_tempering
 from bayeskit.inference.algorithms.paris import AdditiveParticle, paris
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
@@ -39,11 +40,13 @@ from bayeskit.inference.algorithms.resample_move import (
     resample_move,
 )
 from bayeskit.inference.algorithms.resample_move_filter import resample_move_filter
+from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.twisted import twisted_model
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
+from bayeskit.inference.algorithms.unbiased_mcmc import unbiased_mcmc
 
 __all__ = [
     "AdditiveParticle",
@@ -72,6 +75,7 @@ __all__ = [
     "nested_sampling",
     "nested_sampling_at_levels",
     "nested_smc_model",
+    "parallel_tempering",
     "paris",
     "particle_filter",
     "particle_gibbs",
@@ -80,11 +84,13 @@ __all__ = [
     "random_weight_model",
     "resample_move",
     "resample_move_filter",
+    "reversible_jump_mcmc",
     "smc2",
     "sqmc",
     "tempered_smc",
     "twisted_model",
     "two_filter",
+    "unbiased_mcmc",
     "waste_free_smc",
     "weighted_draw_model",
 ]

@@ -14,24 +14,54 @@ from bayeskit.inference.transitions.correlated import (
     correlated_pseudo_marginal,
     crank_nicolson,
 )
+from bayeskit.inference.transitions.coupled import (
+    Pair,
+    coupled,
+    coupled_metropolis_hastings,
+    coupled_random_walk,
+)
+from bayeskit.inference.transitions.couplings import maximal_categorical, reflected_normal
+from bayeskit.inference.transitions.exchange import exchange
 from bayeskit.inference.transitions.gibbs import gibbs
+from bayeskit.inference.transitions.involutive import involutive, metropolis_hastings
+from bayeskit.inference.transitions.product import Replicas, product, slot
 from bayeskit.inference.transitions.proposals import Proposal, random_walk
 from bayeskit.inference.transitions.pseudo_marginal import MarginalState, pseudo_marginal
+from bayeskit.inference.transitions.reversible_jump import (
+    birth_death,
+    reversible_jump,
+    walk_within,
+)
 
 __all__ = [
     "Auxiliary",
     "MarginalState",
+    "Pair",
     "Proposal",
+    "Replicas",
     "Transition",
+    "birth_death",
     "chain",
     "correlated_pseudo_marginal",
+    "coupled",
+    "coupled_metropolis_hastings",
+    "coupled_random_walk",
     "crank_nicolson",
     "cycle",
+    "exchange",
     "gibbs",
+    "involutive",
+    "maximal_categorical",
+    "metropolis_hastings",
     "mixture",
     "palindrome",
+    "product",
     "pseudo_marginal",
     "random_walk",
+    "reflected_normal",
     "repeat",
+    "reversible_jump",
+    "slot",
     "transition",
+    "walk_within",
 ]

@@ -16,6 +16,7 @@ from bayeskit.inference import random
 from bayeskit.inference.kernels.base import Kernel, StepInfo, Tuning
 from bayeskit.inference.law import (
     CONSISTENT,
+    COUPLED,
     INVARIANT,
     REVERSIBLE,
     UNKNOWN,
@@ -24,7 +25,7 @@ from bayeskit.inference.law import (
     Measure,
     origin,
 )
-from bayeskit.inference.measure import Path, Target
+from bayeskit.inference.measure import Path, PointState, Target, TemperedPath
 
 __all__ = [
     "ACCEPTED",
@@ -32,6 +33,7 @@ __all__ = [
     "chain",
     "common_measure",
     "measure_of",
+    "summed_up",
     "together",
     "transition",
     "weakest",
@@ -119,19 +121,29 @@ class Transition:
 ACCEPTED: Any = StepInfo(1.0, True, False, False)  # type: ignore[arg-type]
 
 
-def together(*infos: StepInfo) -> StepInfo:
-    """Return the info of several steps in a row: the mean acceptance, and any fault."""
-    columns = [jnp.stack([*map(jnp.asarray, values)]) for values in zip(*infos, strict=True)]
-    acceptance, accepted, not_finite, divergent = columns
+def summed_up(infos: StepInfo) -> StepInfo:
+    """Return one info for many along any axes: the mean acceptance, and any fault."""
     return StepInfo(
-        jnp.mean(acceptance), jnp.any(accepted), jnp.any(not_finite), jnp.any(divergent)
+        jnp.mean(jnp.asarray(infos.acceptance)),
+        *(
+            jnp.any(jnp.asarray(flag))
+            for flag in (infos.accepted, infos.not_finite, infos.divergent)
+        ),
     )
 
 
+def together(*infos: StepInfo) -> StepInfo:
+    """Return the info of several steps in a row: the mean acceptance, and any fault."""
+    return summed_up(jax.tree.map(lambda *x: jnp.stack(x), *map(summed_up, infos)))
+
+
 def weakest(kinds: Any, otherwise: LawKind) -> LawKind:
-    """Return the law of a whole: unknown or consistent if a part is, else ``otherwise``."""
+    """Return the law of a whole: unknown or consistent if a part is, else ``otherwise``.
+
+    Steps of a coupled pair make a step of a coupled pair.
+    """
     kinds = tuple(kinds)
-    return next((kind for kind in (UNKNOWN, CONSISTENT) if kind in kinds), otherwise)
+    return next((kind for kind in (UNKNOWN, CONSISTENT, COUPLED) if kind in kinds), otherwise)
 
 
 def common_measure(parts: Any, what: str) -> Measure:
@@ -189,20 +201,29 @@ class KernelTransition(Transition):
     def _density(self, stage):
         return self.on.density() if isinstance(self.on, Target) else self.on.at(stage)
 
-    def _tuning(self, position):
-        if self.tuning is not None:
-            return self.tuning
+    def _tuning(self, position, stage):
+        tuning = self.tuning if self.tuning is not None else getattr(stage, "tuning", None)
+        if tuning is not None:
+            return tuning
         return self.kernel.default_tuning(max(position.size, 1), jnp.result_type(float))
 
     def init(self, key, value):
+        if isinstance(self.on, TemperedPath):
+            return PointState(value, self.on.target.components(value))
         return self.kernel.init(value, self._density(None))
 
     def value(self, state):
         return state.position
 
     def step(self, key, state, stage=None):
-        tuning = self._tuning(state.position)
-        return self.kernel.step(key, state, self._density(stage), tuning)
+        density, tuning = self._density(stage), self._tuning(state.position, stage)
+        if not isinstance(self.on, Path):
+            return self.kernel.step(key, state, density, tuning)
+        # On a path a state has no gradient: it would belong to another stage.
+        if self.kernel.needs_gradient:
+            state = self.kernel.refresh(state, density)
+        state, info = self.kernel.step(key, state, density, tuning)
+        return state._replace(gradient=()), info
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -246,7 +267,8 @@ def transition(
     on : Target, Path or Measure
         What it leaves invariant. Without it a function claims nothing: its law is unknown.
     tuning : Tuning, optional
-        Parameters of a kernel. Default: those for a standardised target.
+        Parameters of a kernel. Default: those of the stage on a path, else those for a
+        standardised target.
     reversible : bool
         Whether a function is reversible, beyond leaving the measure invariant.
     name : str

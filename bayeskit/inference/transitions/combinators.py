@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,19 @@ import numpy as np
 
 from bayeskit.inference import random
 from bayeskit.inference.law import INVARIANT, REVERSIBLE, LawKind
-from bayeskit.inference.transitions.base import Transition, common_measure, together, weakest
+from bayeskit.inference.transitions.base import (
+    Transition,
+    common_measure,
+    summed_up,
+    together,
+    weakest,
+)
 
-__all__ = ["cycle", "mixture", "palindrome", "repeat"]
+__all__ = ["cycle", "indented", "mixture", "need_parts", "palindrome", "repeat"]
 
 
-def _indented(parts: Sequence[Transition]) -> tuple[str, ...]:
+def indented(parts: Sequence[Transition]) -> tuple[str, ...]:
+    """Return the derivations of parts, set off below that of the whole."""
     return tuple("    " + line for part in parts for line in part.derivation)
 
 
@@ -64,19 +72,24 @@ class Cycle(_Composed):
     @property
     def derivation(self):
         order = "there and back" if self.is_palindrome else "one after another"
-        return (f"{order}, each of which keeps the measure:", *_indented(self.parts))
+        return (f"{order}, each of which keeps the measure:", *indented(self.parts))
 
     @property
     def _order(self) -> tuple[Transition, ...]:
         return (*self.parts, *reversed(self.parts)) if self.is_palindrome else self.parts
 
-    def step(self, key, state, stage=None):
+    def each(self, key: Any, state: Any, stage: Any = None) -> tuple[Any, tuple]:
+        """Return the next state and the info of every part, in the order of the parts."""
         infos = []
         for part_key, part in zip(
             random.split(key, len(self._order)), self._order, strict=True
         ):
             state, info = part.step(part_key, state, stage)
             infos.append(info)
+        return state, tuple(infos)
+
+    def step(self, key, state, stage=None):
+        state, infos = self.each(key, state, stage)
         return state, together(*infos)
 
 
@@ -93,7 +106,7 @@ def cycle(*parts: Transition) -> Transition:
     LawMismatch
         If the parts leave different measures invariant.
     """
-    _need_parts(parts, "cycle")
+    need_parts(parts, "cycle")
     return Cycle(tuple(parts))
 
 
@@ -105,7 +118,7 @@ def palindrome(*parts: Transition) -> Transition:
     ValueError, LawMismatch
         As :func:`cycle`.
     """
-    _need_parts(parts, "palindrome")
+    need_parts(parts, "palindrome")
     return Cycle(tuple(parts), is_palindrome=True)
 
 
@@ -113,7 +126,8 @@ def palindrome(*parts: Transition) -> Transition:
 class Mixture(_Composed):
     """One of several transitions at random. See :func:`mixture`."""
 
-    probabilities: tuple[float, ...] = ()
+    probabilities: tuple[float, ...] | Callable = ()
+    untouched: Callable | None = None
 
     @property
     def name(self):
@@ -127,45 +141,72 @@ class Mixture(_Composed):
 
     @property
     def derivation(self):
-        share = ", ".join(f"{p:g}" for p in self.probabilities)
-        line = f"one of these with fixed probabilities {share}, whatever the state:"
-        return (line, *_indented(self.parts))
+        if callable(self.probabilities):
+            line = (
+                "one of these with probabilities that look at a part which none of them moves:"
+            )
+        else:
+            share = ", ".join(f"{p:g}" for p in self.probabilities)
+            line = f"one of these with fixed probabilities {share}, whatever the state:"
+        return (line, *indented(self.parts))
+
+    def _log_probabilities(self, state: Any) -> jax.Array:
+        if callable(self.probabilities) and self.untouched is not None:
+            return jnp.log(self.probabilities(self.untouched(self.value(state))))
+        return jnp.log(jnp.asarray(self.probabilities))
 
     def step(self, key, state, stage=None):
-        choice_key, *keys = random.split(key, len(self.parts) + 1)
-        chosen = random.categorical(choice_key, jnp.log(jnp.asarray(self.probabilities)))
-        # Each part draws with a key of its own and one result is selected: the draws of the
-        # others add up to probability one, in the exact mode too.
-        results = [p.step(k, state, stage) for p, k in zip(self.parts, keys, strict=True)]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[chosen], *results)
+        choice_key, part_key = random.split(key)
+        chosen = random.categorical(choice_key, self._log_probabilities(state))
+        steps = [functools.partial(_staged, part, stage) for part in self.parts]
+        return random.switch(chosen, steps, part_key, state)
+
+
+def _staged(part: Transition, stage: Any, key: Any, state: Any) -> tuple[Any, Any]:
+    return part.step(key, state, stage)
 
 
 def mixture(
-    parts: Sequence[Transition], probabilities: Sequence[float] | None = None
+    parts: Sequence[Transition],
+    probabilities: Sequence[float] | Callable | None = None,
+    *,
+    untouched: Callable | None = None,
 ) -> Transition:
     """Apply one of several transitions, chosen at random (keeps reversibility).
 
-    The probabilities are fixed: a choice that looked at what the transitions change would
-    bias the result.
+    The probabilities are fixed, or depend on a part of the value that no transition changes: a
+    choice that looked at what they change would bias the result.
 
     Parameters
     ----------
     parts : sequence of Transition
-    probabilities : sequence of float, optional
+    probabilities : sequence of float, or callable (part of the value) -> (num,) array
         Default: equal.
+    untouched : callable (value) -> part of the value
+        What a function of probabilities is shown, and which no transition may change.
 
     Raises
     ------
     ValueError
         Without parts, or if the probabilities are not as many, negative, or do not add up to 1.
+    TypeError
+        For a function of probabilities without ``untouched``, or the other way round.
     LawMismatch
         If the parts leave different measures invariant.
 
     Notes
     -----
-    Every part is computed and one result selected, so that a step costs as much as a cycle.
+    Only the chosen part is computed. Where many states move side by side, as inside a
+    population, all parts are computed and one result is selected for each.
     """
-    _need_parts(parts, "mixture")
+    need_parts(parts, "mixture")
+    if callable(probabilities) != (untouched is not None):
+        raise TypeError(
+            "probabilities as a function and untouched= belong together: say which part of the "
+            "value the choice looks at, and that no transition changes it"
+        )
+    if callable(probabilities):
+        return Mixture(tuple(parts), probabilities, untouched)
     num = len(parts)
     chances = np.full(num, 1 / num) if probabilities is None else np.asarray(probabilities)
     if chances.shape != (num,) or np.any(chances < 0) or abs(chances.sum() - 1) > 1e-6:
@@ -191,19 +232,14 @@ class Repeat(_Composed):
 
     @property
     def derivation(self):
-        return (f"{self.num} times:", *_indented(self.parts))
+        return (f"{self.num} times:", *indented(self.parts))
 
     def step(self, key, state, stage=None):
         def one(step_key, now, _):
             return self.parts[0].step(step_key, now, stage)
 
         state, infos = random.scan(one, key, state, jnp.arange(self.num))
-        return state, type(infos)(
-            jnp.mean(infos.acceptance),
-            jnp.any(infos.accepted),
-            jnp.any(infos.not_finite),
-            jnp.any(infos.divergent),
-        )
+        return state, summed_up(infos)
 
 
 def repeat(part: Transition, num: int) -> Transition:
@@ -216,10 +252,11 @@ def repeat(part: Transition, num: int) -> Transition:
     """
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num!r}")
-    return Repeat((part,), int(num))
+    return part if num == 1 else Repeat((part,), int(num))
 
 
-def _need_parts(parts: Any, what: str) -> None:
+def need_parts(parts: Any, what: str) -> None:
+    """Refuse anything but transitions, and no parts at all."""
     if not len(parts):
         raise ValueError(f"{what} needs at least one transition")
     for part in parts:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from bayeskit.inference import random
 from bayeskit.inference.law import INVARIANT, REVERSIBLE, Measure
 from bayeskit.inference.transitions.base import (
@@ -17,7 +20,12 @@ from bayeskit.inference.transitions.base import (
 
 __all__ = ["gibbs"]
 
-_SCANS = ("cycle", "palindrome")
+_SCANS = ("cycle", "palindrome", "random")
+_ORDERS = {
+    "cycle": "blocks one after another:",
+    "palindrome": "blocks there and back:",
+    "random": "one block, chosen at random whatever the state:",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,7 +46,7 @@ class Gibbs(Transition):
 
     @property
     def law_kind(self):
-        symmetric = self.scan == "palindrome" or len(self.blocks) == 1
+        symmetric = self.scan != "cycle" or len(self.blocks) == 1
         return REVERSIBLE if symmetric else INVARIANT
 
     @property
@@ -47,10 +55,11 @@ class Gibbs(Transition):
             f"    {name}: keeps its conditional given all others as they are now"
             for name, _ in self.blocks
         ]
-        order = "there and back" if self.scan == "palindrome" else "one after another"
-        return (f"blocks {order}:", *lines)
+        return (_ORDERS[self.scan], *lines)
 
     def step(self, key, state, stage=None):
+        if self.scan == "random":
+            return self._one_at_random(key, state, stage)
         order = self.blocks
         if self.scan == "palindrome":
             order = (*order, *reversed(order))
@@ -61,6 +70,23 @@ class Gibbs(Transition):
             state = {**state, name: value}
             infos.append(info)
         return state, together(*infos)
+
+    def _one_at_random(self, key: Any, state: dict, stage: Any) -> tuple[Any, Any]:
+        choice_key, block_key = random.split(key)
+        chosen = random.categorical(choice_key, jnp.zeros(len(self.blocks)))
+
+        def move(name: str, block: Callable) -> Callable:
+            def step(key: Any, now: dict) -> tuple[dict, Any]:
+                value, info = _moved(block, key, name, now, stage)
+                same = jax.tree.map(
+                    lambda new, old: jnp.asarray(new, jnp.result_type(old)), value, now[name]
+                )
+                return {**now, name: same}, info
+
+            return step
+
+        moves = [move(name, block) for name, block in self.blocks]
+        return random.switch(chosen, moves, block_key, state)
 
 
 def _moved(block: Callable, key: Any, name: str, state: dict, stage: Any) -> tuple[Any, Any]:
@@ -81,8 +107,8 @@ def gibbs(on: Any, *, scan: str = "cycle", **blocks: Callable) -> Transition:
     ----------
     on : Target or Measure
         The joint distribution.
-    scan : {"cycle", "palindrome"}
-        Blocks in order, or in order and back, which keeps reversibility.
+    scan : {"cycle", "palindrome", "random"}
+        Blocks in order; in order and back, or one of them at random, which keeps reversibility.
     **blocks : callable (state) -> Transition, or callable (state) -> callable (key) -> value
         By the name of the part that it moves. It is called with the whole state and returns a
         transition that leaves the conditional of its part invariant, or a function that draws

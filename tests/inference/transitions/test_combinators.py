@@ -95,7 +95,8 @@ def pairs():
 
 
 @pytest.mark.parametrize(
-    ("scan", "kind"), [("cycle", law.INVARIANT), ("palindrome", law.REVERSIBLE)]
+    ("scan", "kind"),
+    [("cycle", law.INVARIANT), ("palindrome", law.REVERSIBLE), ("random", law.REVERSIBLE)],
 )
 def test_gibbs(scan, kind):
     sampler = bi.gibbs(PAIR, scan=scan, x=draw_x, y=move_y)
@@ -119,6 +120,48 @@ def test_gibbs_with_old_values_is_caught():
     right = bi.gibbs(PAIR, x=draw_x, y=move_y)
     wrong = StaleGibbs(right.on, right.blocks, "cycle")
     assert bk.validate(wrong, start=pairs()).verdict == "fail"
+
+
+def choosing(untouched):
+    """A mixture of moves of y whose choice looks at a part of the state."""
+    moves = [
+        bi.gibbs(PAIR, y=move_y),
+        bi.gibbs(
+            PAIR,
+            y=lambda s: lambda key: bi.random.categorical(key, log_table(LOG_JOINT)[s["x"]]),
+        ),
+    ]
+    return bi.mixture(
+        moves,
+        lambda part: jnp.where(part == 0, jnp.array([0.2, 0.8]), jnp.array([0.7, 0.3])),
+        untouched=untouched,
+    )
+
+
+def test_a_choice_may_look_at_what_is_not_moved():
+    steps = choosing(lambda state: state["x"])
+    assert steps.law_kind is law.REVERSIBLE
+    assert "look at a part which none of them moves" in steps.explain()
+    bk.validate(steps, start=pairs()).raise_if_failed()
+    # Planted (42): it looks at what is moved.
+    assert bk.validate(choosing(lambda state: state["y"]), start=pairs()).verdict == "fail"
+
+
+def test_only_the_chosen_part_is_computed():
+    """A part that counts how often it runs; in lanes both run and one is selected."""
+    calls = []
+
+    def counted(key, state):
+        jax.debug.callback(lambda: calls.append(1))
+        return state
+
+    target = bk.Target(log_density=lambda x: 0.0 * x)
+    stays = bi.transition(lambda key, state: state, target)
+    steps = bi.mixture([bi.transition(counted, target), stays], [0.25, 0.75])
+    bi.chain(steps, jnp.asarray(0.0), 400, key=0)
+    jax.effects_barrier()
+    # 100 expected, standard deviation 8.7: outside with probability below 1e-7.
+    assert 53 < len(calls) < 147
 
 
 # ---------------------------------------------------------------- inside a population
@@ -168,6 +211,8 @@ def test_wrong_input():
         bi.palindrome(FIRST.kernel)
     with pytest.raises(ValueError, match="2 numbers >= 0 that add up to 1"):
         bi.mixture([FIRST, SECOND], [0.5, 0.6])
+    with pytest.raises(TypeError, match="untouched= belong together"):
+        bi.mixture([FIRST, SECOND], lambda part: jnp.ones(2) / 2)
     with pytest.raises(ValueError, match="num must be at least 1"):
         bi.repeat(FIRST, 0)
     with pytest.raises(ValueError, match="num_steps must be at least 1"):
@@ -181,7 +226,7 @@ def test_wrong_input():
     with pytest.raises(ValueError, match="at least one block"):
         bi.gibbs(PAIR)
     with pytest.raises(ValueError, match="scan must be one of"):
-        bi.gibbs(PAIR, scan="random", x=draw_x)
+        bi.gibbs(PAIR, scan="shuffled", x=draw_x)
 
 
 def test_a_function_without_a_declared_target_claims_nothing():

@@ -7,34 +7,35 @@ import pytest
 import bayeskit as bk
 
 PUBLIC = {
-    "bayeskit": """BayesianModel EnsembleHMC FeynmanKac NUTS Posterior Report SMC Target accel
-        errors inference load models validate validation""",
+    "bayeskit": """BayesianModel EnsembleHMC FeynmanKac NUTS PMMH ParticleFilter ParticleGibbs Posterior
+        Report SMC SMC2 StateSpaceModel Target accel errors inference load models validate
+        validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DelayedRejection
         Density DiscreteGibbs DiscreteMetropolis EllipticalSlice FeynmanKac GHMC
         GaussianDynamics HMC History Independent InfinityMALA InformationFilter Involution
         KalmanParticle Kernel LaggedParticles Law LawKind LevelPath Lineage LinearGaussian
         LocallyInformed LogQuadratic MALA MarginalState Measure MomentumState MultipleTry
-        NoUTurn NormalPrior PCN Path PointState Population Proposal RandomWalk Slice
-        StepInfo Tagged Target TemperedPath TemperingStage TolerancePath Transition Tuning
-        UnadjustedLangevin UniformOther abc_smc adapt annealed_importance_sampling
-        auxiliary_particle_filter backward_sampling chain check_collapse choose
-        conditional_ancestors conditional_smc controlled_filter correlated_pmmh
-        correlated_pseudo_marginal crank_nicolson custom cycle effective_sample_size
-        extend fixed_lag follow freeze genealogy geometric_bridge gibbs guided_model ibis
-        ignore_missing island_filter island_model join_islands metropolis mixture
-        mixture_kalman_model move nested_sampling nested_sampling_at_levels
-        nested_smc_model not_usable palindrome paris particle_filter particle_gibbs
-        persist persistent_sampling pmmh pseudo_marginal random random_walk
-        random_weight_model remember renew repeat resample resample_metropolis
-        resample_move resample_move_filter resample_threshold resample_transport reserve
-        reweigh run scan schedule smc2 spawn sqmc tempered_smc transition twisted_model
-        two_filter until waste_free_smc weigh weighted_draw_model when""",
+        NoUTurn NormalPrior PCN Path PointState Population Proposal RandomWalk Rows Slice
+        StateSpaceModel StateSpaceTarget StepInfo Tagged Target TemperedPath TemperingStage
+        TolerancePath Transition Tuning UnadjustedLangevin UniformOther abc_smc adapt
+        annealed_importance_sampling auxiliary_particle_filter backward_sampling chain
+        check_collapse choose conditional_ancestors conditional_smc controlled_filter
+        correlated_pmmh correlated_pseudo_marginal crank_nicolson custom cycle
+        effective_sample_size extend fixed_lag follow freeze genealogy geometric_bridge gibbs
+        guided_model ibis ignore_missing island_filter island_model join_islands metropolis
+        mixture mixture_kalman_model move nested_sampling nested_sampling_at_levels
+        nested_smc_model not_usable palindrome paris particle_filter particle_gibbs persist
+        persistent_sampling pmmh pseudo_marginal random random_walk random_weight_model
+        remember renew repeat resample resample_metropolis resample_move resample_move_filter
+        resample_threshold resample_transport reserve reweigh run scan schedule smc2 spawn
+        sqmc tempered_smc transition twisted_model two_filter until waste_free_smc weigh
+        weighted_draw_model when""",
     "bayeskit.validation": """Atoms BatteryModel Check Enumeration Level Power Report
         SequentialPlan SequentialResult SteinTest TwoSampleTest battery enumerate_paths
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test
         symmetric_p_value two_sample_test validate weighting_discrepancy""",
-    "bayeskit.models": "BayesianModel",
+    "bayeskit.models": "BayesianModel Forecast StateSpaceEstimator",
 }
 
 

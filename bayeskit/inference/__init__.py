@@ -119,6 +119,7 @@ from bayeskit.inference.paths import (
     geometric_bridge,
 )
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
+from bayeskit.inference.state_space import Rows, StateSpaceModel, StateSpaceTarget
 from bayeskit.inference.transitions import (
     Auxiliary,
     MarginalState,
@@ -182,7 +183,10 @@ __all__ = [
     "Population",
     "Proposal",
     "RandomWalk",
+    "Rows",
     "Slice",
+    "StateSpaceModel",
+    "StateSpaceTarget",
     "StepInfo",
     "Tagged",
     "Target",

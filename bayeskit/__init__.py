@@ -17,9 +17,14 @@ _PUBLIC = {
     "FeynmanKac": "bayeskit.inference.feynman_kac",
     "NUTS": "bayeskit.inference.engines",
     "ParallelTempering": "bayeskit.inference.engines",
+    "PMMH": "bayeskit.inference.engines",
+    "ParticleFilter": "bayeskit.inference.engines",
+    "ParticleGibbs": "bayeskit.inference.engines",
     "Posterior": "bayeskit.inference.posterior",
     "Report": "bayeskit.validation",
     "SMC": "bayeskit.inference.engines",
+    "SMC2": "bayeskit.inference.engines",
+    "StateSpaceModel": "bayeskit.inference.state_space",
     "Target": "bayeskit.inference.measure",
     "load": "bayeskit.files",
     "validate": "bayeskit.validation",
@@ -28,13 +33,18 @@ _ROOMS = ("accel", "errors", "inference", "models", "validation")
 
 __all__ = [
     "NUTS",
+    "PMMH",
     "SMC",
+    "SMC2",
     "BayesianModel",
     "EnsembleHMC",
     "FeynmanKac",
     "ParallelTempering",
+    "ParticleFilter",
+    "ParticleGibbs",
     "Posterior",
     "Report",
+    "StateSpaceModel",
     "Target",
     "accel",
     "errors",
@@ -48,10 +58,20 @@ __all__ = [
 if TYPE_CHECKING:
     from bayeskit import accel, errors, inference, models, validation
     from bayeskit.files import load
-    from bayeskit.inference.engines import NUTS, SMC, EnsembleHMC, ParallelTempering
+    from bayeskit.inference.engines import (
+        NUTS,
+        PMMH,
+        SMC,
+        SMC2,
+        EnsembleHMC,
+        ParallelTempering,
+        ParticleFilter,
+        ParticleGibbs,
+    )
     from bayeskit.inference.feynman_kac import FeynmanKac
     from bayeskit.inference.measure import Target
     from bayeskit.inference.posterior import Posterior
+    from bayeskit.inference.state_space import StateSpaceModel
     from bayeskit.models.bayesian import BayesianModel
     from bayeskit.validation import Report
     from bayeskit.validation import validate as validate  # type: ignore[no-redef]

@@ -24,6 +24,7 @@ __all__ = [
     "TooManyPathsError",
     "TraceLevelError",
     "UnenumerableDrawError",
+    "UnknownParameterError",
     "ValidationFailed",
 ]
 
@@ -94,6 +95,10 @@ class TraceLevelError(BayeskitError, TypeError):
 
 class UnenumerableDrawError(BayeskitError, TypeError):
     """A continuous draw was asked of an enumerating key."""
+
+
+class UnknownParameterError(BayeskitError, LookupError):
+    """A function of a model asks for a parameter that the model does not name."""
 
 
 class TooManyPathsError(BayeskitError, ValueError):

@@ -123,6 +123,7 @@ from bayeskit.inference.paths import (
     geometric_bridge,
 )
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
+from bayeskit.inference.state_space import Rows, StateSpaceModel, StateSpaceTarget
 from bayeskit.inference.transitions import (
     Auxiliary,
     MarginalState,
@@ -203,7 +204,10 @@ __all__ = [
     "Proposal",
     "RandomWalk",
     "Replicas",
+    "Rows",
     "Slice",
+    "StateSpaceModel",
+    "StateSpaceTarget",
     "StepInfo",
     "Tagged",
     "Target",

@@ -315,10 +315,24 @@ def _location_scale_normal(key, distribution):
     return distribution.loc + distribution.scale * noise
 
 
+def _multivariate_normal(key, distribution):
+    dtype = jnp.result_type(distribution.loc, distribution.scale_tril, float)
+    noise = normal(key, distribution.shape(), dtype)
+    return distribution.loc + (distribution.scale_tril @ noise[..., None])[..., 0]
+
+
+def _exponential(key, distribution):
+    dtype = jnp.result_type(distribution.rate, float)
+    return -jnp.log1p(-uniform(key, distribution.batch_shape, dtype)) / distribution.rate
+
+
 # Families that draw through the primitives above, hence once for a whole population.
 _FAMILIES: dict[str, Callable] = {
     "Normal": _location_scale_normal,
     "LogNormal": lambda key, d: jnp.exp(_location_scale_normal(key, d.base_dist)),
+    "HalfNormal": lambda key, d: d.scale * jnp.abs(normal(key, d.batch_shape)),
+    "MultivariateNormal": _multivariate_normal,
+    "Exponential": _exponential,
     "Uniform": lambda key, d: d.low + (d.high - d.low) * uniform(key, d.batch_shape),
     "CategoricalLogits": lambda key, d: categorical(key, d.logits),
     "CategoricalProbs": lambda key, d: categorical(key, jnp.log(d.probs)),
@@ -351,7 +365,7 @@ def sample(key: Key, distribution: Any) -> jax.Array:
         index = key.draw(_log_softmax(log_probabilities))
         return jnp.ravel(values)[index]
     family = _FAMILIES.get(type(distribution).__name__)
-    if family is not None and not distribution.event_shape:
+    if family is not None:
         return family(key, distribution)
     if _keys_only(key):
         key.use()
@@ -361,7 +375,16 @@ def sample(key: Key, distribution: Any) -> jax.Array:
             f"{type(distribution).__name__} has no finite support: the exact mode cannot "
             "enumerate it. Validate in statistical mode"
         )
-    return distribution.sample(real_key(key))
+    return distribution.sample(_threefry(real_key(key)))
+
+
+def _threefry(key: jax.Array) -> jax.Array:
+    """Return a key that every sampler of JAX takes; that of Poisson takes no other."""
+    if "fry" in str(key.dtype):
+        return key
+    with jax.enable_x64(False):
+        words = jax.random.bits(key, (2,), jnp.uint32)
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 
 # ---------------------------------------------------------------- loops around draws

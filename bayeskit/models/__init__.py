@@ -1,5 +1,6 @@
 """Estimators with scikit-learn's manners."""
 
 from bayeskit.models.bayesian import BayesianModel
+from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 
-__all__ = ["BayesianModel"]
+__all__ = ["BayesianModel", "Forecast", "StateSpaceEstimator"]

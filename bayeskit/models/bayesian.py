@@ -18,8 +18,10 @@ from bayeskit import container
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.inference.engines import SMC
 from bayeskit.inference.engines.auto import run_auto
+from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.measure import Target
 from bayeskit.inference.posterior import Posterior
+from bayeskit.inference.state_space import StateSpaceModel
 from bayeskit.interop.numpyro import NumPyroModel
 from bayeskit.models.base import (
     as_random_key,
@@ -50,9 +52,10 @@ class BayesianModel(BaseEstimator):
 
     Parameters
     ----------
-    model : callable or Target
+    model : callable, Target, StateSpaceModel or FeynmanKac
         A NumPyro model ``model(X, y=None, **keywords)`` whose observed sites are given by
-        ``y``; or a :class:`~bayeskit.Target`.
+        ``y``; or a :class:`~bayeskit.Target`. A :class:`~bayeskit.StateSpaceModel` makes a
+        :class:`~bayeskit.models.StateSpaceEstimator`, which filters, smooths and forecasts.
     inference : "auto" or engine
         ``"auto"``: :class:`~bayeskit.EnsembleHMC`; NUTS from its points where it does not
         converge; tempered SMC where separate modes carry weight, where there is no gradient,
@@ -96,6 +99,14 @@ class BayesianModel(BaseEstimator):
     >>> float(np.round(est.result_.mean("p"), 1))
     0.3
     """
+
+    def __new__(cls, model: Any = None, **settings: Any) -> BayesianModel:
+        """Return the estimator that fits the kind of model."""
+        if cls is BayesianModel and isinstance(model, StateSpaceModel | FeynmanKac):
+            from bayeskit.models.state_space import StateSpaceEstimator
+
+            return super().__new__(StateSpaceEstimator)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -403,6 +414,9 @@ class BayesianModel(BaseEstimator):
                 else:
                     plain[f"{group}/{name}"] = value
         arrays["random_key"] = self.random_key_
+        more_parameters, more_arrays = self._more_to_save()
+        arrays |= more_arrays
+        parameters |= more_parameters
         parameters |= {
             "precision": self.precision,
             "chosen_engine": self.engine_,
@@ -412,17 +426,27 @@ class BayesianModel(BaseEstimator):
         }
         container.write_container(path, "BayesianModel", parameters, arrays)
 
+    def _more_to_save(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return what a child needs to go on after loading; arrays are named ``filter/...``."""
+        return {}, {}
+
+    def _restore(self, parameters: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Take up what was saved by the same class."""
+
     @classmethod
     def _from_container(cls, read: container.Container, model: Any) -> BayesianModel:
         parameters, arrays = read.parameters, dict(read.arrays)
         positional: dict[int, Any] = {}
         named: dict[str, Any] = {}
+        more: dict[str, Any] = {}
         for name in list(arrays):
             group, _, rest = name.partition("/")
             if group == "data_positional":
                 positional[int(rest)] = arrays.pop(name)
             elif group == "data_named":
                 named[rest] = arrays.pop(name)
+            elif group == "filter":
+                more[rest] = arrays.pop(name)
         for name, value in parameters["call"].items():
             group, _, rest = name.partition("/")
             if group == "positional":
@@ -439,6 +463,7 @@ class BayesianModel(BaseEstimator):
         estimator._groups = None
         if "X" in named and np.ndim(named["X"]) == 2:
             estimator.n_features_in_ = named["X"].shape[1]
+        estimator._restore(parameters, more)
         return estimator
 
 

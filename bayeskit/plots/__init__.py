@@ -2,7 +2,8 @@
 
 from bayeskit.plots.forest import forest
 from bayeskit.plots.smc import smc_history
+from bayeskit.plots.state_space import states_over_time
 from bayeskit.plots.trace import trace_rank
 from bayeskit.plots.validation import validation_report
 
-__all__ = ["forest", "smc_history", "trace_rank", "validation_report"]
+__all__ = ["forest", "smc_history", "states_over_time", "trace_rank", "validation_report"]

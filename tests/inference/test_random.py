@@ -128,6 +128,7 @@ def test_frequencies_on_lanes_and_on_ordinary_keys(name):
             assert abs(z) < 6, f"{name}: outcome {outcome} is {z:.1f} sd off"
 
 
+PLANE = np.array([1.0, 2.0]), np.array([[2.0, 0.9], [0.9, 1.0]])
 CONTINUOUS = {
     "normal": (lambda key: random.normal(key), 0.0, 1.0),
     "uniform": (lambda key: random.uniform(key), 0.5, 1 / 12),
@@ -139,6 +140,24 @@ CONTINUOUS = {
         4.0,
     ),
     "sample Uniform": (lambda key: random.sample(key, dist.Uniform(1.0, 3.0)), 2.0, 1 / 3),
+    "sample HalfNormal": (
+        lambda key: random.sample(key, dist.HalfNormal(2.0)),
+        2 * math.sqrt(2 / math.pi),
+        4 * (1 - 2 / math.pi),
+    ),
+    # The square root of an exponential number has less kurtosis.
+    "sample Exponential": (
+        lambda key: jnp.sqrt(random.sample(key, dist.Exponential(2.0))),
+        math.sqrt(math.pi / 8),
+        0.5 - math.pi / 8,
+    ),
+    "sample MultivariateNormal": (
+        lambda key: jnp.sum(random.sample(key, dist.MultivariateNormal(PLANE[0], PLANE[1]))),
+        3.0,
+        2.0 + 1.0 + 2 * 0.9,
+    ),
+    # Its sampler takes Threefry keys only.
+    "sample Poisson": (lambda key: random.sample(key, dist.Poisson(4.0)), 4.0, 4.0),
     # No family of its own here: drawn by NumPyro, lane by lane.
     "sample Gamma": (lambda key: random.sample(key, dist.Gamma(4.0, 2.0)), 2.0, 1.0),
 }

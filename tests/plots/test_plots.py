@@ -8,6 +8,7 @@ import pytest
 
 from bayeskit import plots
 from bayeskit.inference import RandomWalk
+from bayeskit.inference.bands import bands_of_draws
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.posterior import Posterior
 from bayeskit.validation import Level, validate
@@ -105,3 +106,27 @@ def test_what_is_infinite_is_drawn_far_out_and_stored_as_nothing():
     assert report.to_dict()["tests"][0]["discrepancy"] is None
     with pytest.raises(ValueError, match="num_rows must be at least 1"):
         report.plot(num_rows=0)
+
+
+# ---------------------------------------------------------------- states over time
+
+
+def test_states_over_time():
+    rng = np.random.default_rng(0)
+    bands = bands_of_draws({"x": rng.normal(size=(200, 30, 2))}, np.arange(30))
+    ahead = bands_of_draws({"x": rng.normal(size=(200, 5, 2))}, np.arange(30, 35))
+    y = np.where(np.arange(30) == 3, np.nan, rng.normal(size=30))
+    _, axis = plt.subplots()
+    drawn = plots.states_over_time(bands, "x[1]", observations=y, forecast=ahead, ax=axis)
+    assert drawn is axis
+    median, after, seen = axis.get_lines()
+    np.testing.assert_array_equal(median.get_ydata(), bands.loc["x[1]"]["median"])
+    assert after.get_xdata().tolist() == list(range(30, 35))
+    np.testing.assert_array_equal(seen.get_ydata(), y)
+    low = axis.collections[0].get_paths()[0].vertices[:, 1].min()
+    assert low == pytest.approx(bands.loc["x[1]"]["5%"].min())
+    assert plots.states_over_time(bands).get_title(loc="left") == "x[0]"
+    with pytest.raises(ValueError, match="there is no variable 'z'"):
+        plots.states_over_time(bands, "z")
+    with pytest.raises(ValueError, match="observations must be one column"):
+        plots.states_over_time(bands, observations=np.zeros((30, 2)))

@@ -47,7 +47,8 @@ class BackwardSampling(Block):
                 "particle_filter(..., history=True)"
             )
         end_key, path_key = random.split(key)
-        last, log_weights = jnp.arange(population.num_particles), population.log_weights
+        last = jnp.arange(population.num_particles, dtype=jnp.int32)
+        log_weights = population.log_weights
         if self.num is not None:
             last = random.categorical(end_key, log_weights, self.num)
             log_weights = jnp.full(self.num, -math.log(self.num), log_weights.dtype)

@@ -1,0 +1,320 @@
+"""SMC² as an engine: parameters with filters of their own, as the data come in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bayeskit import accel
+from bayeskit.accel.compilation import quick_jit
+from bayeskit.errors import ParticleCollapseError
+from bayeskit.inference import random
+from bayeskit.inference.adaptation import covariance_factor, weighted_moments
+from bayeskit.inference.algorithms.smc_squared import parameters_with_filters, rejuvenation
+from bayeskit.inference.blocks import Block, extend, move, resample, scan, spawn, weigh, when
+from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.inference.diagnostics import Diagnostics
+from bayeskit.inference.engines.base import as_chains
+from bayeskit.inference.engines.parameter_chains import check_counts, check_free, named_draws
+from bayeskit.inference.law import CONSISTENT
+from bayeskit.inference.population import (
+    Population,
+    effective_sample_size,
+    total_log_evidence,
+)
+from bayeskit.inference.posterior import Posterior
+from bayeskit.inference.progress import ProgressLine
+from bayeskit.inference.state_space import Rows, StateSpaceTarget
+from bayeskit.inference.transitions import Proposal, Transition
+from bayeskit.inference.transitions.combinators import repeat
+from bayeskit.inference.windowed_lineage import WindowedLineage, in_precision_of_weights
+
+__all__ = ["SMC2"]
+
+# Times of one call of the compiled program.
+_CHUNK = 16
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedMove(Block):
+    """Move parameters by a random walk with the covariance of the population.
+
+    Parameters
+    ----------
+    transition : callable (Proposal) -> Transition
+    """
+
+    transition: Callable
+
+    def _block(self, proposal: Proposal) -> Block:
+        return move(self.transition(proposal), repeats=1)
+
+    @property
+    def name(self):
+        return f"{self._block(_UNFITTED).name}, fitted to the population"
+
+    @property
+    def expects(self):
+        return self.transition(_UNFITTED).measure
+
+    def run(self, key, population=None):
+        theta = population.particles.parameters
+        _, covariance = weighted_moments(theta, population.log_weights)
+        num = jnp.asarray(theta.shape[0], theta.dtype)
+        # Efficient where the likelihood is estimated (Sherlock et al. 2015).
+        factor = 2.56 / math.sqrt(theta.shape[1]) * covariance_factor(covariance, num)
+        walk = lambda k, x: x + factor @ random.normal(k, x.shape, x.dtype)
+        return self._block(Proposal(walk, name="random walk")).run(key, population)
+
+    def arrow(self, law):
+        moved = self._block(_UNFITTED).arrow(law)
+        return law.then(moved.measure, self.name, CONSISTENT)
+
+
+_UNFITTED = Proposal(lambda key, x: x, name="random walk")
+
+
+@dataclass(frozen=True)
+class SMC2:
+    r"""SMC²: a population of parameters, each weighed by a particle filter of its own.
+
+    Parameters start from the prior and are weighed by what their filters say of each new
+    observation. Where their weights have become uneven they are resampled and moved by particle
+    marginal Metropolis-Hastings on the data so far, with a proposal fitted to the population.
+    It gives the log evidence with a standard error.
+
+    Parameters
+    ----------
+    num_parameters : int
+    num_particles : int
+        Of states, for each of the parameters.
+    num_moves : int
+        Steps of each move.
+    ess_below : float in (0, 1]
+        Move below this fraction of effective parameters.
+    scheme : str
+        Resampling scheme of both levels.
+    progress : "auto" or bool
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range.
+
+    Notes
+    -----
+    A move at time t filters the data up to t again, which costs
+    O(t num_parameters num_particles). Moves become rarer as data come in, so the whole is
+    closer to O(T) than to O(T²) of these for models whose parameters settle.
+
+    References
+    ----------
+    Chopin, Jacob & Papaspiliopoulos (2013), *SMC²: an efficient algorithm for sequential
+    analysis of state space models*.
+    """
+
+    num_parameters: int = 400
+    num_particles: int = 100
+    num_moves: int = 3
+    ess_below: float = 0.5
+    scheme: str = "systematic"
+    progress: str | bool = "auto"
+
+    def __post_init__(self):
+        check_counts(self, num_parameters=2, num_particles=1, num_moves=1)
+        if self.ess_below is None:
+            raise ValueError("ess_below must be a fraction in (0, 1], got None")
+        resample(self.scheme, self.ess_below)
+
+    def blocks(self, target: StateSpaceTarget) -> tuple[Block, Block]:
+        """Return what happens at first, and at each later time."""
+        parts = (target.prior, target.feynman_kac, self.num_particles)
+        extended = parameters_with_filters(*parts, self.scheme)
+
+        def moves(proposal: Proposal) -> Transition:
+            one = rejuvenation(extended, *parts, proposal, self.scheme)
+            return repeat(one, self.num_moves)
+
+        least = self.ess_below * self.num_parameters
+        is_uneven = lambda now: effective_sample_size(now.log_weights) < least
+        first = spawn(extended.initial, self.num_parameters) >> weigh(extended.log_g0)
+        step = extend(extended.kernel, extended.log_g)
+        return first, step >> when(is_uneven, resample(self.scheme) >> FittedMove(moves))
+
+    def algorithm(self, target: StateSpaceTarget) -> Block:
+        """Return the blocks that this engine runs."""
+        first, step = self.blocks(target)
+        return first >> scan(step)
+
+    def run(
+        self, target: StateSpaceTarget, data: Rows | None = None, key: Any = 0
+    ) -> Posterior:
+        """Return draws of parameters and last states, and the log evidence.
+
+        Parameters
+        ----------
+        target : StateSpaceTarget with free parameters
+        data : Rows, optional
+            Default: those of the target.
+        key : int or JAX key
+
+        Raises
+        ------
+        ValueError
+            If no parameter is free.
+        ParticleCollapseError
+            If all parameters have a likelihood of zero at some time; names it and what was
+            observed.
+        """
+        target = target if data is None else target.with_rows(data)
+        check_free(target.model, "SMC2")
+        line, end = ProgressLine("SMC2", self.progress), target.num_steps
+        with CompileClock() as clock:
+            run_key, choice_key = random.split(accel.as_key(key))
+            population, history = _start(self, target, run_key)
+            pieces = [jax.tree.map(lambda x: np.asarray(x)[None], history)]
+            _check_alive(pieces[-1], target, 0)
+            time = 1
+            while time < end:
+                size = min(_CHUNK, end - time)
+                population, piece = _advance(
+                    self, target, population, run_key, np.int32(time), np.int32(size)
+                )
+                pieces.append(jax.tree.map(lambda x, n=size: np.asarray(x)[:n], piece))
+                _check_alive(pieces[-1], target, time)
+                time += size
+                line.show(
+                    f"time {time} of {end}, ESS {pieces[-1]['effective_sample_size'][-1]:.0f}, "
+                    f"log evidence {pieces[-1]['log_evidence'][-1]:.2f}"
+                )
+            line.close(f"{end} times, log evidence {pieces[-1]['log_evidence'][-1]:.2f}")
+            join = lambda *parts: np.concatenate(parts)
+            history = jax.tree.map(join, *pieces)
+            posterior = self._finish(target, population, history, choice_key)
+        posterior.timing.update(clock.timing())
+        return posterior
+
+    def _finish(
+        self, target: StateSpaceTarget, population: Population, history: dict, key: Any
+    ) -> Posterior:
+        theta, log_estimates, states = _drawn(population, key)
+        positions = as_chains(np.asarray(theta))
+        states = jax.tree.map(lambda x: as_chains(np.asarray(x)), states)
+        draws = named_draws(target.model, positions, states, "_last")
+        variance = float(np.asarray(history.pop("variance"))[-1])
+        moved = history["acceptance"][history["moved"]]
+        acceptance = float(moved[-1]) if len(moved) else float("nan")
+        ess = float(history["effective_sample_size"][-1])
+        reasons: tuple[str, ...] = ()
+        if acceptance < 0.05:
+            reasons = (
+                f"the last move of parameters accepted {100 * acceptance:.1f} % of its "
+                "proposals: take more particles, so that likelihoods are less noisy",
+            )
+        return Posterior(
+            draws=draws,
+            positions=positions,
+            sample_stats={"log_likelihood_estimate": as_chains(np.asarray(log_estimates))},
+            diagnostics=Diagnostics(
+                r_hat_max=float("nan"),
+                ess_bulk_min=ess,
+                ess_tail_min=ess,
+                num_divergent=0,
+                num_not_finite=0,
+                acceptance=acceptance,
+                reasons=reasons,
+            ),
+            log_evidence=float(history["log_evidence"][-1]),
+            log_evidence_se=math.sqrt(variance),
+            history=history,
+            engine=repr(replace(self, progress="auto")),
+            law=self.algorithm(target).explain(),
+        )
+
+
+def _check_alive(piece: dict[str, Any], target: StateSpaceTarget, time: int) -> None:
+    alive = np.isfinite(piece["log_evidence"])
+    if not alive.all():
+        time += int(np.argmin(alive))
+        raise ParticleCollapseError(
+            f"all parameters have a likelihood of zero at time {time} (observation "
+            f"{np.asarray(target.rows.y)[time]}): take more of them and more particles, check "
+            "that observation, or narrow the prior"
+        )
+
+
+def _described(population: Population, info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "effective_sample_size": info["effective_sample_size"],
+        "log_evidence": total_log_evidence(population),
+        "moved": info.get("applied", jnp.zeros((), bool)),
+        "acceptance": info.get("acceptance", jnp.full((), jnp.nan)),
+        "variance": population.lineage.total_variance,  # type: ignore[union-attr]
+    }
+
+
+@quick_jit(static_argnames="engine")
+def _start(engine: SMC2, target: StateSpaceTarget, key: Any) -> tuple[Population, dict]:
+    first, _ = engine.blocks(target)
+    spawn_key, weigh_key = random.split(random.fold_in(key, 0))
+    population, _ = first.first.run(spawn_key)  # type: ignore[attr-defined]
+    population = population._replace(
+        stage=jnp.zeros((), jnp.int32),
+        lineage=WindowedLineage.founders(engine.num_parameters),
+    )
+    population, info = first.second.run(weigh_key, population)  # type: ignore[attr-defined]
+    population = in_precision_of_weights(population)
+    return population, _described(population, info)
+
+
+@quick_jit(static_argnames="engine")
+def _advance(
+    engine: SMC2,
+    target: StateSpaceTarget,
+    population: Population,
+    key: Any,
+    first: Any,
+    size: Any,
+) -> tuple[Population, dict]:
+    """Take in ``size`` observations from time ``first`` on."""
+    _, step = engine.blocks(target)
+
+    def one(number, population):
+        time = first + number
+        population = population._replace(stage=time)
+        population, info = step.run(random.fold_in(key, time), population)
+        population = in_precision_of_weights(population)
+        return population, _described(population, info)
+
+    shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32), population)[1]
+    blank = jax.tree.map(lambda s: jnp.zeros((_CHUNK, *s.shape), s.dtype), shapes)
+
+    def body(number, carry):
+        population, all_ = carry
+        population, now = one(number, population)
+        return population, jax.tree.map(lambda a, n: a.at[number].set(n), all_, now)
+
+    return lax.fori_loop(0, size, body, (population, blank))
+
+
+@quick_jit(optimised=False)
+def _drawn(population: Population, key: Any) -> tuple[Any, Any, Any]:
+    """Return equally weighted parameters, their estimates, and a last state for each."""
+    outer_key, inner_key = random.split(key)
+    num = population.num_particles
+    chosen = random.categorical(outer_key, population.log_weights, num)
+    particles = jax.tree.map(lambda x: x[chosen], population.particles)
+
+    def last(lane_key, inner):
+        place = random.categorical(lane_key, inner.log_weights)
+        return jax.tree.map(lambda x: x[place], inner.particles)
+
+    states = random.lanes(last, inner_key, particles.sample)
+    return particles.parameters, particles.log_estimate, states

@@ -1,0 +1,500 @@
+"""State-space models: hidden states, what is seen of them, and parameters."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit.errors import InvalidDataError, UnknownParameterError
+from bayeskit.inference import random
+from bayeskit.inference.feynman_kac import FeynmanKac
+from bayeskit.inference.measure import Target
+from bayeskit.inference.observing import (
+    draw,
+    is_dependent,
+    is_distribution,
+    log_density,
+    log_likelihood,
+)
+
+__all__ = ["GivenModel", "Rows", "StateSpaceModel", "StateSpaceTarget"]
+
+# What the functions of a model may take beside parameters, state and time.
+_OPTIONAL = ("u", "dt")
+
+
+class Rows(NamedTuple):
+    """Data with one row for each time; what there is none of is None.
+
+    Parameters
+    ----------
+    y : array (num_steps, ...)
+        Observations; NaN where nothing was seen.
+    u : array (num_steps, ...)
+        Controls.
+    dt : array (num_steps,)
+        Time since the row before; 0 in the first.
+    """
+
+    y: Any = None
+    u: Any = None
+    dt: Any = None
+
+
+class _Parameters(dict):
+    """Values by name, which say so where one is missing."""
+
+    def __missing__(self, name):
+        raise UnknownParameterError(
+            f"the model uses a parameter {name!r}, but params has {sorted(self) or 'none'}: "
+            f"add it to StateSpaceModel(params=...), as a number or a prior distribution"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StateSpaceModel:
+    r"""A Markov chain of hidden states, observed with noise.
+
+    .. math::
+        x_0 \sim p_0, \qquad x_t \sim m_t(x_{t-1}, \cdot), \qquad y_t \sim g_t(x_t, \cdot)
+
+    The functions return NumPyro distributions and are written for one particle. Each may also
+    take the keywords ``u``, the controls of its time, and ``dt``, the time since the row
+    before.
+
+    Parameters
+    ----------
+    initial : callable (params) -> Distribution
+        Of :math:`x_0`; or a dict of distributions, for a state with named independent parts.
+    transition : callable (params, x, t) -> Distribution
+        Of :math:`x_t`, given ``x`` at time t - 1; ``t`` runs from 1.
+    observation : callable (params, x, t) -> Distribution
+        Of :math:`y_t`, given ``x`` at time t.
+    params : dict, optional
+        A number, an array or a prior distribution by name. The functions get the values as
+        ``params["name"]``.
+    name : str
+
+    Raises
+    ------
+    TypeError
+        If a function cannot be called like this, or a parameter is neither number nor prior.
+    ValueError
+        For a discrete or improper prior.
+
+    Notes
+    -----
+    An entry of y that is NaN was not seen and tells nothing: its factor is 1. Coordinates that
+    are independent given the state drop out one by one, those of a multivariate normal are
+    marginalised; of other vector-valued families whole rows may be missing.
+
+    References
+    ----------
+    Durbin & Koopman (2012), *Time series analysis by state space methods*; Chopin &
+    Papaspiliopoulos (2020), *An introduction to sequential Monte Carlo*.
+
+    Examples
+    --------
+    >>> import numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> level = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, p["step"]),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ...     params={"step": dist.HalfNormal(1.0)},
+    ... )
+    >>> level.free
+    ('step',)
+    """
+
+    initial: Callable
+    transition: Callable
+    observation: Callable
+    params: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "model"
+
+    def __post_init__(self):
+        for role, names in (
+            ("initial", ("params",)),
+            ("transition", ("params", "x", "t")),
+            ("observation", ("params", "x", "t")),
+        ):
+            _check_function(getattr(self, role), role, names)
+        for name, value in self.params.items():
+            _check_parameter(name, value)
+
+    def __deepcopy__(self, memo: Any) -> StateSpaceModel:
+        # Nothing in it changes, and a copy would share no compiled program.
+        return self
+
+    # ------------------------------------------------------------ parameters
+
+    @functools.cached_property
+    def free(self) -> tuple[str, ...]:
+        """Names of the parameters that have a prior."""
+        return tuple(name for name, value in self.params.items() if is_distribution(value))
+
+    @functools.cached_property
+    def prior(self) -> Target:
+        """The prior of the free parameters, on one unconstrained vector."""
+        return Target(
+            log_density=self._log_prior,
+            sample_prior=self._sample_prior,
+            constrain=lambda theta, *data: self.constrain(theta),
+            name="prior",
+        )
+
+    def _unpacked(self, theta: jax.Array) -> list[tuple[str, Any, Any]]:
+        """Return name, transform and unconstrained value of each free parameter."""
+        from numpyro.distributions.transforms import biject_to
+
+        found, start = [], 0
+        for name in self.free:
+            transform = biject_to(self.params[name].support)
+            shape = transform.inverse_shape(self.params[name].shape())
+            size = math.prod(shape)
+            found.append((name, transform, theta[start : start + size].reshape(shape)))
+            start += size
+        return found
+
+    def constrain(self, theta: jax.Array) -> dict[str, jax.Array]:
+        """Return the free parameters by name from an unconstrained vector."""
+        return {name: transform(z) for name, transform, z in self._unpacked(theta)}
+
+    def parameters(self, theta: jax.Array | None) -> dict[str, Any]:
+        """Return all parameters by name, as the functions of the model get them."""
+        values = {
+            name: jnp.asarray(np.array(value))
+            for name, value in self.params.items()
+            if name not in self.free
+        }
+        if self.free:
+            values |= self.constrain(theta)  # type: ignore[arg-type]
+        return _Parameters(values)
+
+    def _log_prior(self, theta: jax.Array) -> jax.Array:
+        total = jnp.zeros((), theta.dtype)
+        for name, transform, z in self._unpacked(theta):
+            value = transform(z)
+            total += jnp.sum(self.params[name].log_prob(value))
+            total += jnp.sum(transform.log_abs_det_jacobian(z, value))
+        return total
+
+    def _sample_prior(self, key: Any) -> jax.Array:
+        from numpyro.distributions.transforms import biject_to
+
+        keys = random.split(key, len(self.free))
+        pieces = []
+        for one, name in zip(keys, self.free, strict=True):
+            prior = self.params[name]
+            pieces.append(jnp.ravel(biject_to(prior.support).inv(random.sample(one, prior))))
+        return jnp.concatenate(pieces).astype(float)
+
+    # ------------------------------------------------------------ states
+
+    def _call(self, role: str, values: Any, row: Rows, *state: Any) -> Any:
+        function = getattr(self, role)
+        options = {}
+        for name in _takes(function):
+            value = getattr(row, name)
+            if value is None:
+                what = "controls: fit(X=...)" if name == "u" else "times: fit(times=...)"
+                raise InvalidDataError(f"{role} takes {name}, so give {what}")
+            options[name] = value
+        made = function(values, *state, **options)
+        parts = made.values() if isinstance(made, dict) and role != "observation" else [made]
+        for part in parts:
+            if not is_distribution(part):
+                raise TypeError(
+                    f"{role} must return a NumPyro distribution"
+                    + ("" if role == "observation" else ", or a dict of them")
+                    + f", got {type(part).__name__}: {made!r:.80}"
+                )
+        return made
+
+    def _example(self, values: Any, row: Rows) -> tuple[Any, Any]:
+        """Return structures of a state as drawn at first, and as drawn later from that."""
+
+        def both(key):
+            first_key, later_key = jax.random.split(key)
+            first = draw(first_key, self._call("initial", values, row))
+            later = self._call("transition", values, row, first, jnp.ones((), jnp.int32))
+            return first, draw(later_key, later)
+
+        return jax.eval_shape(both, jax.random.key(0))
+
+    def feynman_kac(
+        self, theta: Any, rows: Rows, first: Any = 0, num_steps: int | None = None
+    ) -> FeynmanKac:
+        """Return the model given parameters and data, as the bootstrap filter takes it.
+
+        Parameters
+        ----------
+        theta : (dim,) array, or None without free parameters
+        rows : Rows
+        first : int
+            Time of the first of the rows, for data in pieces.
+        num_steps : int, optional
+            Default: the number of rows.
+        """
+        values = self.parameters(theta)
+        row = lambda t: jax.tree.map(lambda a: jnp.asarray(a)[t - first], rows)
+
+        @functools.cache
+        def kinds():
+            # A whole number at first may be real later, or single precision double.
+            start, later = self._example(values, row(first))
+            return jax.tree.map(lambda a, b: jnp.promote_types(a.dtype, b.dtype), start, later)
+
+        def drawn(key, distribution):
+            cast = lambda x, kind: jnp.asarray(x).astype(kind)
+            return jax.tree.map(cast, draw(key, distribution), kinds())
+
+        def log_g(t, before, x):
+            seen = row(t)
+            return log_likelihood(self._call("observation", values, seen, x, t), seen.y)
+
+        at_start = functools.partial(self._call, "initial", values)
+        at = lambda t, x: self._call("transition", values, row(t), x, t)
+        return FeynmanKac(
+            initial=lambda key: drawn(key, at_start(row(0))),
+            log_g0=lambda x: log_g(jnp.zeros((), jnp.int32), None, x),
+            kernel=lambda key, t, x: drawn(key, at(t, x)),
+            log_g=log_g,
+            log_m0=lambda x: log_density(at_start(row(0)), x),
+            log_m=lambda t, before, x: log_density(at(t, before), x),
+            num_steps=len(rows.y) if num_steps is None else num_steps,
+            name=self.name,
+        )
+
+    def draw_observation(self, key: Any, theta: Any, row: Rows, t: Any, x: Any) -> Any:
+        """Draw an observation of the state at time t."""
+        made = self._call("observation", self.parameters(theta), row, x, t)
+        return random.sample(key, made)
+
+    # ------------------------------------------------------------ checks at the door
+
+    def check(self, rows: Rows) -> None:
+        """Refuse data that do not fit the model, without computing anything.
+
+        Raises
+        ------
+        InvalidDataError
+            For observations of another shape than the model's, values that a discrete family
+            cannot have, or half of an observation that cannot be marginalised.
+        TypeError
+            For a function that returns no distribution.
+        ValueError
+            If initial and transition do not agree about the state.
+        """
+        found = self.facts(rows)
+        _check_states(*found["states"])
+        _check_observations(np.asarray(rows.y), found)
+
+    def facts(self, rows: Rows) -> dict[str, Any]:
+        """Return what the functions of the model say about states and observations.
+
+        Nothing is computed: they are traced with abstract values.
+        """
+        leaves = tuple(
+            None if a is None else (np.shape(a)[1:], np.asarray(a).dtype.name) for a in rows
+        )
+        # What is a float follows the precision of the day.
+        which = (leaves, jnp.result_type(float).name)
+        if which not in self._known:
+            one = Rows(*(s and jax.ShapeDtypeStruct(*s) for s in leaves))
+            self._known[which] = self._look(one)
+        return self._known[which]
+
+    @functools.cached_property
+    def _known(self) -> dict[Any, dict[str, Any]]:
+        return {}
+
+    def _look(self, one: Rows) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        def look(key, row):
+            theta = self._sample_prior(key) if self.free else None
+            values = self.parameters(theta)
+            start, later = self._example(values, row)
+            found["states"] = start, later
+            x = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), start)
+            seen = self._call("observation", values, row, x, jnp.zeros((), jnp.int32))
+            found["shape"], found["dependent"] = seen.shape(), is_dependent(seen)
+            support = seen.support
+            found["discrete"] = support is not None and support.is_discrete
+            found["family"] = type(seen).__name__
+            return jnp.zeros(())
+
+        jax.eval_shape(look, jax.random.key(0), one)
+        return found
+
+
+def _takes(function: Callable) -> list[str]:
+    names = inspect.signature(function).parameters
+    return [name for name in _OPTIONAL if name in names]
+
+
+def _check_function(function: Any, role: str, names: tuple[str, ...]) -> None:
+    if not callable(function):
+        raise TypeError(f"{role} must be a function ({', '.join(names)}), got {function!r}")
+    try:
+        options = dict.fromkeys(_takes(function), 0)
+        inspect.signature(function).bind(*names, **options)
+    except TypeError as error:
+        raise TypeError(
+            f"{role} must take ({', '.join(names)}), and u and dt by name where it needs "
+            f"them, got {inspect.signature(function)}: {error}"
+        ) from error
+
+
+def _check_parameter(name: str, value: Any) -> None:
+    if is_distribution(value):
+        base = value
+        while hasattr(base, "base_dist"):
+            base = base.base_dist
+        if value.support is None or value.support.is_discrete:
+            raise ValueError(f"the prior of {name!r} is discrete ({type(value).__name__})")
+        if type(base).__name__ == "ImproperUniform":
+            raise ValueError(
+                f"the prior of {name!r} is improper: particle methods start from its draws"
+            )
+        return
+    try:
+        finite = np.isfinite(np.asarray(value, float)).all()
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"params[{name!r}] must be a number, an array or a NumPyro distribution, got "
+            f"{type(value).__name__}"
+        ) from None
+    if not finite:
+        raise ValueError(f"params[{name!r}] must be finite, got {value!r}")
+
+
+def _check_states(start: Any, later: Any) -> None:
+    shapes = [jax.tree.map(lambda s: s.shape, tree) for tree in (start, later)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"initial draws a state of shape {shapes[0]} and transition one of shape "
+            f"{shapes[1]}: they must agree"
+        )
+
+
+def _check_observations(y: np.ndarray, found: dict[str, Any]) -> None:
+    if y.shape[1:] != tuple(found["shape"]):
+        wanted = ", ".join(["num_steps", *map(str, found["shape"])])
+        raise InvalidDataError(
+            f"y must have shape ({wanted}{'' if found['shape'] else ','}), as observation "
+            f"returns {found['family']} of shape {tuple(found['shape'])}; got {y.shape}"
+        )
+    missing = np.isnan(y) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
+    if found["discrete"] and np.any(y[~missing] != np.round(y[~missing])):
+        place = int(np.argwhere((y != np.round(y)) & ~missing)[0][0])
+        raise InvalidDataError(
+            f"y must hold whole numbers for {found['family']}, got {y[place]} at time {place}"
+        )
+    rows = missing.reshape(len(y), -1)
+    partial = rows.any(axis=1) & ~rows.all(axis=1)
+    if found["dependent"] and partial.any():
+        raise InvalidDataError(
+            f"y has missing coordinates at time {int(np.argmax(partial))}, and those of "
+            f"{found['family']} depend on one another: give all of a row or none of it"
+        )
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A Feynman-Kac model that the user built, in the place of a state-space model."""
+
+    model: FeynmanKac
+    free: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How the model is printed."""
+        return self.model.measure.name
+
+    def feynman_kac(
+        self, theta: Any, rows: Rows, first: Any = 0, num_steps: int | None = None
+    ) -> FeynmanKac:
+        """Return the model as it is."""
+        return self.model
+
+    def check(self, rows: Rows) -> None:
+        """Refuse data, which the model holds already.
+
+        Raises
+        ------
+        InvalidDataError
+        """
+        if any(value is not None for value in rows):
+            raise InvalidDataError(
+                "a FeynmanKac model holds its data already: call fit() without any"
+            )
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=["model"]
+)
+@dataclass(frozen=True)
+class StateSpaceTarget:
+    """A state-space model with its data, as engines take it.
+
+    Parameters
+    ----------
+    model : StateSpaceModel or GivenModel
+    rows : Rows
+    """
+
+    model: Any
+    rows: Rows = field(default_factory=Rows)
+
+    @classmethod
+    def of(cls, model: Any, rows: Rows | None) -> StateSpaceTarget:
+        """Return the target of a StateSpaceModel or FeynmanKac, its data checked.
+
+        Without rows, what needs data is to be added by :meth:`with_rows`.
+
+        Raises
+        ------
+        TypeError
+            For any other model.
+        """
+        if isinstance(model, FeynmanKac):
+            model = GivenModel(model)
+        if not isinstance(model, StateSpaceModel | GivenModel):
+            raise TypeError(
+                f"model must be a StateSpaceModel or a FeynmanKac, got {type(model).__name__}"
+            )
+        if rows is None:
+            return cls(model)
+        model.check(rows)
+        return cls(model, rows)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of times."""
+        if isinstance(self.model, GivenModel):
+            return self.model.model.num_steps
+        return len(self.rows.y)
+
+    @property
+    def prior(self) -> Target:
+        """The prior of the free parameters, on one unconstrained vector."""
+        return self.model.prior
+
+    def with_rows(self, rows: Rows) -> StateSpaceTarget:
+        """Return the same model for other data."""
+        return replace(self, rows=rows)
+
+    def feynman_kac(self, theta: Any = None) -> FeynmanKac:
+        """Return the Feynman-Kac model given parameters."""
+        return self.model.feynman_kac(theta, self.rows)

@@ -1,0 +1,581 @@
+"""The estimator of state-space models: filter, smooth, forecast, online or at once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit.errors import InvalidDataError
+from bayeskit.inference.bands import bands_of_draws, bands_of_moments
+from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.inference.engines.particle_filter import FilterState, ParticleFilter, blank_state
+from bayeskit.inference.engines.particle_gibbs import ParticleGibbs
+from bayeskit.inference.engines.smc2 import SMC2
+from bayeskit.inference.feynman_kac import FeynmanKac
+from bayeskit.inference.forecasting import simulate_on
+from bayeskit.inference.posterior import Posterior
+from bayeskit.inference.state_space import Rows, StateSpaceModel, StateSpaceTarget
+from bayeskit.models.base import as_random_key, checked_array, checked_lengths, precision_scope
+from bayeskit.models.bayesian import BayesianModel, _derived_key
+
+__all__ = ["Forecast", "StateSpaceEstimator"]
+
+# Filters of so many times estimate the likelihood well with as many particles.
+_MAX_SHORT = 300
+# More draws than that make no band better.
+_MAX_FORECAST_DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is to come after the data.
+
+    Parameters
+    ----------
+    states, observations : pandas.DataFrame
+        Mean, sd and quantiles by variable and time. Observations are None for a FeynmanKac.
+    draws : dict of arrays (draw, time, ...)
+        States by name, and ``y``; the same draw everywhere belongs to one path.
+    """
+
+    states: Any
+    observations: Any
+    draws: dict[str, np.ndarray]
+
+
+class StateSpaceEstimator(BayesianModel):
+    r"""Fit a state-space model: what :class:`BayesianModel` becomes for one.
+
+    ``BayesianModel(model, inference=...)`` returns it where the model is a
+    :class:`~bayeskit.StateSpaceModel` or a :class:`~bayeskit.FeynmanKac`.
+
+    Parameters
+    ----------
+    model : StateSpaceModel or FeynmanKac
+    inference : "auto" or engine
+        ParticleFilter where no parameter is free; PMMH, ParticleGibbs or SMC2 where one is.
+        ``"auto"`` takes ParticleFilter; with free parameters SMC2, which gives the evidence as
+        well, and for more than 300 times ParticleGibbs.
+    random_state, precision, coords, dims
+        As for :class:`BayesianModel`.
+
+    Attributes
+    ----------
+    filter_ : pandas.DataFrame
+        Mean, sd and quantiles of the state given the data so far, by variable and time. Of
+        ParticleFilter.
+    result_, posterior_, log_evidence_, log_evidence_se_, diagnostics_, engine_, timing_
+        As for :class:`BayesianModel`. Draws of states are named ``x``, or as in a dict of
+        states; where only the last state is kept, ``x_last``.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> level = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, p["step"]),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ...     params={"step": 0.5},
+    ... )
+    >>> est = bk.BayesianModel(level, inference=bk.ParticleFilter(1000), random_state=0)
+    >>> est = est.fit(y=np.array([0.3, 0.1, np.nan, 0.9]))
+    >>> est.filter_.loc["x"].shape
+    (4, 5)
+    >>> est.forecast(3).observations.loc["y"].index.tolist()
+    [4, 5, 6]
+    """
+
+    # ------------------------------------------------------------ fitting
+
+    def fit(  # type: ignore[override]
+        self, X: Any = None, y: Any = None, *, times: Any = None
+    ) -> StateSpaceEstimator:
+        """Infer states, and parameters where there are free ones.
+
+        Parameters
+        ----------
+        X : array (num_steps, ...), optional
+            Controls, which the functions of the model get as ``u``. A single argument is y.
+        y : array (num_steps, ...)
+            Observations; NaN where nothing was seen. None for a FeynmanKac, which holds them.
+        times : array (num_steps,), optional
+            Increasing; the functions of the model get their differences as ``dt``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidDataError
+            For shapes that do not fit the model, infinities, or times that do not increase.
+        ParticleCollapseError
+            If all particles have weight zero at some time; names it and what was observed.
+        """
+        scope = precision_scope(self.precision)
+        call = _checked_call(X, y, times, self._is_given())
+        key = as_random_key(self.random_state)
+        with scope:
+            target = StateSpaceTarget.of(self.model, _rows(call, self.precision))
+            engine, reason = self._engine(target)
+            state = None
+            if isinstance(engine, ParticleFilter):
+                engine.check(target.model)
+                with CompileClock() as clock:
+                    state, history = engine.advance(target, key)
+                    result = engine.finish(target, state, history)
+                result.timing.update(clock.timing())
+            else:
+                result = engine.run(target, None, key)
+        self._keep(result, reason, call, state)
+        self.random_key_ = np.asarray(jax.random.key_data(key))
+        result.diagnostics.warn()
+        return self
+
+    def _keep(self, result: Posterior, reason: str, call: dict, state: Any) -> None:
+        self.result_ = result
+        self.engine_ = f"{result.engine}: {reason}"
+        self.diagnostics_ = result.diagnostics
+        self.timing_ = result.timing
+        self._call = ((), call)
+        self._groups: dict[str, Any] | None = None
+        self._state: FilterState | None = state
+
+    def partial_fit(
+        self, X: Any = None, y: Any = None, *, times: Any = None
+    ) -> StateSpaceEstimator:
+        """Go on with new rows, where a particle filter stands; the same bits as one ``fit``.
+
+        Parameters
+        ----------
+        X, y, times
+            As for :meth:`fit`: one row or many. A single argument is y.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            For engines other than ParticleFilter, or a FeynmanKac.
+        """
+        scope = precision_scope(self.precision)
+        if self._is_given():
+            raise TypeError("a FeynmanKac holds all its data: there is nothing to add")
+        with scope:
+            engine, reason = self._online_engine()
+            state = getattr(self, "_state", None)
+            before = self._call[1] if state is not None else None
+            X, y = _y_alone(X, y)
+            X, y, times = self._as_rows(X, y, times, before)
+            call = _checked_call(X, y, times, self._is_given())
+            rows = _rows(call, self.precision, before)
+            target = StateSpaceTarget.of(self.model, rows)
+            if state is None:
+                key = as_random_key(self.random_state)
+                self.random_key_ = np.asarray(jax.random.key_data(key))
+            else:
+                key = state.key
+            with CompileClock() as clock:
+                state, history = engine.advance(target, key, state)
+                if before is not None:
+                    call = {n: np.concatenate([before[n], call[n]]) for n in call}
+                    history = _joined(self.result_.history, history)
+                result = engine.finish(target, state, history)
+            result.timing.update(clock.timing())
+        self._keep(result, reason, call, state)
+        return self
+
+    def _online_engine(self) -> tuple[ParticleFilter, str]:
+        engine, reason = self._engine(StateSpaceTarget.of(self.model, None))
+        if not isinstance(engine, ParticleFilter):
+            raise TypeError(
+                f"partial_fit goes on with a particle filter, not with {engine!r}: take "
+                "inference=bk.ParticleFilter(...), or fit all data again"
+            )
+        engine.check(self.model)
+        return replace(engine, num_paths=0), reason
+
+    def _as_rows(self, X: Any, y: Any, times: Any, before: dict | None) -> tuple:
+        """Return arguments with a leading axis of rows, and refuse to change what there is."""
+        given = {"X": X, "y": y, "times": times}
+        given = {n: np.asarray(v, float) for n, v in given.items() if v is not None}
+        if before is not None and set(given) != set(before):
+            raise InvalidDataError(
+                f"the filter has seen {sorted(before)} so far, now got {sorted(given)}"
+            )
+        if "y" in given:
+            row = given["y"].shape
+            if before is not None:
+                is_row = row == before["y"].shape[1:]
+            else:
+                is_row = row == self._observation_shape(given)
+            if is_row:
+                given = {name: value[None] for name, value in given.items()}
+        return given.get("X"), given.get("y"), given.get("times")
+
+    def _observation_shape(self, given: dict) -> tuple:
+        one = Rows(
+            given["y"][None],
+            given["X"][None] if "X" in given else None,
+            np.zeros(1) if "times" in given else None,
+        )
+        return tuple(self.model.facts(one)["shape"])
+
+    def _is_given(self) -> bool:
+        return isinstance(self.model, FeynmanKac)
+
+    def _engine(self, target: Any) -> tuple[Any, str]:
+        if not isinstance(self.inference, str) or self.inference != "auto":
+            return super()._engine(target)
+        if not target.model.free:
+            return ParticleFilter(), "no parameter is free, so states are all there is to infer"
+        num_steps = target.num_steps
+        if num_steps <= _MAX_SHORT:
+            return SMC2(num_particles=max(100, num_steps)), (
+                "parameters are free, and the series is short enough for SMC², which gives the "
+                "evidence as well"
+            )
+        return ParticleGibbs(), (
+            f"parameters are free, and filters of more than {_MAX_SHORT} times need many "
+            "particles for each of their values; conditional SMC does not. There is no evidence"
+        )
+
+    # ------------------------------------------------------------ states
+
+    @property
+    def filter_(self) -> Any:
+        """Moments and quantiles of states given the data so far; see the class."""
+        if not hasattr(self, "result_"):
+            raise AttributeError("filter_ exists after fit")
+        history = self.result_.history
+        names = [n.partition("/")[2] for n in history if n.startswith("filter_mean/")]
+        if not names:
+            raise AttributeError(
+                f"{self.engine_.split('(')[0]} keeps no filtering distributions: use "
+                "inference=bk.ParticleFilter(...) with parameters as numbers"
+            )
+        mean, sd, quantiles = (
+            {n: history[f"filter_{what}/{n}"] for n in names if f"filter_{what}/{n}" in history}
+            for what in ("mean", "sd", "quantiles")
+        )
+        levels = self._engine_settings().quantiles if quantiles else ()
+        return bands_of_moments(mean, sd, quantiles, levels, self._times())
+
+    def _engine_settings(self) -> Any:
+        return ParticleFilter() if isinstance(self.inference, str) else self.inference
+
+    def _times(self) -> np.ndarray:
+        call = self._call[1]
+        return call["times"] if "times" in call else np.arange(self._num_steps())
+
+    def _num_steps(self) -> int:
+        return self.model.num_steps if self._is_given() else len(self._call[1]["y"])
+
+    def smooth(self, num_paths: int = 1000) -> Any:
+        """Return moments and quantiles of the states given all data.
+
+        Parameters
+        ----------
+        num_paths : int
+            A particle filter runs again with its history, to the same numbers, and draws so
+            many paths. Other engines have drawn theirs.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Mean, sd and quantiles by variable and time.
+
+        Raises
+        ------
+        MissingDensityError
+            For ``smoother="backward"`` and a model without transition density.
+        AttributeError
+            If the engine keeps the last state only.
+        """
+        return bands_of_draws(self.smoothed_paths(num_paths), self._times())
+
+    def smoothed_paths(self, num_paths: int = 1000) -> dict[str, np.ndarray]:
+        """Return paths (draw, time, ...) from the law of the states given all data."""
+        result = self._fitted()
+        names = self._state_names()
+        if names and not names[0].endswith("_last"):
+            return {name: result.flat(name) for name in names}
+        if self._state is None:
+            raise AttributeError(
+                f"{self.engine_.split('(')[0]} keeps the last state only: use ParticleFilter, "
+                "ParticleGibbs, or PMMH with paths=True"
+            )
+        engine = replace(self._engine_settings(), num_paths=num_paths)
+        with precision_scope(self.precision):
+            target = StateSpaceTarget.of(self.model, _rows(self._call[1], self.precision))
+            engine.check(target.model)
+            again = engine.run(target, None, self._state.key)
+        return {name: again.flat(name) for name in again.draws}
+
+    def _state_names(self) -> list[str]:
+        free = self.model.free if isinstance(self.model, StateSpaceModel) else ()
+        return [name for name in self._fitted().draws if name not in free]
+
+    def _last_states(self) -> Any:
+        """Return the last state of each draw, in the structure of the model."""
+        result, states = self._fitted(), {}
+        for name in self._state_names():
+            values = result.flat(name)
+            is_last = name.endswith("_last")
+            states[name.removesuffix("_last")] = values if is_last else values[:, -1]
+        return next(iter(states.values())) if list(states) == ["x"] else states
+
+    # ------------------------------------------------------------ prediction
+
+    def forecast(
+        self,
+        steps: int = 1,
+        X: Any = None,
+        *,
+        times: Any = None,
+        num_draws: int = 1000,
+        random_state: Any = None,
+    ) -> Forecast:
+        """Draw states and observations on from the end of the data.
+
+        Parameters
+        ----------
+        steps : int
+        X : array (steps, ...), optional
+            Controls to come, where the model takes them.
+        times : array (steps,), optional
+            Times to come, where the model was fitted with times.
+        num_draws : int
+        random_state : int, numpy random state or None
+            None: fixed by the key of the fit.
+
+        Returns
+        -------
+        Forecast
+        """
+        if not isinstance(steps, int | np.integer) or steps < 1:
+            raise ValueError(f"steps must be a whole number >= 1, got {steps!r}")
+        self._fitted()
+        seen = self._call[1]
+        rows, labels = self._rows_to_come(int(steps), X, times, seen)
+        with precision_scope(self.precision):
+            key = (
+                _derived_key(self.random_key_)
+                if random_state is None
+                else as_random_key(random_state)
+            )
+            chosen = self._choose(num_draws, random_state if random_state is not None else 0)
+            target = StateSpaceTarget.of(self.model, None)
+            positions = self.result_.positions
+            theta = positions.reshape(self.result_.num_draws, positions.shape[-1])[chosen]
+            start = jax.tree.map(lambda v: jnp.asarray(v[chosen]), self._last_states())
+            states, seen = simulate_on(
+                target.model,
+                jnp.asarray(theta),
+                start,
+                jax.tree.map(jnp.asarray, rows),
+                np.int32(self._num_steps()),
+                int(steps),
+                key,
+            )
+        named = states if isinstance(states, dict) else {"x": states}
+        named = {name: np.asarray(v) for name, v in named.items()}
+        if seen is None:
+            return Forecast(bands_of_draws(named, labels), None, named)
+        observed = {"y": np.asarray(seen)}
+        return Forecast(
+            bands_of_draws(named, labels), bands_of_draws(observed, labels), named | observed
+        )
+
+    def _rows_to_come(
+        self, steps: int, X: Any, times: Any, seen: dict
+    ) -> tuple[Rows, np.ndarray]:
+        u = dt = None
+        labels = np.arange(self._num_steps(), self._num_steps() + steps)
+        for name, value in (("X", X), ("times", times)):
+            if (value is not None) != (name in seen):
+                did = "was" if name in seen else "was not"
+                raise InvalidDataError(
+                    f"the model {did} fitted with {name}, so forecast "
+                    f"{'needs' if name in seen else 'takes no'} {name}"
+                )
+            if value is not None and len(value) != steps:
+                raise InvalidDataError(
+                    f"{name} must have {steps} rows, one for each step, got {len(value)}"
+                )
+        if X is not None:
+            u = _floats(checked_array(X, "X"), self.precision)
+        if times is not None:
+            labels = _increasing(np.concatenate([seen["times"][-1:], np.asarray(times)]))
+            dt, labels = _floats(np.diff(labels), self.precision), labels[1:]
+        return Rows(None, u, dt), labels
+
+    def predict(
+        self, X: Any = None, *, steps: int | None = None, return_std: bool = False, **options
+    ) -> Any:
+        """Return the mean of the observations to come; see :meth:`forecast`.
+
+        Parameters
+        ----------
+        X : array (steps, ...), optional
+            Controls to come.
+        steps : int, optional
+            Default: the rows of X, or 1.
+        return_std : bool
+        **options
+            Passed on to :meth:`forecast`.
+        """
+        if steps is None:
+            steps = 1 if X is None else len(X)
+        options.setdefault("num_draws", _MAX_FORECAST_DRAWS)
+        drawn = self.forecast(steps, X, **options).draws
+        if "y" not in drawn:
+            raise AttributeError(
+                "a FeynmanKac says nothing about how data arise, so there are no predictions: "
+                "use forecast for its states, or a StateSpaceModel"
+            )
+        mean, std = drawn["y"].mean(axis=0), drawn["y"].std(axis=0, ddof=1)
+        return (mean, std) if return_std else mean
+
+    def sample_predictive(
+        self, X: Any = None, num_draws: int = 1000, random_state: Any = None, **options: Any
+    ) -> dict[str, np.ndarray]:
+        """Return draws of states and observations to come, (draw, time, ...) by name."""
+        steps = options.pop("steps", 1 if X is None else len(X))
+        return self.forecast(
+            steps, X, num_draws=num_draws, random_state=random_state, **options
+        ).draws
+
+    def score(self, X: Any, y: Any, **keywords: Any) -> float:
+        """Refuse: rows of a time series are no independent samples.
+
+        Raises
+        ------
+        AttributeError
+        """
+        raise AttributeError(
+            "a state-space model has no score for separate rows: compare log_evidence_, or "
+            "forecast(...) with what came"
+        )
+
+    # ------------------------------------------------------------ results and files
+
+    def _evidence(self, name: str) -> float:
+        if getattr(self.result_, name, None) is None if hasattr(self, "result_") else False:
+            raise AttributeError(
+                f"{self.engine_.split('(')[0]} estimates no evidence: use inference=bk.SMC2()"
+            )
+        return super()._evidence(name)
+
+    def _make_groups(self) -> dict[str, dict[str, np.ndarray]]:
+        seen = self._call[1]
+        return {"observed_data": {"y": seen["y"]}} if "y" in seen else {}
+
+    def _more_to_save(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        if self._state is None:
+            return {}, {}
+        levels = self._engine_settings().quantiles
+        leaves = [np.asarray(x) for x in jax.tree.leaves(self._state.population)]
+        arrays = {str(i): leaf for i, leaf in enumerate(leaves)}
+        arrays["time"] = np.asarray(self._state.time)
+        parameters = {
+            "settings": {**asdict(self._engine_settings()), "quantiles": list(levels)},
+            "key_type": str(jax.random.key_impl(self._state.key)),
+        }
+        return parameters, {f"filter/{name}": value for name, value in arrays.items()}
+
+    def _restore(self, parameters: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self._state = None
+        if not arrays:
+            return
+        time = arrays.pop("time")
+        self.inference = ParticleFilter(**parameters["settings"])
+        with precision_scope(self.precision):
+            key = jax.random.wrap_key_data(
+                jnp.asarray(self.random_key_), impl=parameters["key_type"]
+            )
+            rows = _rows(self._call[1], self.precision)
+            model = StateSpaceTarget.of(self.model, rows).model
+            blank = blank_state(self._online_engine()[0], model, rows, key)
+            leaves = [jnp.asarray(arrays[str(i)]) for i in range(len(arrays))]
+            population = jax.tree.unflatten(jax.tree.structure(blank.population), leaves)
+            self._state = FilterState(key, jnp.asarray(time), population)
+
+
+# ---------------------------------------------------------------- data at the door
+
+
+def _y_alone(X: Any, y: Any) -> tuple[Any, Any]:
+    return (None, X) if y is None and X is not None else (X, y)
+
+
+def _checked_call(X: Any, y: Any, times: Any, is_given: bool) -> dict[str, np.ndarray]:
+    """Return what was given as arrays by name, checked."""
+    X, y = _y_alone(X, y)
+    if y is None and not is_given:
+        raise InvalidDataError("y is missing: fit(y), or fit(X, y) with controls X")
+    call = {}
+    for name, value in (("X", X), ("y", y), ("times", times)):
+        if value is None:
+            continue
+        array = checked_array(np.atleast_1d(value), name, allow_nan=name == "y")
+        call[name] = array
+    checked_lengths(call)
+    if "times" in call:
+        if "y" in call and len(call["times"]) != len(call["y"]):
+            raise InvalidDataError(
+                f"times and y must have the same number of rows, got {len(call['times'])} and "
+                f"{len(call['y'])}"
+            )
+        _increasing(call["times"])
+    return call
+
+
+def _increasing(times: np.ndarray) -> np.ndarray:
+    steps = np.diff(times)
+    if times.ndim != 1 or np.any(steps <= 0):
+        place = int(np.argmax(np.ravel(steps <= 0))) + 1
+        raise InvalidDataError(
+            f"times must be one increasing column, but those of rows {place - 1} and {place} "
+            "are not in order: sort the rows"
+        )
+    return times
+
+
+def _rows(call: dict[str, np.ndarray], precision: str, before: dict | None = None) -> Rows:
+    """Return the data of a model in its precision; ``before`` holds earlier rows."""
+    dt = None
+    if "times" in call:
+        earlier = before["times"][-1:] if before else call["times"][:1]
+        dt = _increasing_differences(earlier, call["times"])
+    parts = (call.get("y"), call.get("X"), dt)
+    return Rows(*(None if v is None else _floats(v, precision) for v in parts))
+
+
+def _increasing_differences(earlier: np.ndarray, times: np.ndarray) -> np.ndarray:
+    joined = np.concatenate([earlier, times])
+    if joined[1] < joined[0]:
+        raise InvalidDataError(
+            f"times must go on from {joined[0]}, the last that the filter has seen, got "
+            f"{joined[1]}"
+        )
+    return np.diff(joined)
+
+
+def _floats(array: np.ndarray, precision: str) -> np.ndarray:
+    return array.astype(precision) if array.dtype.kind in "biuf" else array
+
+
+def _joined(old: dict[str, np.ndarray], new: dict[str, Any]) -> dict[str, Any]:
+    """Return a history with new rows; the old one is flat by name, as a result keeps it."""
+    from bayeskit.inference.engines.particle_filter import flat_history
+
+    new = flat_history(new)
+    return {name: np.concatenate([old[name], new[name]]) for name in new}

@@ -1,0 +1,73 @@
+"""States and observations over time, with their bands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bayeskit.plots._look import COLORS, INK, headline, new_axes, tidy
+
+__all__ = ["states_over_time"]
+
+
+def states_over_time(
+    bands: Any,
+    variable: str | None = None,
+    *,
+    observations: Any = None,
+    forecast: Any = None,
+    ax: Any = None,
+) -> Any:
+    """Draw the median of a variable over time and the band from 5 % to 95 %.
+
+    Parameters
+    ----------
+    bands : pandas.DataFrame
+        From ``filter_``, ``smooth()`` or a forecast.
+    variable : str, optional
+        Default: the first.
+    observations : array (num_steps,), optional
+        Drawn as points at the first times of the bands; NaN leaves a gap.
+    forecast : pandas.DataFrame, optional
+        What follows, drawn in another colour.
+    ax : matplotlib Axes, optional
+        Default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        If the bands have no such variable, or observations are no single column.
+    """
+    known = list(bands.index.get_level_values("variable").unique())
+    variable = known[0] if variable is None else variable
+    parts = [(bands, COLORS[0], "median, 5 % to 95 %")]
+    if forecast is not None:
+        parts.append((forecast, COLORS[1], "forecast"))
+    for frame, _, what in parts:
+        if variable not in frame.index.get_level_values("variable"):
+            raise ValueError(f"{what}: there is no variable {variable!r}, only {known}")
+    if ax is None:
+        ax = new_axes(7.2, 3.2)
+    for frame, color, label in parts:
+        rows = frame.loc[variable]
+        times = rows.index.to_numpy()
+        ax.fill_between(times, rows["5%"], rows["95%"], color=color, alpha=0.18, linewidth=0)
+        ax.plot(times, rows["median"], color=color, linewidth=1.6, label=label)
+    if observations is not None:
+        seen = np.asarray(observations, float)
+        if seen.ndim != 1:
+            raise ValueError(
+                f"observations must be one column, got shape {seen.shape}: choose one"
+            )
+        times = bands.loc[variable].index.to_numpy()[: len(seen)]
+        ax.plot(times, seen, ".", color=INK, markersize=4.5, label="observed", zorder=3)
+    ax.set_xlabel("time")
+    headline(ax, variable)
+    ax.legend(loc="best", ncols=3, frameon=False, labelcolor=INK, fontsize=9.5)
+    tidy(ax)
+    return ax

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,11 +67,16 @@ class WindowedLineage(NamedTuple):
             older=self.older.weighed(log_weights), younger=self.younger.weighed(log_weights)
         )
 
-    def resampled(self, ancestors: jax.Array, multinomial: bool) -> WindowedLineage:
+    @property
+    def label(self) -> jax.Array:
+        """Groups of the older generation, which tell for both how many pairs are lost."""
+        return self.older.label
+
+    def resampled(self, ancestors: jax.Array, lost_pairs: Any) -> WindowedLineage:
         """Return the lineage of the offspring, of a new generation where it is time."""
         num = ancestors.shape[0]
-        older = self.older.resampled(ancestors, multinomial)
-        younger = self.younger.resampled(ancestors, multinomial)
+        older = self.older.resampled(ancestors, lost_pairs)
+        younger = self.younger.resampled(ancestors, lost_pairs)
         # K equal groups out of many show a variance of about 1/K.
         is_few = self.younger.variance > 1.0 / min(_MIN_GROUPS, max(2, num // 4))
         gained = jnp.maximum(self.older.variance - self.younger.variance, 0.0)

@@ -122,7 +122,7 @@ class StateSpaceEstimator(BayesianModel):
         key = as_random_key(self.random_state)
         with scope:
             target = StateSpaceTarget.of(self.model, _rows(call, self.precision))
-            engine, reason = self._engine(target)
+            engine, reason = self._engine_for(target)
             state = None
             if isinstance(engine, ParticleFilter):
                 engine.check(target.model)
@@ -193,7 +193,7 @@ class StateSpaceEstimator(BayesianModel):
         return self
 
     def _online_engine(self) -> tuple[ParticleFilter, str]:
-        engine, reason = self._engine(StateSpaceTarget.of(self.model, None))
+        engine, reason = self._engine_for(StateSpaceTarget.of(self.model, None))
         if not isinstance(engine, ParticleFilter):
             raise TypeError(
                 f"partial_fit goes on with a particle filter, not with {engine!r}: take "
@@ -231,9 +231,10 @@ class StateSpaceEstimator(BayesianModel):
     def _is_given(self) -> bool:
         return isinstance(self.model, FeynmanKac)
 
-    def _engine(self, target: Any) -> tuple[Any, str]:
-        if not isinstance(self.inference, str) or self.inference != "auto":
-            return super()._engine(target)
+    def _engine_for(self, target: Any) -> tuple[Any, str]:
+        engine = self._engine()
+        if engine is not None:
+            return engine, "chosen by the user"
         if not target.model.free:
             return ParticleFilter(), "no parameter is free, so states are all there is to infer"
         num_steps = target.num_steps

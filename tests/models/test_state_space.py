@@ -372,7 +372,7 @@ def test_automatic_choice():
         (ONE_UNKNOWN, 301, "ParticleGibbs"),
     ):
         est = bk.BayesianModel(model)
-        engine, reason = est._engine(bi.StateSpaceTarget.of(model, bi.Rows(np.zeros(num))))
+        engine, reason = est._engine_for(bi.StateSpaceTarget.of(model, bi.Rows(np.zeros(num))))
         assert type(engine).__name__ == expected and reason
 
 

@@ -50,7 +50,9 @@ autodoc_default_options = {
     "members": True,
     "show-inheritance": True,
     # Made by scikit-learn for its metadata routing, whose pages are not here.
-    "exclude-members": "set_fit_request, set_predict_request, set_score_request",
+    "exclude-members": ", ".join(
+        f"set_{method}_request" for method in ("fit", "partial_fit", "predict", "score")
+    ),
 }
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,11 @@ class WindowedLineage(NamedTuple):
         return cls(founders, founders, jnp.zeros(()))
 
     @property
+    def label(self) -> jax.Array:
+        """Groups of the older generation, by which a resampling counts what it loses."""
+        return self.older.label
+
+    @property
     def total_variance(self) -> jax.Array:
         """Estimated variance of the log evidence."""
         return self.settled + self.older.variance
@@ -67,13 +72,14 @@ class WindowedLineage(NamedTuple):
             older=self.older.weighed(log_weights), younger=self.younger.weighed(log_weights)
         )
 
-    @property
-    def label(self) -> jax.Array:
-        """Groups of the older generation, which tell for both how many pairs are lost."""
-        return self.older.label
+    def resampled(
+        self, ancestors: jax.Array, lost_pairs: jax.Array | float = 0.0
+    ) -> WindowedLineage:
+        """Return the lineage of the offspring, of a new generation where it is time.
 
-    def resampled(self, ancestors: jax.Array, lost_pairs: Any) -> WindowedLineage:
-        """Return the lineage of the offspring, of a new generation where it is time."""
+        Pairs of the younger generation are taken to be lost at the rate of the older. That is
+        so for all schemes but killing and residual_multinomial, where it is an approximation.
+        """
         num = ancestors.shape[0]
         older = self.older.resampled(ancestors, lost_pairs)
         younger = self.younger.resampled(ancestors, lost_pairs)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError
 from bayeskit.inference.bands import bands_of_draws, bands_of_moments
 from bayeskit.inference.compile_clock import CompileClock
@@ -120,7 +121,7 @@ class StateSpaceEstimator(BayesianModel):
         scope = precision_scope(self.precision)
         call = _checked_call(X, y, times, self._is_given())
         key = as_random_key(self.random_state)
-        with scope:
+        with scope, program_cache():
             target = StateSpaceTarget.of(self.model, _rows(call, self.precision))
             engine, reason = self._engine_for(target)
             state = None
@@ -168,7 +169,7 @@ class StateSpaceEstimator(BayesianModel):
         scope = precision_scope(self.precision)
         if self._is_given():
             raise TypeError("a FeynmanKac holds all its data: there is nothing to add")
-        with scope:
+        with scope, program_cache():
             engine, reason = self._online_engine()
             state = getattr(self, "_state", None)
             before = self._call[1] if state is not None else None

@@ -223,7 +223,7 @@ class ParticleFilter:
             kept = history.pop("population")
             states = _paths(self, target, kept, population, state.key)
         else:
-            states = _last_states(population, state.key)
+            states = _last_states(population, int(state.time), state.key)
         last = "" if self.num_paths else "_last"
         draws = {
             name + last: as_chains(np.asarray(v)) for name, v in as_named_states(states).items()
@@ -300,8 +300,8 @@ def _doubts(engine: ParticleFilter, history: dict, variance: float) -> tuple[str
         )
     if not variance < 1.0:
         reasons.append(
-            f"the standard error of the log evidence is {np.sqrt(variance):.1f}, too large to "
-            "be trusted itself: take more particles"
+            f"the standard error of the log evidence is {np.sqrt(variance):.1f}, and its bias "
+            "downwards is about half of the square of that: take more particles"
         )
     return tuple(reasons)
 
@@ -441,11 +441,12 @@ def _lineage_variance(population: Population) -> float:
     return float(np.asarray(settled)) + float(np.asarray(older.variance))
 
 
-@quick_jit(optimised=False)
-def _last_states(population: Population, key: Any) -> Any:
-    key, num = random.fold_in(key, _AFTER), population.num_particles
-    chosen = random.categorical(key, population.log_weights, num)
-    return jax.tree.map(lambda x: x[chosen], population.particles)
+def _last_states(population: Population, time: int, key: Any) -> Any:
+    """Return independent draws of the last state, made on the host: nothing is compiled."""
+    weights = np.exp(np.asarray(population.log_weights, np.float64))
+    generator = random.host_generator(key, time)
+    chosen = generator.choice(len(weights), len(weights), p=weights / weights.sum())
+    return jax.tree.map(lambda x: np.asarray(x)[chosen], population.particles)
 
 
 def _smoother(engine: ParticleFilter, model: Any) -> Any:

@@ -8,10 +8,11 @@ in it. The cost of a run is
 
     seconds = warm-up + sampling * 1000 / ESS,
 
-CPU seconds without compilation, where ESS is the worst over the parameters of bulk, tail and
-squared-deviation effective sample size. A run counts if R-hat <= 1.05 and no z exceeds 4; the
-cost of one that does not is infinite. The median over the seeds is compared. BlackJAX comes
-with the extra ``bench``; nutpie runs where it is installed (``pip install nutpie pymc``).
+CPU seconds without compilation, and without diagnosis and log evidence at the end, where ESS
+is the worst over the parameters of bulk, tail and squared-deviation effective sample size. A
+run counts if R-hat <= 1.05 and no z exceeds 4; the cost of one that does not is infinite. The
+median over the seeds is compared. BlackJAX comes with the extra ``bench``; nutpie runs where
+it is installed (``pip install nutpie pymc``).
 """
 
 from __future__ import annotations

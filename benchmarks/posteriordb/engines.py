@@ -353,11 +353,9 @@ def bayeskit_smc(case: Case, settings: Settings) -> Iterator[Run]:
 def bayeskit_ensemble(case: Case, settings: Settings) -> Iterator[Run]:
     """EnsembleHMC with its defaults; its ``timing`` says how the run divides.
 
-    ``timing["warmup_s"]`` and ``timing["sampling_s"]`` give the shares; without them all counts
-    as sampling.
+    What it needs to know when to stop is sampling. The diagnosis and the log evidence at the
+    end, which nobody else computes here, are noted apart.
     """
-    if not hasattr(bk, "EnsembleHMC"):
-        raise Unsuitable("this version of bayeskit has no EnsembleHMC")
     engine, problem = bk.EnsembleHMC(progress=False), Problem(case)
 
     def run(seed):
@@ -366,17 +364,18 @@ def bayeskit_ensemble(case: Case, settings: Settings) -> Iterator[Run]:
 
     for seed, posterior, seconds, compile_s in _first_and_later(settings, run):
         timing = posterior.timing
-        warm, kept = timing.get("warmup_s", 0.0), timing.get("sampling_s", 1.0)
-        share = warm / (warm + kept)
+        parts = ("warmup_s", "sampling_s", "diagnosis_s", "evidence_s")
+        whole = sum(timing[part] for part in parts)
+        cpu = {part: seconds * timing[part] / whole for part in parts}
         gradients = posterior.history["num_gradients"][0]
         yield Run(
             seed,
             posterior.draws,
             compile_s,
-            share * seconds,
-            (1 - share) * seconds,
+            cpu["warmup_s"],
+            cpu["sampling_s"],
             int(gradients),
-            {"split_known": "sampling_s" in timing},
+            {part: cpu[part] for part in parts[2:]},
         )
 
 

@@ -177,8 +177,7 @@ def restarts_for_ever(advance):
             means = record.acceptance.mean(axis=0)
             sources = np.arange(self.num_chains)
             sources[means.argmin()] = means.argmax()
-            points = jax.tree.map(lambda leaf: np.asarray(leaf)[sources], after.points)
-            after = after._replace(points=points)
+            after = after._replace(rows=np.asarray(after.rows)[sources])
         return after, record
 
     return spoiled
@@ -410,7 +409,7 @@ def test_a_hopeless_chain_is_restarted_in_the_warm_up():
     states = ensemble.program.start(np.arange(96.0).reshape(32, 3), 0.1)
     generator = np.random.default_rng(0)
     after, num = warm_up_module._rescued(ensemble.program, states, acceptance, generator)
-    moved = np.any(np.asarray(after.points.position != states.points.position), axis=1)
+    moved = np.any(np.asarray(after.points(3).position != states.points(3).position), axis=1)
     assert num == 1
     np.testing.assert_array_equal(np.flatnonzero(moved), [7])
 

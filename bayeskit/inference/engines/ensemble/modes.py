@@ -9,6 +9,7 @@ import numpy as np
 from scipy import linalg, optimize
 
 from bayeskit.errors import InitializationError
+from bayeskit.inference.engines.ensemble.lockstep import in_lockstep
 from bayeskit.inference.engines.ensemble.program import Program
 
 __all__ = ["Mode", "find_modes", "have_barrier", "with_larger_bound"]
@@ -106,7 +107,7 @@ def find_modes(program: Program, starts: np.ndarray) -> list[Mode]:
     InitializationError
         If the density is constant, or rises for ever.
     """
-    paths = [_climb(program.value, start) for start in starts]
+    paths = in_lockstep(_climb, starts, program.values)
     _check_paths(paths, starts)
     paths.sort(key=lambda path: -max(path.values))
     best, dim = max(paths[0].values), program.dim

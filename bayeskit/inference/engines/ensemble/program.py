@@ -44,14 +44,22 @@ _seen: dict[Any, tuple[float, float | None]] = {}
 class ChainStates(NamedTuple):
     """All chains between two iterations.
 
+    Each array that goes through the compiled program costs as much as some gradients of a
+    small model, so what belongs to a chain is one row.
+
     Parameters
     ----------
-    points : PointState with leading axis of chains
+    rows : (chain, dim + J + dim) array
+        Position, components of the log density, and gradient.
     log_step_size : () array, shared by all chains
     """
 
-    points: PointState
+    rows: Any
     log_step_size: Any
+
+    def points(self, dim: int) -> PointState:
+        """Return positions with their cached values, each with the leading axis of chains."""
+        return PointState(self.rows[:, :dim], self.rows[:, dim:-dim], self.rows[:, -dim:])
 
 
 class Schedule(NamedTuple):
@@ -79,6 +87,20 @@ class Record(NamedTuple):
     not_finite: Any
     step_size: Any
     num_steps: Any
+
+    @classmethod
+    def of(cls, by_chain: np.ndarray, shared: np.ndarray, dim: int) -> Record:
+        """Return the record from the two arrays in which the program returns it."""
+        acceptance, divergent, not_finite = np.moveaxis(by_chain[..., -3:], -1, 0)
+        return cls(
+            by_chain[..., :dim],
+            by_chain[..., dim:-3],
+            acceptance,
+            divergent > 0,
+            not_finite > 0,
+            shared[:, 0],
+            shared[:, 1].astype(np.int32),
+        )
 
 
 class _SerialDensity(Density):
@@ -109,15 +131,18 @@ def _advance(
     schedule: Schedule,
     noise: Noise,
     num: jax.Array,
-) -> tuple[ChainStates, Record]:
+) -> tuple[ChainStates, jax.Array, jax.Array]:
+    """Return the chains after ``num`` iterations, and what :meth:`Record.of` takes."""
     density = target.density()
     if serial:
         density = _SerialDensity(*density)
+    dtype, dim = states.rows.dtype, noise.momentum.shape[-1]
 
     # Longer steps than trajectories are cut anyway: no use in adapting beyond.
     longest = np.log(kernel.trajectory * (1.0 + kernel.jitter))
 
-    def iterate(i, now: ChainStates) -> tuple[ChainStates, Record]:
+    def iterate(i, carried):
+        now, by_chain, shared = carried
         step_size = jnp.exp(now.log_step_size)
         tuned = tuning._replace(step_size=step_size, phase=schedule.phase[i])
 
@@ -126,40 +151,30 @@ def _advance(
                 momentum, lambda log_ratio: log_uniform < log_ratio, state, density, tuned
             )
 
-        points, info = jax.vmap(one_chain)(now.points, noise.momentum[i], noise.log_uniform[i])
+        points, info = jax.vmap(one_chain)(
+            now.points(dim), noise.momentum[i], noise.log_uniform[i]
+        )
         error = jnp.mean(info.acceptance) - schedule.target_acceptance
         # A gain of zero leaves the step size alone to the last bit.
         moved = jnp.minimum(now.log_step_size + schedule.gain[i] * error, longest)
         log_step_size = jnp.where(schedule.gain[i] > 0, moved, now.log_step_size)
-        record = Record(
+        kept = (
             points.position,
             points.components,
-            info.acceptance,
-            info.divergent,
-            info.not_finite,
-            step_size,
-            kernel.num_steps(tuned)[0],
+            info.acceptance[:, None],
+            info.divergent[:, None].astype(dtype),
+            info.not_finite[:, None].astype(dtype),
         )
-        return ChainStates(points, log_step_size), record
+        by_chain = by_chain.at[i].set(jnp.concatenate(kept, axis=1))
+        num_steps = kernel.num_steps(tuned)[0].astype(dtype)
+        shared = shared.at[i].set(jnp.stack([step_size, num_steps]))
+        rows = jnp.concatenate(points, axis=1)
+        return ChainStates(rows, log_step_size), by_chain, shared
 
-    dtype = states.log_step_size.dtype
-    each, shared = (CHUNK, states.points.position.shape[0]), (CHUNK,)
-    blank = Record(
-        jnp.zeros((CHUNK, *states.points.position.shape), dtype),
-        jnp.zeros((CHUNK, *states.points.components.shape), dtype),
-        jnp.zeros(each, dtype),
-        jnp.zeros(each, bool),
-        jnp.zeros(each, bool),
-        jnp.zeros(shared, dtype),
-        jnp.zeros(shared, jnp.int32),
-    )
-
-    def body(i, carried):
-        now, records = carried
-        now, record = iterate(i, now)
-        return now, jax.tree.map(lambda all_, one: all_.at[i].set(one), records, record)
-
-    return lax.fori_loop(0, num, body, (states, blank))
+    num_chains, width = states.rows.shape
+    by_chain = jnp.zeros((CHUNK, num_chains, width - dim + 3), dtype)
+    shared = jnp.zeros((CHUNK, 2), dtype)
+    return lax.fori_loop(0, num, iterate, (states, by_chain, shared))
 
 
 class Program:
@@ -207,10 +222,14 @@ class Program:
 
     def value(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Return log density and gradient at one point; -inf and 0 where it is not usable."""
-        if not self._alone:
-            components, gradients = self.evaluate(x[None])
-            return float(components.sum()), gradients[0]
-        return self._value_alone(x)
+        return self.values(x[None])[0]
+
+    def values(self, points: np.ndarray) -> list[tuple[float, np.ndarray]]:
+        """Return log density and gradient at each of points (num, dim), the quicker way."""
+        if self._alone:
+            return [self._value_alone(point) for point in points]
+        components, gradients = self.evaluate(points)
+        return list(zip(components.sum(axis=1).tolist(), gradients, strict=True))
 
     def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return components (num, J) and gradients (num, dim) at points (num, dim).
@@ -220,14 +239,11 @@ class Program:
         parts = []
         for first in range(0, len(points), self.num_chains):
             part = points[first : first + self.num_chains]
-            states, _ = self._call(self._blank(part), self._standing, 1)
-            parts.append((states.points.components, states.points.gradient, len(part)))
+            states, *_ = self._call(self._blank(part), self._standing, 1)
+            parts.append(np.asarray(states.rows, np.float64)[: len(part)])
         self.num_gradients += len(points)
-        components, gradients = (
-            np.concatenate([np.asarray(part[i], np.float64)[: part[2]] for part in parts])
-            for i in range(2)
-        )
-        return components, gradients
+        found = ChainStates(np.concatenate(parts), None).points(self.dim)
+        return found.components, found.gradient
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
         """Return the log density (num,) at points (num, dim); -inf where it is not usable."""
@@ -235,7 +251,7 @@ class Program:
 
     def start(self, positions: np.ndarray, step_size: float) -> ChainStates:
         """Return chains at positions (num_chains, dim), with their gradients."""
-        states, _ = self._call(self._blank(positions), self._standing, 1)
+        states, *_ = self._call(self._blank(positions), self._standing, 1)
         self.num_gradients += len(positions)
         return states._replace(log_step_size=self._array(np.log(step_size)))
 
@@ -257,8 +273,8 @@ class Program:
         gains = np.zeros(CHUNK) if gains is None else gains
         parts = (golden_phases(first, CHUNK), gains, self.target_acceptance)
         schedule = Schedule(*map(self._array, parts))
-        states, record = self._call(states, (tuning, schedule, self.noise(first)), num)
-        record = Record(*(np.asarray(leaf)[:num] for leaf in record))
+        states, *kept = self._call(states, (tuning, schedule, self.noise(first)), num)
+        record = Record.of(*(np.asarray(array)[:num] for array in kept), self.dim)
         self.num_gradients += int(record.num_steps.sum()) * self.num_chains
         return states, record
 
@@ -303,13 +319,13 @@ class Program:
 
     def _blank(self, positions: np.ndarray) -> ChainStates:
         """Return chains that accept whatever usable density they find where they are."""
-        positions = np.asarray(positions)
-        missing = self.num_chains - len(positions)
-        positions = np.concatenate([positions, np.repeat(positions[-1:], missing, axis=0)])
-        components = np.full((self.num_chains, self.target.num_components), -np.inf)
-        arrays: Any = map(self._array, (positions, components, np.zeros_like(positions)))
-        points = PointState(*arrays)
-        return ChainStates(points, self._array(-np.inf))
+        rows = np.zeros(
+            (self.num_chains, 2 * self.dim + self.target.num_components), self.dtype
+        )
+        rows[: len(positions), : self.dim] = positions
+        rows[len(positions) :, : self.dim] = positions[-1]
+        rows[:, self.dim : -self.dim] = -np.inf
+        return ChainStates(rows, self._array(-np.inf))
 
     def _arguments_that_stay(self, factor: Any) -> tuple[Tuning, Schedule, Noise]:
         c, d, zeros = self.num_chains, self.dim, np.zeros(CHUNK)

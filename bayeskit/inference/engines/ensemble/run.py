@@ -131,6 +131,8 @@ class Ensemble:
             )
         with self._timed("sampling_s"):
             kept, diagnostics = self._kept()
+        # The diagnosis that ended the run is no sampling; those before it were.
+        self._timing["sampling_s"] -= self._timing["diagnosis_s"]
         with self._timed("evidence_s"):
             evidence = self.log_evidence_of(kept.positions)
         self._line.close(
@@ -153,7 +155,7 @@ class Ensemble:
                 )
                 kept.add(record)
             wanted, diagnostics = self._look(kept)
-        self.last_positions = np.asarray(states.points.position)
+        self.last_positions = np.asarray(states.rows)[:, : self.program.dim]
         return kept, diagnostics
 
     @contextmanager
@@ -207,20 +209,22 @@ class Ensemble:
         return math.ceil(num * factor / CHUNK) * CHUNK, None
 
     def _diagnose(self, kept: Kept, min_ess: float) -> Diagnostics:
-        record = kept.record
-        found = diagnose(
-            kept.draws(),
-            num_divergent=int(record.divergent.sum()),
-            num_not_finite=int(record.not_finite.sum()),
-            acceptance=float(record.acceptance.mean()),
-            min_ess=min_ess,
-            min_ess_squared=min_ess,
-            max_divergent_share=MAX_DIVERGENT_SHARE,
-        )
-        own = [
-            *found_in_modes(self.start, record.position),
-            *found_in_chains(self.start, record, found.r_hat_max),
-        ]
+        with CompileClock() as clock:
+            record = kept.record
+            found = diagnose(
+                kept.draws(),
+                num_divergent=int(record.divergent.sum()),
+                num_not_finite=int(record.not_finite.sum()),
+                acceptance=float(record.acceptance.mean()),
+                min_ess=min_ess,
+                min_ess_squared=min_ess,
+                max_divergent_share=MAX_DIVERGENT_SHARE,
+            )
+            own = [
+                *found_in_modes(self.start, record.position),
+                *found_in_chains(self.start, record, found.r_hat_max),
+            ]
+        self._timing["diagnosis_s"] = clock.run_s
         return replace(found, reasons=(*own, *found.reasons))
 
     def log_evidence_of(self, positions: np.ndarray) -> tuple[float | None, float | None]:

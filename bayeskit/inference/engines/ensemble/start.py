@@ -117,13 +117,14 @@ def usable_starts(
     found: list[np.ndarray] = []
     values = []
     for points in proposals:
-        for point in points:
-            value, gradient = program.value(point)
-            values.append(value)
-            if np.isfinite(value) and np.isfinite(gradient).all():
-                found.append(point)
-            if len(found) == num:
-                return np.array(found), np.array(values)
+        for first in range(0, len(points), num):
+            part = points[first : first + num]
+            for point, (value, gradient) in zip(part, program.values(part), strict=True):
+                values.append(value)
+                if np.isfinite(value) and np.isfinite(gradient).all():
+                    found.append(point)
+            if len(found) >= num:
+                return np.array(found[:num]), np.array(values)
     if found:
         return np.array(found), np.array(values)
     seen = np.array(values)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from bayeskit.inference.engines.ensemble.noise import CHUNK
@@ -154,5 +153,5 @@ def _rescued(
     sources = np.arange(program.num_chains)
     good = np.flatnonzero(~hopeless)
     sources[hopeless] = generator.choice(good, int(hopeless.sum()))
-    points = jax.tree.map(lambda leaf: np.asarray(leaf)[sources], states.points)
-    return states._replace(points=points), int(hopeless.sum())
+    rows = np.asarray(states.rows)[sources]
+    return states._replace(rows=rows), int(hopeless.sum())

@@ -1,4 +1,4 @@
-"""Say when and where a filter lost all its particles."""
+"""Say when and where particles lost all their weight, or got an infinite one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.errors import ParticleCollapseError
+from bayeskit.errors import InvalidWeightsError, ParticleCollapseError
 from bayeskit.inference.population import Population
 
-__all__ = ["check_collapse"]
+__all__ = ["check_collapse", "check_infinite"]
 
 
 def check_collapse(
@@ -60,6 +60,33 @@ def check_collapse(
         f"all particles have weight zero at time {time}{seen}{why}: take more particles or a "
         "proposal that looks at the observation, or check the observation and the support of "
         "the likelihood"
+    )
+
+
+def check_infinite(population: Population, info: Mapping[str, Any] | None = None) -> None:
+    """Raise if a weight was +inf, which no density gives: the evidence is then +inf.
+
+    Parameters
+    ----------
+    population : Population
+    info : dict of arrays, optional
+        Of the same run, to name the first time or stage at which it happened.
+
+    Raises
+    ------
+    InvalidWeightsError
+    """
+    if not np.any(np.isposinf(np.asarray(population.log_evidence))):
+        return
+    where = ""
+    increments = [k for k in info or {} if k.startswith("log_evidence_increment")]
+    if info is not None and increments and np.ndim(population.log_evidence) == 0:
+        infinite = np.isposinf(_by_time(info, "log_evidence_increment"))
+        where = f" at step {int(np.argmax(infinite))}" if infinite.any() else ""
+    raise InvalidWeightsError(
+        f"a log-likelihood or log potential was +inf{where}, so the log evidence is +inf: a "
+        "density is finite almost everywhere. Look for a division by zero or a scale of zero, "
+        "and return -inf where the likelihood is zero"
     )
 
 

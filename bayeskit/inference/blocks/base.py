@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from bayeskit import accel
 from bayeskit.errors import StalledError
 from bayeskit.inference import random
+from bayeskit.inference.collapse import check_infinite
 from bayeskit.inference.law import UNKNOWN, Law, Measure, Tagged
 
 __all__ = ["Block", "Chain", "Custom", "custom", "leaves", "path_of", "run", "set_law"]
@@ -191,10 +192,13 @@ def run(block: Block, key: Any, *, with_info: bool = False) -> Any:
         If the block waits for a population.
     StalledError
         If a loop along a path ended before the end of the path.
+    InvalidWeightsError
+        If a potential was +inf.
     """
     if block.law is None:
         raise TypeError(f"{block.name} waits for a population: begin with spawn(...)")
     population, info = block.compiled(accel.as_key(key))
     if not isinstance(population.log_evidence, jax.core.Tracer):
+        check_infinite(population, info)
         require_complete(block, population)
     return (population, info) if with_info else population

@@ -13,8 +13,12 @@ from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError
 from bayeskit.inference.bands import bands_of_draws, bands_of_moments
 from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.inference.engines.ensemble_hmc import EnsembleHMC
+from bayeskit.inference.engines.nuts import NUTS
+from bayeskit.inference.engines.parallel_tempering import ParallelTempering
 from bayeskit.inference.engines.particle_filter import FilterState, ParticleFilter, blank_state
 from bayeskit.inference.engines.particle_gibbs import ParticleGibbs
+from bayeskit.inference.engines.smc import SMC
 from bayeskit.inference.engines.smc2 import SMC2
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.forecasting import simulate_on
@@ -145,7 +149,8 @@ class StateSpaceEstimator(BayesianModel):
         self.timing_ = result.timing
         self._call = ((), call)
         self._groups: dict[str, Any] | None = None
-        self._state: FilterState | None = state
+        # On the host: arrays of JAX that are pickled come back in the precision of the day.
+        self._state: FilterState | None = state and state.on_host()
 
     def partial_fit(
         self, X: Any = None, y: Any = None, *, times: Any = None
@@ -167,6 +172,7 @@ class StateSpaceEstimator(BayesianModel):
             For engines other than ParticleFilter, or a FeynmanKac.
         """
         scope = precision_scope(self.precision)
+        self._require_model()
         if self._is_given():
             raise TypeError("a FeynmanKac holds all its data: there is nothing to add")
         with scope, program_cache():
@@ -235,6 +241,11 @@ class StateSpaceEstimator(BayesianModel):
     def _engine_for(self, target: Any) -> tuple[Any, str]:
         engine = self._engine()
         if engine is not None:
+            if isinstance(engine, EnsembleHMC | NUTS | ParallelTempering | SMC):
+                raise TypeError(
+                    f"{type(engine).__name__} does not run state-space models: take "
+                    "ParticleFilter, or with free parameters PMMH, ParticleGibbs or SMC2"
+                )
             return engine, "chosen by the user"
         if not target.model.free:
             return ParticleFilter(), "no parameter is free, so states are all there is to infer"
@@ -306,6 +317,9 @@ class StateSpaceEstimator(BayesianModel):
     def smoothed_paths(self, num_paths: int = 1000) -> dict[str, np.ndarray]:
         """Return paths (draw, time, ...) from the law of the states given all data."""
         result = self._fitted()
+        self._require_model()
+        if not isinstance(num_paths, int | np.integer) or num_paths < 1:
+            raise ValueError(f"num_paths must be a whole number >= 1, got {num_paths!r}")
         names = self._state_names()
         if names and not names[0].endswith("_last"):
             return {name: result.flat(name) for name in names}
@@ -333,6 +347,13 @@ class StateSpaceEstimator(BayesianModel):
             is_last = name.endswith("_last")
             states[name.removesuffix("_last")] = values if is_last else values[:, -1]
         return next(iter(states.values())) if list(states) == ["x"] else states
+
+    def _require_model(self) -> None:
+        if self.model is None:
+            raise AttributeError(
+                "the file holds the result and not the model: bk.load(path, model=...) puts it "
+                "back"
+            )
 
     # ------------------------------------------------------------ prediction
 
@@ -365,6 +386,7 @@ class StateSpaceEstimator(BayesianModel):
         if not isinstance(steps, int | np.integer) or steps < 1:
             raise ValueError(f"steps must be a whole number >= 1, got {steps!r}")
         self._fitted()
+        self._require_model()
         seen = self._call[1]
         rows, labels = self._rows_to_come(int(steps), X, times, seen)
         with precision_scope(self.precision):
@@ -482,12 +504,13 @@ class StateSpaceEstimator(BayesianModel):
 
     def _more_to_save(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if self._state is None:
-            return {}, {}
+            return {"is_state_space": True}, {}
         levels = self._engine_settings().quantiles
         leaves = [np.asarray(x) for x in jax.tree.leaves(self._state.population)]
         arrays = {str(i): leaf for i, leaf in enumerate(leaves)}
         arrays["time"] = np.asarray(self._state.time)
         parameters = {
+            "is_state_space": True,
             "settings": {**asdict(self._engine_settings()), "quantiles": list(levels)},
             "key_type": str(jax.random.key_impl(self._state.key)),
         }
@@ -499,6 +522,8 @@ class StateSpaceEstimator(BayesianModel):
             return
         time = arrays.pop("time")
         self.inference = ParticleFilter(**parameters["settings"])
+        if self.model is None:
+            return
         with precision_scope(self.precision):
             key = jax.random.wrap_key_data(
                 jnp.asarray(self.random_key_), impl=parameters["key_type"]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pickle
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.base import clone
 import bayeskit as bk
 from bayeskit import inference as bi
 from bayeskit.errors import (
+    ConvergenceWarning,
     InvalidDataError,
     MissingDensityError,
     ParticleCollapseError,
@@ -66,7 +68,22 @@ def simulated(num=50, seed=1, rho=0.9):
     return x + rng.normal(size=num)
 
 
+def initial(p):
+    return dist.Normal(p["mean0"], p["sd0"])
+
+
+def transition(p, x, t):
+    return dist.Normal(p["rho"] * x, p["sd"])
+
+
+def observation(p, x, t):
+    return dist.Normal(x, p["noise"])
+
+
 MODEL = local_level()
+PICKLED = bk.StateSpaceModel(
+    initial=initial, transition=transition, observation=observation, params=MODEL.params
+)
 Y = simulated()
 HOLES = np.where(np.isin(np.arange(50), [0, 7, 8, 30]), np.nan, Y)
 
@@ -205,6 +222,10 @@ def test_online_is_batch_to_the_bit(tmp_path):
     same(batch, online)
     same(batch, again)
     np.testing.assert_array_equal(batch.forecast(3).draws["y"], again.forecast(3).draws["y"])
+    # Functions named in a module can be pickled; what was fitted must not lose its precision.
+    pickled = pickle.loads(pickle.dumps(clone(batch).set_params(model=PICKLED).fit(HOLES[:9])))
+    same(batch, pickled.partial_fit(HOLES[9:]))
+    assert pickle.loads(pickle.dumps(pickled.model)).free == ()
     # A filter that began anew at the second piece would be caught.
     anew = clone(batch).fit(HOLES[20:])
     assert anew.log_evidence_ != batch.log_evidence_
@@ -412,6 +433,17 @@ def test_collapse_names_time_and_observation():
         clone(fitted()).fit(y)
 
 
+def test_a_likelihood_that_is_nan_is_warned_of():
+    model = bk.StateSpaceModel(
+        initial=initial,
+        transition=transition,
+        observation=lambda p, x, t: dist.Normal(x, jnp.sqrt(x)),
+        params=MODEL.params,
+    )
+    with pytest.warns(ConvergenceWarning, match="% of the particles is NaN, and counts as 0"):
+        clone(fitted()).set_params(model=model).fit(np.abs(Y[:10]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -453,6 +485,7 @@ def test_times_that_do_not_increase():
             lambda: bk.BayesianModel(ONE_UNKNOWN, inference=FILTER).fit(Y),
             r"free parameters \['rho'\]: ParticleFilter takes them as given",
         ),
+        (lambda: fitted().smooth(0), "num_paths must be a whole number >= 1, got 0"),
     ],
 )
 def test_bad_settings(build, message):
@@ -469,5 +502,12 @@ def test_manners(tmp_path):
     with pytest.raises(AttributeError, match="no score for separate rows"):
         est.score(None, Y)
     est.save(tmp_path / "result")
-    assert bk.load(tmp_path / "result").log_evidence_ == est.log_evidence_
+    alone = bk.load(tmp_path / "result")
+    assert alone.log_evidence_ == est.log_evidence_
+    assert alone.filter_.equals(est.filter_)
+    for method in (alone.smooth, alone.forecast, lambda: alone.partial_fit(1.0)):
+        with pytest.raises(AttributeError, match=r"bk.load\(path, model=...\) puts it back"):
+            method()
+    with pytest.raises(TypeError, match="NUTS does not run state-space models: take Particle"):
+        bk.BayesianModel(MODEL, inference=bk.NUTS()).fit(Y)
     assert "L2 properly weighted" in est.result_.law

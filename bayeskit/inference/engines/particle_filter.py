@@ -40,6 +40,8 @@ __all__ = ["FilterState", "ParticleFilter"]
 _CHUNK = 64
 # Steps by which a quantile is found up to a millionth of the range of the particles.
 _HALVINGS = 20
+# A larger share of NaN than this is no accident of rounding.
+_MAX_NAN = 0.01
 # In place of a time, for what is drawn after all of them.
 _AFTER = 2**32 - 1
 
@@ -60,6 +62,10 @@ class FilterState(NamedTuple):
     key: Any
     time: Any
     population: Population
+
+    def on_host(self) -> FilterState:
+        """Return the same state in NumPy arrays, which keep their precision in files."""
+        return FilterState(self.key, *jax.tree.map(np.asarray, self[1:]))
 
 
 @dataclass(frozen=True)
@@ -297,6 +303,12 @@ def _doubts(engine: ParticleFilter, history: dict, variance: float) -> tuple[str
         reasons.append(
             f"at time {worst} the weights leave an effective sample size of {fewest:.1f} out "
             f"of {engine.num_particles} particles: take more, or check that observation"
+        )
+    share = float(history["num_nan"].sum()) / (engine.num_particles * len(history["num_nan"]))
+    if share > _MAX_NAN:
+        reasons.append(
+            f"the likelihood of {100 * share:.1f} % of the particles is NaN, and counts as 0: "
+            "let initial, transition and observation be defined for every state"
         )
     if not variance < 1.0:
         reasons.append(

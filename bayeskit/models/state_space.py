@@ -11,13 +11,17 @@ import numpy as np
 
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError
+from bayeskit.inference import random
 from bayeskit.inference.bands import bands_of_draws, bands_of_moments
 from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.inference.engines.base import as_named_states
 from bayeskit.inference.engines.ensemble_hmc import EnsembleHMC
 from bayeskit.inference.engines.nuts import NUTS
 from bayeskit.inference.engines.parallel_tempering import ParallelTempering
+from bayeskit.inference.engines.parameter_paths import paths_of_parameters
 from bayeskit.inference.engines.particle_filter import FilterState, ParticleFilter, blank_state
 from bayeskit.inference.engines.particle_gibbs import ParticleGibbs
+from bayeskit.inference.engines.pmmh import PMMH
 from bayeskit.inference.engines.smc import SMC
 from bayeskit.inference.engines.smc2 import SMC2
 from bayeskit.inference.feynman_kac import FeynmanKac
@@ -251,7 +255,7 @@ class StateSpaceEstimator(BayesianModel):
             return ParticleFilter(), "no parameter is free, so states are all there is to infer"
         num_steps = target.num_steps
         if num_steps <= _MAX_SHORT:
-            return SMC2(num_particles=max(100, num_steps)), (
+            return _squared_for(target), (
                 "parameters are free, and the series is short enough for SMC², which gives the "
                 "evidence as well"
             )
@@ -298,7 +302,9 @@ class StateSpaceEstimator(BayesianModel):
         ----------
         num_paths : int
             A particle filter runs again with its history, to the same numbers, and draws so
-            many paths. Other engines have drawn theirs.
+            many paths. SMC2, and PMMH without paths, draw one from a new filter for each of so
+            many parameters, weighed by the ratio of its estimate to the old one. Other engines
+            have drawn theirs.
 
         Returns
         -------
@@ -309,8 +315,8 @@ class StateSpaceEstimator(BayesianModel):
         ------
         MissingDensityError
             For ``smoother="backward"`` and a model without transition density.
-        AttributeError
-            If the engine keeps the last state only.
+        ParticleCollapseError
+            If all new filters lose their particles.
         """
         return bands_of_draws(self.smoothed_paths(num_paths), self._times())
 
@@ -324,16 +330,29 @@ class StateSpaceEstimator(BayesianModel):
         if names and not names[0].endswith("_last"):
             return {name: result.flat(name) for name in names}
         if self._state is None:
-            raise AttributeError(
-                f"{self.engine_.split('(')[0]} keeps the last state only: use ParticleFilter, "
-                "ParticleGibbs, or PMMH with paths=True"
-            )
+            return self._paths_of_parameters(num_paths)
         engine = replace(self._engine_settings(), num_paths=num_paths)
         with precision_scope(self.precision):
             target = StateSpaceTarget.of(self.model, _rows(self._call[1], self.precision))
             engine.check(target.model)
             again = engine.run(target, None, self._state.key)
         return {name: again.flat(name) for name in again.draws}
+
+    def _paths_of_parameters(self, num_paths: int) -> dict[str, np.ndarray]:
+        result = self._fitted()
+        chosen = self._choose(num_paths, 0)
+        theta = result.positions.reshape(result.num_draws, -1)[chosen]
+        log_estimates = result.sample_stats["log_likelihood_estimate"].reshape(-1)[chosen]
+        with precision_scope(self.precision):
+            target = StateSpaceTarget.of(self.model, _rows(self._call[1], self.precision))
+            # A loaded result knows no engine; new filters may have any size.
+            engine = self.inference
+            if not isinstance(engine, PMMH | SMC2):
+                engine = _squared_for(target)
+            key = random.fold_in(_derived_key(self.random_key_), 1)
+            size = (engine.num_particles, engine.scheme)
+            paths = paths_of_parameters(target, theta, log_estimates, *size, key)
+        return as_named_states(paths)
 
     def _state_names(self) -> list[str]:
         free = self.model.free if isinstance(self.model, StateSpaceModel) else ()
@@ -534,6 +553,10 @@ class StateSpaceEstimator(BayesianModel):
             leaves = [jnp.asarray(arrays[str(i)]) for i in range(len(arrays))]
             population = jax.tree.unflatten(jax.tree.structure(blank.population), leaves)
             self._state = FilterState(key, jnp.asarray(time), population)
+
+
+def _squared_for(target: StateSpaceTarget) -> SMC2:
+    return SMC2(num_particles=max(100, target.num_steps))
 
 
 # ---------------------------------------------------------------- data at the door

@@ -333,7 +333,7 @@ SHORT = simulated(30, seed=1, rho=0.9)
 
 @functools.cache
 def grid_posterior():
-    """Log evidence, mean and sd of rho, and mean of the last state, by quadrature."""
+    """Log evidence, mean and sd of rho, mean of the last state, and of all given all data."""
     rho = np.linspace(-1, 1, 1002)[1:-1]
     found = [kalman(SHORT, rho=r, noise=0.8, sd0=1.5) for r in rho]
     log_likelihood = np.array([f[0] for f in found])
@@ -342,7 +342,10 @@ def grid_posterior():
     weights /= weights.sum()
     mean = weights @ rho
     last = weights @ np.array([f[1][-1] for f in found])
-    return log_evidence, mean, np.sqrt(weights @ (rho - mean) ** 2), last
+    smooth = weights @ np.array([f[3] for f in found])
+    squares = weights @ np.array([f[4] + f[3] ** 2 for f in found])
+    smoothed = smooth, np.sqrt(squares - smooth**2)
+    return log_evidence, mean, np.sqrt(weights @ (rho - mean) ** 2), last, smoothed
 
 
 ENGINES = {
@@ -356,7 +359,7 @@ ENGINES = {
 @pytest.mark.parametrize("name", ENGINES)
 def test_posterior_of_an_unknown_parameter(name):
     """Means within 6 standard errors of effective draws, sds within 6: false alarms 1e-8."""
-    log_evidence, mean, sd, last = grid_posterior()
+    log_evidence, mean, sd, last, (means, sds) = grid_posterior()
     est = bk.BayesianModel(ONE_UNKNOWN, inference=ENGINES[name], random_state=1).fit(SHORT)
     result = est.result_
     rows = est.summary()
@@ -369,13 +372,17 @@ def test_posterior_of_an_unknown_parameter(name):
     assert abs(x.mean() - last) < 6 * x.std() / np.sqrt(300)
     if name == "smc2":
         assert abs(est.log_evidence_ - log_evidence) < 6 * est.log_evidence_se_
-        with pytest.raises(AttributeError, match="SMC2 keeps the last state only"):
-            est.smooth()
     else:
         with pytest.raises(AttributeError, match="estimates no evidence"):
             _ = est.log_evidence_
     # The prior alone would be caught.
     assert abs(0.0 - mean) > 6 * sd / np.sqrt(ess)
+    if name != "pmmh":
+        # Of 400 paths at least 150 are effective; those of the prior would be caught.
+        bands = est.smooth(400)
+        assert np.all(np.abs(bands["mean"] - means) < 6 * sds / np.sqrt(150))
+        assert np.all(np.abs(bands["sd"] / sds - 1) < 6 / np.sqrt(300))
+        assert np.any(np.abs(means) > 12 * sds / np.sqrt(150))
     assert est.forecast(2).observations.loc["y"].shape == (2, 5)
     before = {k: v.copy() for k, v in result.draws.items()}
     with CompileClock() as clock:

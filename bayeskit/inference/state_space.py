@@ -509,10 +509,10 @@ def _check_observations(y: np.ndarray, found: dict[str, Any]) -> None:
     if found["support"] is not None:
         outside = ~np.asarray(found["support"](y)) & ~missing
         if outside.any():
-            place = tuple(map(int, np.argwhere(outside)[0]))
+            where = tuple(map(int, np.argwhere(outside)[0]))
             raise InvalidDataError(
-                f"y must lie in the support of {found['family']}, got {y[place]} at time "
-                f"{place[0]}: correct it, or NaN where nothing was seen"
+                f"y must lie in the support of {found['family']}, got {y[where]} at time "
+                f"{where[0]}: correct it, or NaN where nothing was seen"
             )
     rows = missing.reshape(len(y), -1)
     partial = rows.any(axis=1) & ~rows.all(axis=1)

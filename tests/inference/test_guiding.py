@@ -177,7 +177,9 @@ def test_the_best_proposal_leaves_little_noise():
 @pytest.mark.parametrize(
     "engine",
     [
-        bk.SMC2(num_parameters=300, num_particles=20),
+        pytest.param(
+            bk.SMC2(num_parameters=300, num_particles=20), marks=pytest.mark.slow, id="SMC2"
+        ),
         bk.ParticleGibbs(num_particles=10, num_draws=500, num_warmup=150),
     ],
     ids=lambda engine: type(engine).__name__,

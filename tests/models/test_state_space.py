@@ -517,4 +517,4 @@ def test_manners(tmp_path):
             method()
     with pytest.raises(TypeError, match="NUTS does not run state-space models: take Particle"):
         bk.BayesianModel(MODEL, inference=bk.NUTS()).fit(Y)
-    assert "L2 properly weighted" in est.result_.law
+    assert "L2 properly weighted" in est.result_.law and "unbiased as it is" in est.result_.law

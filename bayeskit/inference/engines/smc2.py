@@ -236,7 +236,7 @@ def _described(population: Population, info: dict[str, Any]) -> dict[str, Any]:
 def _parts(engine: SMC2, target: StateSpaceTarget, plan: Any = None) -> tuple[Block, ...]:
     """Return how parameters are drawn and weighed at first, and what each time does."""
     first, over_times = engine.algorithm(target, plan).parts
-    return *first.parts, over_times.body  # type: ignore[attr-defined]
+    return *first.parts, over_times.body
 
 
 @quick_jit(static_argnames="engine")

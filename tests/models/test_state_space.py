@@ -225,7 +225,9 @@ def test_online_is_batch_to_the_bit(tmp_path):
     # Functions named in a module can be pickled; what was fitted must not lose its precision.
     pickled = pickle.loads(pickle.dumps(clone(batch).set_params(model=PICKLED).fit(HOLES[:9])))
     same(batch, pickled.partial_fit(HOLES[9:]))
-    assert pickle.loads(pickle.dumps(pickled.model)).free == ()
+    free = dataclasses.replace(PICKLED, params={**MODEL.params, "rho": dist.Uniform(-1, 1)})
+    assert free.prior.sample_prior is not None
+    assert pickle.loads(pickle.dumps(free)).free == ("rho",)
     # A filter that began anew at the second piece would be caught.
     anew = clone(batch).fit(HOLES[20:])
     assert anew.log_evidence_ != batch.log_evidence_
@@ -447,8 +449,10 @@ def test_a_likelihood_that_is_nan_is_warned_of():
         observation=lambda p, x, t: dist.Normal(x, jnp.sqrt(x)),
         params=MODEL.params,
     )
-    with pytest.warns(ConvergenceWarning, match="% of the particles is NaN, and counts as 0"):
+    message = "% of the particles is NaN, and counts as 0"
+    with pytest.warns(ConvergenceWarning, match=message) as caught:
         clone(fitted()).set_params(model=model).fit(np.abs(Y[:10]))
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def paths_of_parameters(
             f"the paths are worth {share * num:.1f} of {num} independent ones, as likelihoods "
             "are noisy: take more particles",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     chosen = random.host_generator(key, num).choice(num, num, p=weights)
     return jax.tree.map(lambda x: x[chosen], paths)

@@ -13,11 +13,11 @@ import numpy as np
 from bayeskit.inference import random
 from bayeskit.inference.observing import log_density
 
-__all__ = ["Move", "fully_seen", "without_gaps"]
+__all__ = ["StateMove", "fully_seen", "without_gaps"]
 
 
 @dataclass(frozen=True)
-class Move:
+class StateMove:
     r"""One move of a state: by the model, or by a proposal where the observation was seen.
 
     .. math:: q = \begin{cases} \text{proposed} & \text{if all of } y_t \text{ was seen} \\

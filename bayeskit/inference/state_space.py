@@ -17,7 +17,7 @@ from bayeskit.errors import InvalidDataError, UnknownParameterError
 from bayeskit.inference import random
 from bayeskit.inference.dependence import depends_on
 from bayeskit.inference.feynman_kac import FeynmanKac
-from bayeskit.inference.guiding import Move, fully_seen, without_gaps
+from bayeskit.inference.guiding import StateMove, fully_seen, without_gaps
 from bayeskit.inference.measure import Target
 from bayeskit.inference.observing import (
     draw,
@@ -309,10 +309,10 @@ class StateSpaceModel:
         def move(role, proposing, t, *state):
             made = self._call(role, values, row(t), *state)
             if not is_guided or getattr(self, proposing) is None:
-                return Move(made, None, None)
+                return StateMove(made, None, None)
             place = t - first
             proposed = self._call(proposing, values, row(t), *state, jnp.asarray(filled)[place])
-            return Move(made, proposed, jnp.asarray(seen)[place])
+            return StateMove(made, proposed, jnp.asarray(seen)[place])
 
         start = functools.partial(move, "initial", "initial_proposal", 0)
         at = lambda t, x: move("transition", "proposal", t, x, t)

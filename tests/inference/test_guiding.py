@@ -79,30 +79,30 @@ def test_path_density_is_that_of_the_model():
     np.testing.assert_allclose(np.exp(found), expected.mass, rtol=1e-12)
 
 
-class Unweighed(guiding.Move):
+class Unweighed(guiding.StateMove):
     """Planted (70): no m / q."""
 
     def log_ratio(self, x):
         return 0.0
 
 
-class Inverted(guiding.Move):
+class Inverted(guiding.StateMove):
     """Planted: q / m."""
 
     def log_ratio(self, x):
         return -super().log_ratio(x)
 
 
-class WeighedWhereUnseen(guiding.Move):
+class WeighedWhereUnseen(guiding.StateMove):
     """Planted: m / q of the proposal, where the transition was drawn from."""
 
     def log_ratio(self, x):
-        return guiding.Move(self.model, self.proposed, True).log_ratio(x)
+        return guiding.StateMove(self.model, self.proposed, True).log_ratio(x)
 
 
 @pytest.mark.parametrize("mistake", [Unweighed, Inverted, WeighedWhereUnseen])
 def test_wrong_weights_are_caught(mistake, monkeypatch):
-    monkeypatch.setattr("bayeskit.inference.state_space.Move", mistake)
+    monkeypatch.setattr("bayeskit.inference.state_space.StateMove", mistake)
     assert_caught(smoothed(guided()), paths())
 
 

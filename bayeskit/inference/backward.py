@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from bayeskit import accel
 from bayeskit.inference import random
+from bayeskit.inference.dependence import depends_on
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.population import History
 
@@ -167,14 +168,7 @@ class Rejection(BackwardDraw):
 def _refuse_pair_potential(model: FeynmanKac, time: Any, before: Any, after: Any) -> None:
     """Refuse a potential that depends on the previous state: log_m_bound does not bound it."""
     one = lambda tree: jax.tree.map(lambda x: x[0], tree)
-    jaxpr = jax.make_jaxpr(model.log_g)(time, one(before), one(after)).jaxpr
-    start = len(jax.tree.leaves(time))
-    seen = set(jaxpr.invars[start : start + len(jax.tree.leaves(before))])
-    for equation in jaxpr.eqns:
-        inputs = {v for v in equation.invars if not hasattr(v, "val")}
-        if inputs & seen:
-            seen.update(equation.outvars)
-    if any(not hasattr(v, "val") and v in seen for v in jaxpr.outvars):
+    if depends_on(model.log_g, 1, time, one(before), one(after)):
         raise ValueError(
             "backward sampling by rejection needs a potential log_g(t, before, x) that does "
             "not depend on before, since log_m_bound bounds log_m alone: use method='exact' or "

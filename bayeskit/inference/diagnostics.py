@@ -67,7 +67,8 @@ class Diagnostics:
         """Issue one ConvergenceWarning that names every reason."""
         if self.reasons:
             message = "the result cannot be trusted yet: " + "; ".join(self.reasons)
-            warnings.warn(message, ConvergenceWarning, stacklevel=4)
+            # The line that called fit, which called this.
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
 def _worst(values: dict[str, np.ndarray], pick: Any) -> tuple[float, str]:

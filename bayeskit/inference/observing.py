@@ -10,7 +10,14 @@ import jax.numpy as jnp
 
 from bayeskit.inference import random
 
-__all__ = ["draw", "is_dependent", "is_distribution", "log_density", "log_likelihood"]
+__all__ = [
+    "draw",
+    "innermost",
+    "is_dependent",
+    "is_distribution",
+    "log_density",
+    "log_likelihood",
+]
 
 
 def is_distribution(value: Any) -> bool:
@@ -46,7 +53,7 @@ def log_density(distribution: Any, value: Any) -> jax.Array:
     return jnp.where(jnp.all(distribution.support(value)), total, -jnp.inf)
 
 
-def _rows(distribution: Any) -> Any:
+def innermost(distribution: Any) -> Any:
     """Return the distribution without the wrappers that only count axes as events."""
     while type(distribution).__name__ == "Independent":
         distribution = distribution.base_dist
@@ -55,7 +62,7 @@ def _rows(distribution: Any) -> Any:
 
 def is_dependent(distribution: Any) -> bool:
     """Return whether coordinates depend on one another in a way that is not known here."""
-    rows = _rows(distribution)
+    rows = innermost(distribution)
     return bool(rows.event_shape) and type(rows).__name__ != "MultivariateNormal"
 
 
@@ -65,7 +72,7 @@ def log_likelihood(distribution: Any, y: jax.Array) -> jax.Array:
     Independent coordinates that were not seen drop out, and a multivariate normal is
     marginalised. Of other families an observation counts as a whole or not at all.
     """
-    rows = _rows(distribution)
+    rows = innermost(distribution)
     y = jnp.asarray(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):
         return log_density(rows, y)

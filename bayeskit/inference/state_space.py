@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,13 +15,15 @@ import numpy as np
 
 from bayeskit.errors import InvalidDataError, UnknownParameterError
 from bayeskit.inference import random
+from bayeskit.inference.dependence import depends_on
 from bayeskit.inference.feynman_kac import FeynmanKac
+from bayeskit.inference.guiding import StateMove, fully_seen, without_gaps
 from bayeskit.inference.measure import Target
 from bayeskit.inference.observing import (
     draw,
+    innermost,
     is_dependent,
     is_distribution,
-    log_density,
     log_likelihood,
 )
 
@@ -29,6 +31,7 @@ __all__ = ["GivenModel", "Rows", "StateSpaceModel", "StateSpaceTarget"]
 
 # What the functions of a model may take beside parameters, state and time.
 _OPTIONAL = ("u", "dt")
+_PROPOSALS = ("proposal", "initial_proposal")
 
 
 class Rows(NamedTuple):
@@ -81,6 +84,11 @@ class StateSpaceModel:
     params : dict, optional
         A number, an array or a prior distribution by name. The functions get the values as
         ``params["name"]``.
+    proposal : callable (params, x, t, y) -> Distribution, optional
+        Of :math:`x_t`, given ``x`` at time t - 1 and the observation ``y`` of time t: where a
+        filter shall look for states, in place of the transition. The weights make up for it.
+    initial_proposal : callable (params, y) -> Distribution, optional
+        The same for :math:`x_0`.
     name : str
 
     Raises
@@ -95,6 +103,11 @@ class StateSpaceModel:
     An entry of y that is NaN was not seen and tells nothing: its factor is 1. Coordinates that
     are independent given the state drop out one by one, those of a multivariate normal are
     marginalised; of other vector-valued families whole rows may be missing.
+
+    With a proposal q particles are weighed by :math:`m_t g_t / q_t`, so every engine infers the
+    same, with less noise the closer q is to :math:`p(x_t \mid x_{t-1}, y_t)`. It must be
+    positive wherever the transition and the likelihood are, and its tails should not be
+    lighter. Where y has NaN the transition is taken.
 
     References
     ----------
@@ -119,6 +132,8 @@ class StateSpaceModel:
     transition: Callable
     observation: Callable
     params: Mapping[str, Any] = field(default_factory=dict)
+    proposal: Callable | None = None
+    initial_proposal: Callable | None = None
     name: str = "model"
 
     def __post_init__(self):
@@ -126,14 +141,25 @@ class StateSpaceModel:
             ("initial", ("params",)),
             ("transition", ("params", "x", "t")),
             ("observation", ("params", "x", "t")),
+            ("proposal", ("params", "x", "t", "y")),
+            ("initial_proposal", ("params", "y")),
         ):
-            _check_function(getattr(self, role), role, names)
+            function = getattr(self, role)
+            if function is not None or role not in _PROPOSALS:
+                _check_function(function, role, names)
         for name, value in self.params.items():
             _check_parameter(name, value)
 
     def __deepcopy__(self, memo: Any) -> StateSpaceModel:
         # Nothing in it changes, and a copy would share no compiled program.
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was found out about the model holds functions that no file can.
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
     # ------------------------------------------------------------ parameters
 
@@ -200,6 +226,11 @@ class StateSpaceModel:
 
     # ------------------------------------------------------------ states
 
+    @property
+    def _functions(self) -> tuple[Callable, ...]:
+        given = (self.proposal, self.initial_proposal)
+        return (self.initial, self.transition, self.observation, *filter(None, given))
+
     def _call(self, role: str, values: Any, row: Rows, *state: Any) -> Any:
         function = getattr(self, role)
         options = {}
@@ -213,10 +244,13 @@ class StateSpaceModel:
         parts = made.values() if isinstance(made, dict) and role != "observation" else [made]
         for part in parts:
             if not is_distribution(part):
+                what = f"{type(part).__name__}: {made!r:.80}"
+                if isinstance(part, jax.Array):
+                    what = f"an array of shape {part.shape}"
                 raise TypeError(
                     f"{role} must return a NumPyro distribution"
                     + ("" if role == "observation" else ", or a dict of them")
-                    + f", got {type(part).__name__}: {made!r:.80}"
+                    + f", got {what}"
                 )
         return made
 
@@ -231,10 +265,22 @@ class StateSpaceModel:
 
         return jax.eval_shape(both, jax.random.key(0))
 
+    def _proposed(self, values: Any, row: Rows, x: Any) -> dict[str, Any]:
+        """Return structures of what the proposals draw, by name."""
+        x = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), x)
+        state = {"proposal": (x, jnp.ones((), jnp.int32)), "initial_proposal": ()}
+        given = [role for role in _PROPOSALS if getattr(self, role) and row.y is not None]
+
+        def drawn(role):
+            made = self._call(role, values, row, *state[role], row.y)
+            return jax.eval_shape(lambda key: draw(key, made), jax.random.key(0))
+
+        return {role: drawn(role) for role in given}
+
     def feynman_kac(
         self, theta: Any, rows: Rows, first: Any = 0, num_steps: int | None = None
     ) -> FeynmanKac:
-        """Return the model given parameters and data, as the bootstrap filter takes it.
+        """Return the model given parameters and data, as filters take it.
 
         Parameters
         ----------
@@ -247,6 +293,8 @@ class StateSpaceModel:
         """
         values = self.parameters(theta)
         row = lambda t: jax.tree.map(lambda a: jnp.asarray(a)[t - first], rows)
+        is_guided = rows.y is not None and any(getattr(self, role) for role in _PROPOSALS)
+        seen, filled = (fully_seen(rows.y), without_gaps(rows.y)) if is_guided else (None, None)
 
         @functools.cache
         def kinds():
@@ -258,19 +306,28 @@ class StateSpaceModel:
             cast = lambda x, kind: jnp.asarray(x).astype(kind)
             return jax.tree.map(cast, draw(key, distribution), kinds())
 
-        def log_g(t, before, x):
-            seen = row(t)
-            return log_likelihood(self._call("observation", values, seen, x, t), seen.y)
+        def move(role, proposing, t, *state):
+            made = self._call(role, values, row(t), *state)
+            if not is_guided or getattr(self, proposing) is None:
+                return StateMove(made, None, None)
+            place = t - first
+            proposed = self._call(proposing, values, row(t), *state, jnp.asarray(filled)[place])
+            return StateMove(made, proposed, jnp.asarray(seen)[place])
 
-        at_start = functools.partial(self._call, "initial", values)
-        at = lambda t, x: self._call("transition", values, row(t), x, t)
+        start = functools.partial(move, "initial", "initial_proposal", 0)
+        at = lambda t, x: move("transition", "proposal", t, x, t)
+
+        def log_seen(t, x):
+            now = row(t)
+            return log_likelihood(self._call("observation", values, now, x, t), now.y)
+
         return FeynmanKac(
-            initial=lambda key: drawn(key, at_start(row(0))),
-            log_g0=lambda x: log_g(jnp.zeros((), jnp.int32), None, x),
-            kernel=lambda key, t, x: drawn(key, at(t, x)),
-            log_g=log_g,
-            log_m0=lambda x: log_density(at_start(row(0)), x),
-            log_m=lambda t, before, x: log_density(at(t, before), x),
+            initial=lambda key: start().draw(key, drawn),
+            log_g0=lambda x: log_seen(jnp.zeros((), jnp.int32), x) + start().log_ratio(x),
+            kernel=lambda key, t, x: at(t, x).draw(key, drawn),
+            log_g=lambda t, before, x: log_seen(t, x) + at(t, before).log_ratio(x),
+            log_m0=lambda x: start().log_density(x),
+            log_m=lambda t, before, x: at(t, before).log_density(x),
             num_steps=len(rows.y) if num_steps is None else num_steps,
             name=self.name,
         )
@@ -288,15 +345,23 @@ class StateSpaceModel:
         Raises
         ------
         InvalidDataError
-            For observations of another shape than the model's, values that a discrete family
-            cannot have, or half of an observation that cannot be marginalised.
+            For observations of another shape than the model's, values outside of the support
+            of their family, half of an observation that cannot be marginalised, or controls
+            that no function takes.
         TypeError
             For a function that returns no distribution.
         ValueError
-            If initial and transition do not agree about the state.
+            If initial, transition and proposals do not agree about the state.
         """
+        if rows.u is not None and not any("u" in _takes(f) for f in self._functions):
+            raise InvalidDataError(
+                "X was given, but no function of the model takes u: call fit(y) without X, or "
+                "write transition=lambda params, x, t, u: ..."
+            )
         found = self.facts(rows)
-        _check_states(*found["states"])
+        _check_states("transition", *found["states"])
+        for role, state in found["proposed"].items():
+            _check_states(role, found["states"][0], state)
         _check_observations(np.asarray(rows.y), found)
 
     def facts(self, rows: Rows) -> dict[str, Any]:
@@ -318,6 +383,23 @@ class StateSpaceModel:
     def _known(self) -> dict[Any, dict[str, Any]]:
         return {}
 
+    def is_rigid(self, rows: Rows) -> bool:
+        """Return whether free parameters determine a part of the path with certainty."""
+        row = jax.tree.map(lambda a: jnp.asarray(a)[0], rows)
+        theta = jax.eval_shape(self._sample_prior, jax.random.key(0))
+        x = self.facts(rows)["states"][0]
+
+        def fixed(theta, x):
+            t = jnp.ones((), jnp.int32)
+            values = self.parameters(theta)
+            first = self._call("initial", values, row)
+            later = self._call("transition", values, row, x, t)
+            parts = jax.tree.leaves((first, later), is_leaf=is_distribution)
+            deltas = [p for p in map(innermost, parts) if type(p).__name__ == "Delta"]
+            return [delta.v for delta in deltas]
+
+        return depends_on(fixed, 0, theta, x)
+
     def _look(self, one: Rows) -> dict[str, Any]:
         found: dict[str, Any] = {}
 
@@ -326,16 +408,33 @@ class StateSpaceModel:
             values = self.parameters(theta)
             start, later = self._example(values, row)
             found["states"] = start, later
+            found["proposed"] = self._proposed(values, row, start)
             x = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), start)
             seen = self._call("observation", values, row, x, jnp.zeros((), jnp.int32))
             found["shape"], found["dependent"] = seen.shape(), is_dependent(seen)
             support = seen.support
             found["discrete"] = support is not None and support.is_discrete
-            found["family"] = type(seen).__name__
+            found["support"] = _known_support(seen)
+            found["family"] = _family(seen)
             return jnp.zeros(())
 
         jax.eval_shape(look, jax.random.key(0), one)
         return found
+
+
+def _family(distribution: Any) -> str:
+    while type(distribution).__name__ in ("Independent", "ExpandedDistribution"):
+        distribution = distribution.base_dist
+    return type(distribution).__name__
+
+
+def _known_support(seen: Any) -> Any:
+    """Return the support of one number, if it does not depend on the state; else None."""
+    rows = innermost(seen)
+    if rows.event_shape or rows.support is None:
+        return None
+    bounds = jax.tree.leaves(rows.support)
+    return None if any(isinstance(b, jax.core.Tracer) for b in bounds) else rows.support
 
 
 def _takes(function: Callable) -> list[str]:
@@ -344,14 +443,20 @@ def _takes(function: Callable) -> list[str]:
 
 
 def _check_function(function: Any, role: str, names: tuple[str, ...]) -> None:
+    takes = f"({', '.join(names)})"
+    if is_distribution(function):
+        raise TypeError(
+            f"{role} must be a function {takes} that returns a distribution, got a "
+            f"{type(function).__name__} itself: write lambda {takes[1:-1]}: ..."
+        )
     if not callable(function):
-        raise TypeError(f"{role} must be a function ({', '.join(names)}), got {function!r}")
+        raise TypeError(f"{role} must be a function {takes}, got {function!r}")
     try:
         options = dict.fromkeys(_takes(function), 0)
         inspect.signature(function).bind(*names, **options)
     except TypeError as error:
         raise TypeError(
-            f"{role} must take ({', '.join(names)}), and u and dt by name where it needs "
+            f"{role} must take {takes}, and u and dt by name where it needs "
             f"them, got {inspect.signature(function)}: {error}"
         ) from error
 
@@ -379,11 +484,11 @@ def _check_parameter(name: str, value: Any) -> None:
         raise ValueError(f"params[{name!r}] must be finite, got {value!r}")
 
 
-def _check_states(start: Any, later: Any) -> None:
+def _check_states(role: str, start: Any, later: Any) -> None:
     shapes = [jax.tree.map(lambda s: s.shape, tree) for tree in (start, later)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"initial draws a state of shape {shapes[0]} and transition one of shape "
+            f"initial draws a state of shape {shapes[0]} and {role} one of shape "
             f"{shapes[1]}: they must agree"
         )
 
@@ -401,6 +506,14 @@ def _check_observations(y: np.ndarray, found: dict[str, Any]) -> None:
         raise InvalidDataError(
             f"y must hold whole numbers for {found['family']}, got {y[place]} at time {place}"
         )
+    if found["support"] is not None:
+        outside = ~np.asarray(found["support"](y)) & ~missing
+        if outside.any():
+            where = tuple(map(int, np.argwhere(outside)[0]))
+            raise InvalidDataError(
+                f"y must lie in the support of {found['family']}, got {y[where]} at time "
+                f"{where[0]}: correct it, or NaN where nothing was seen"
+            )
     rows = missing.reshape(len(y), -1)
     partial = rows.any(axis=1) & ~rows.all(axis=1)
     if found["dependent"] and partial.any():

@@ -52,7 +52,9 @@ def rank_normalized_rhat(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the rank-normalised split R-hat of draws (chain, draw, ...) by name."""
     import arviz as az
 
-    values = az.rhat(_dataset(draws), method="rank")
+    # That of draws which never move is 0/0: NaN, and no news.
+    with np.errstate(invalid="ignore"):
+        values = az.rhat(_dataset(draws), method="rank")
     return {name: np.asarray(values[name].values) for name in draws}
 
 

@@ -453,7 +453,12 @@ class BayesianModel(BaseEstimator):
                 positional[int(rest)] = value
             else:
                 named[rest] = value
-        estimator = cls(model, precision=parameters["precision"])
+        kind: type[BayesianModel] = cls
+        if parameters.get("is_state_space"):
+            from bayeskit.models.state_space import StateSpaceEstimator
+
+            kind = StateSpaceEstimator
+        estimator = kind(model, precision=parameters["precision"])
         estimator.random_key_ = arrays.pop("random_key")
         estimator.result_ = Posterior.unpack(parameters, arrays)
         estimator.engine_ = parameters["chosen_engine"]

@@ -11,10 +11,18 @@ import numpy as np
 
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError
+from bayeskit.inference import random
 from bayeskit.inference.bands import bands_of_draws, bands_of_moments
 from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.inference.engines.base import as_named_states
+from bayeskit.inference.engines.ensemble_hmc import EnsembleHMC
+from bayeskit.inference.engines.nuts import NUTS
+from bayeskit.inference.engines.parallel_tempering import ParallelTempering
+from bayeskit.inference.engines.parameter_paths import paths_of_parameters
 from bayeskit.inference.engines.particle_filter import FilterState, ParticleFilter, blank_state
 from bayeskit.inference.engines.particle_gibbs import ParticleGibbs
+from bayeskit.inference.engines.pmmh import PMMH
+from bayeskit.inference.engines.smc import SMC
 from bayeskit.inference.engines.smc2 import SMC2
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.forecasting import simulate_on
@@ -145,7 +153,8 @@ class StateSpaceEstimator(BayesianModel):
         self.timing_ = result.timing
         self._call = ((), call)
         self._groups: dict[str, Any] | None = None
-        self._state: FilterState | None = state
+        # On the host: arrays of JAX that are pickled come back in the precision of the day.
+        self._state: FilterState | None = state and state.on_host()
 
     def partial_fit(
         self, X: Any = None, y: Any = None, *, times: Any = None
@@ -167,6 +176,7 @@ class StateSpaceEstimator(BayesianModel):
             For engines other than ParticleFilter, or a FeynmanKac.
         """
         scope = precision_scope(self.precision)
+        self._require_model()
         if self._is_given():
             raise TypeError("a FeynmanKac holds all its data: there is nothing to add")
         with scope, program_cache():
@@ -235,12 +245,17 @@ class StateSpaceEstimator(BayesianModel):
     def _engine_for(self, target: Any) -> tuple[Any, str]:
         engine = self._engine()
         if engine is not None:
+            if isinstance(engine, EnsembleHMC | NUTS | ParallelTempering | SMC):
+                raise TypeError(
+                    f"{type(engine).__name__} does not run state-space models: take "
+                    "ParticleFilter, or with free parameters PMMH, ParticleGibbs or SMC2"
+                )
             return engine, "chosen by the user"
         if not target.model.free:
             return ParticleFilter(), "no parameter is free, so states are all there is to infer"
         num_steps = target.num_steps
         if num_steps <= _MAX_SHORT:
-            return SMC2(num_particles=max(100, num_steps)), (
+            return _squared_for(target), (
                 "parameters are free, and the series is short enough for SMC², which gives the "
                 "evidence as well"
             )
@@ -287,7 +302,9 @@ class StateSpaceEstimator(BayesianModel):
         ----------
         num_paths : int
             A particle filter runs again with its history, to the same numbers, and draws so
-            many paths. Other engines have drawn theirs.
+            many paths. SMC2, and PMMH without paths, draw one from a new filter for each of so
+            many parameters, weighed by the ratio of its estimate to the old one. Other engines
+            have drawn theirs.
 
         Returns
         -------
@@ -298,28 +315,44 @@ class StateSpaceEstimator(BayesianModel):
         ------
         MissingDensityError
             For ``smoother="backward"`` and a model without transition density.
-        AttributeError
-            If the engine keeps the last state only.
+        ParticleCollapseError
+            If all new filters lose their particles.
         """
         return bands_of_draws(self.smoothed_paths(num_paths), self._times())
 
     def smoothed_paths(self, num_paths: int = 1000) -> dict[str, np.ndarray]:
         """Return paths (draw, time, ...) from the law of the states given all data."""
         result = self._fitted()
+        self._require_model()
+        if not isinstance(num_paths, int | np.integer) or num_paths < 1:
+            raise ValueError(f"num_paths must be a whole number >= 1, got {num_paths!r}")
         names = self._state_names()
         if names and not names[0].endswith("_last"):
             return {name: result.flat(name) for name in names}
         if self._state is None:
-            raise AttributeError(
-                f"{self.engine_.split('(')[0]} keeps the last state only: use ParticleFilter, "
-                "ParticleGibbs, or PMMH with paths=True"
-            )
+            return self._paths_of_parameters(num_paths)
         engine = replace(self._engine_settings(), num_paths=num_paths)
         with precision_scope(self.precision):
             target = StateSpaceTarget.of(self.model, _rows(self._call[1], self.precision))
             engine.check(target.model)
             again = engine.run(target, None, self._state.key)
         return {name: again.flat(name) for name in again.draws}
+
+    def _paths_of_parameters(self, num_paths: int) -> dict[str, np.ndarray]:
+        result = self._fitted()
+        chosen = self._choose(num_paths, 0)
+        theta = result.positions.reshape(result.num_draws, -1)[chosen]
+        log_estimates = result.sample_stats["log_likelihood_estimate"].reshape(-1)[chosen]
+        with precision_scope(self.precision):
+            target = StateSpaceTarget.of(self.model, _rows(self._call[1], self.precision))
+            # A loaded result knows no engine; new filters may have any size.
+            engine = self.inference
+            if not isinstance(engine, PMMH | SMC2):
+                engine = _squared_for(target)
+            key = random.fold_in(_derived_key(self.random_key_), 1)
+            size = (engine.num_particles, engine.scheme)
+            paths = paths_of_parameters(target, theta, log_estimates, *size, key)
+        return as_named_states(paths)
 
     def _state_names(self) -> list[str]:
         free = self.model.free if isinstance(self.model, StateSpaceModel) else ()
@@ -333,6 +366,13 @@ class StateSpaceEstimator(BayesianModel):
             is_last = name.endswith("_last")
             states[name.removesuffix("_last")] = values if is_last else values[:, -1]
         return next(iter(states.values())) if list(states) == ["x"] else states
+
+    def _require_model(self) -> None:
+        if self.model is None:
+            raise AttributeError(
+                "the file holds the result and not the model: bk.load(path, model=...) puts it "
+                "back"
+            )
 
     # ------------------------------------------------------------ prediction
 
@@ -365,6 +405,7 @@ class StateSpaceEstimator(BayesianModel):
         if not isinstance(steps, int | np.integer) or steps < 1:
             raise ValueError(f"steps must be a whole number >= 1, got {steps!r}")
         self._fitted()
+        self._require_model()
         seen = self._call[1]
         rows, labels = self._rows_to_come(int(steps), X, times, seen)
         with precision_scope(self.precision):
@@ -482,12 +523,13 @@ class StateSpaceEstimator(BayesianModel):
 
     def _more_to_save(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if self._state is None:
-            return {}, {}
+            return {"is_state_space": True}, {}
         levels = self._engine_settings().quantiles
         leaves = [np.asarray(x) for x in jax.tree.leaves(self._state.population)]
         arrays = {str(i): leaf for i, leaf in enumerate(leaves)}
         arrays["time"] = np.asarray(self._state.time)
         parameters = {
+            "is_state_space": True,
             "settings": {**asdict(self._engine_settings()), "quantiles": list(levels)},
             "key_type": str(jax.random.key_impl(self._state.key)),
         }
@@ -499,6 +541,8 @@ class StateSpaceEstimator(BayesianModel):
             return
         time = arrays.pop("time")
         self.inference = ParticleFilter(**parameters["settings"])
+        if self.model is None:
+            return
         with precision_scope(self.precision):
             key = jax.random.wrap_key_data(
                 jnp.asarray(self.random_key_), impl=parameters["key_type"]
@@ -509,6 +553,10 @@ class StateSpaceEstimator(BayesianModel):
             leaves = [jnp.asarray(arrays[str(i)]) for i in range(len(arrays))]
             population = jax.tree.unflatten(jax.tree.structure(blank.population), leaves)
             self._state = FilterState(key, jnp.asarray(time), population)
+
+
+def _squared_for(target: StateSpaceTarget) -> SMC2:
+    return SMC2(num_particles=max(100, target.num_steps))
 
 
 # ---------------------------------------------------------------- data at the door

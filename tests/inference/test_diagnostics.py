@@ -5,6 +5,7 @@ import pytest
 
 from bayeskit.errors import ConvergenceWarning
 from bayeskit.inference.diagnostics import diagnose
+from bayeskit.interop.arviz import rank_normalized_rhat
 
 
 def draws(**changes):
@@ -55,3 +56,9 @@ def test_divergences_are_a_reason():
     assert found.reasons == (
         "3 divergent transitions: raise target_acceptance or reparametrise",
     )
+
+
+def test_r_hat_of_draws_that_stand_still_is_nan_without_a_warning():
+    draws = np.random.default_rng(0).normal(size=(2, 50))
+    found = rank_normalized_rhat({"still": np.zeros((2, 50)), "moving": draws})
+    assert np.isnan(found["still"]) and found["moving"] < 1.2

@@ -10,7 +10,7 @@ from scipy import stats
 import bayeskit as bk
 from bayeskit import accel
 from bayeskit import inference as bi
-from bayeskit.errors import InvalidDataError, UnknownParameterError
+from bayeskit.errors import InvalidDataError, MissingDensityError, UnknownParameterError
 from bayeskit.inference.observing import log_density, log_likelihood
 from bayeskit.inference.state_space import Rows, StateSpaceTarget
 from bayeskit.inference.windowed_lineage import WindowedLineage
@@ -177,6 +177,11 @@ def like(**changes):
     ("changes", "error", "message"),
     [
         ({"initial": 3}, TypeError, "initial must be a function"),
+        (
+            {"initial": dist.Normal(0.0, 1.0)},
+            TypeError,
+            "returns a distribution, got a Normal itself: write lambda params: ...",
+        ),
         ({"transition": lambda p, x: x}, TypeError, "transition must take"),
         ({"params": {"a": "text"}}, TypeError, r"params\['a'\] must be a number"),
         ({"params": {"a": np.inf}}, ValueError, r"params\['a'\] must be finite"),
@@ -204,6 +209,12 @@ def test_models_that_cannot_be(changes, error, message):
             "initial must return a NumPyro distribution.*got float",
         ),
         (
+            {"transition": lambda p, x, t: x + 1.0},
+            Rows(np.zeros(5)),
+            TypeError,
+            r"transition must return a NumPyro distribution.*got an array of shape \(\)",
+        ),
+        (
             {"observation": lambda p, x, t: {"y": dist.Normal(x, 1.0)}},
             Rows(np.zeros(5)),
             TypeError,
@@ -228,6 +239,19 @@ def test_models_that_cannot_be(changes, error, message):
             "whole numbers for Poisson, got 0.5 at time 2",
         ),
         (
+            {"observation": lambda p, x, t: dist.Poisson(jnp.exp(x))},
+            Rows(np.array([1.0, NAN, -2.0])),
+            InvalidDataError,
+            "in the support of Poisson, got -2.0 at time 2",
+        ),
+        (
+            {"observation": lambda p, x, t: dist.Beta(jnp.exp(x), 1.0).expand([2])},
+            Rows(np.array([[0.5, NAN], [0.5, 1.5]])),
+            InvalidDataError,
+            "in the support of Beta, got 1.5 at time 1",
+        ),
+        ({}, Rows(np.zeros(5), np.zeros((5, 1))), InvalidDataError, "X was given, but no func"),
+        (
             {"observation": lambda p, x, t: dist.Dirichlet(jnp.ones(2))},
             Rows(np.array([[0.5, 0.5], [0.2, NAN]])),
             InvalidDataError,
@@ -250,6 +274,40 @@ def test_models_that_cannot_be(changes, error, message):
 def test_data_that_do_not_fit(changes, rows, error, message):
     with pytest.raises(error, match=message):
         StateSpaceTarget.of(like(**changes), rows)
+
+
+def test_a_support_that_depends_on_the_state_is_left_to_the_filter():
+    model = like(observation=lambda p, x, t: dist.Uniform(x - 1.0, x + 1.0))
+    StateSpaceTarget.of(model, Rows(np.array([0.0, 1e6])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, False),
+        ({"transition": lambda p, x, t: dist.Delta(p["a"] * x)}, True),
+        ({"initial": lambda p: dist.Delta(p["a"])}, True),
+        # The second of two lags only remembers the first.
+        (
+            {
+                "initial": lambda p: {"x": dist.Normal(0.0, 1.0), "lag": dist.Delta(0.0)},
+                "transition": lambda p, x, t: {
+                    "x": dist.Normal(p["a"] * x["lag"], 1.0),
+                    "lag": dist.Delta(x["x"]),
+                },
+                "observation": lambda p, x, t: dist.Normal(x["x"], 1.0),
+            },
+            False,
+        ),
+    ],
+)
+def test_parameters_that_a_path_would_hold_fast(changes, expected):
+    model = like(params={"a": dist.Normal(0.0, 1.0)}, **changes)
+    target = StateSpaceTarget.of(model, Rows(np.zeros(5)))
+    assert model.is_rigid(target.rows) is expected
+    if expected:
+        with pytest.raises(MissingDensityError, match="given a path they cannot move"):
+            bk.ParticleGibbs().run(target)
 
 
 def test_other_models_are_refused():

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pickle
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.base import clone
 import bayeskit as bk
 from bayeskit import inference as bi
 from bayeskit.errors import (
+    ConvergenceWarning,
     InvalidDataError,
     MissingDensityError,
     ParticleCollapseError,
@@ -66,7 +68,22 @@ def simulated(num=50, seed=1, rho=0.9):
     return x + rng.normal(size=num)
 
 
+def initial(p):
+    return dist.Normal(p["mean0"], p["sd0"])
+
+
+def transition(p, x, t):
+    return dist.Normal(p["rho"] * x, p["sd"])
+
+
+def observation(p, x, t):
+    return dist.Normal(x, p["noise"])
+
+
 MODEL = local_level()
+PICKLED = bk.StateSpaceModel(
+    initial=initial, transition=transition, observation=observation, params=MODEL.params
+)
 Y = simulated()
 HOLES = np.where(np.isin(np.arange(50), [0, 7, 8, 30]), np.nan, Y)
 
@@ -205,6 +222,12 @@ def test_online_is_batch_to_the_bit(tmp_path):
     same(batch, online)
     same(batch, again)
     np.testing.assert_array_equal(batch.forecast(3).draws["y"], again.forecast(3).draws["y"])
+    # Functions named in a module can be pickled; what was fitted must not lose its precision.
+    pickled = pickle.loads(pickle.dumps(clone(batch).set_params(model=PICKLED).fit(HOLES[:9])))
+    same(batch, pickled.partial_fit(HOLES[9:]))
+    free = dataclasses.replace(PICKLED, params={**MODEL.params, "rho": dist.Uniform(-1, 1)})
+    assert free.prior.sample_prior is not None
+    assert pickle.loads(pickle.dumps(free)).free == ("rho",)
     # A filter that began anew at the second piece would be caught.
     anew = clone(batch).fit(HOLES[20:])
     assert anew.log_evidence_ != batch.log_evidence_
@@ -312,7 +335,7 @@ SHORT = simulated(30, seed=1, rho=0.9)
 
 @functools.cache
 def grid_posterior():
-    """Log evidence, mean and sd of rho, and mean of the last state, by quadrature."""
+    """Log evidence, mean and sd of rho, mean of the last state, and of all given all data."""
     rho = np.linspace(-1, 1, 1002)[1:-1]
     found = [kalman(SHORT, rho=r, noise=0.8, sd0=1.5) for r in rho]
     log_likelihood = np.array([f[0] for f in found])
@@ -321,7 +344,10 @@ def grid_posterior():
     weights /= weights.sum()
     mean = weights @ rho
     last = weights @ np.array([f[1][-1] for f in found])
-    return log_evidence, mean, np.sqrt(weights @ (rho - mean) ** 2), last
+    smooth = weights @ np.array([f[3] for f in found])
+    squares = weights @ np.array([f[4] + f[3] ** 2 for f in found])
+    smoothed = smooth, np.sqrt(squares - smooth**2)
+    return log_evidence, mean, np.sqrt(weights @ (rho - mean) ** 2), last, smoothed
 
 
 ENGINES = {
@@ -335,7 +361,7 @@ ENGINES = {
 @pytest.mark.parametrize("name", ENGINES)
 def test_posterior_of_an_unknown_parameter(name):
     """Means within 6 standard errors of effective draws, sds within 6: false alarms 1e-8."""
-    log_evidence, mean, sd, last = grid_posterior()
+    log_evidence, mean, sd, last, (means, sds) = grid_posterior()
     est = bk.BayesianModel(ONE_UNKNOWN, inference=ENGINES[name], random_state=1).fit(SHORT)
     result = est.result_
     rows = est.summary()
@@ -348,13 +374,17 @@ def test_posterior_of_an_unknown_parameter(name):
     assert abs(x.mean() - last) < 6 * x.std() / np.sqrt(300)
     if name == "smc2":
         assert abs(est.log_evidence_ - log_evidence) < 6 * est.log_evidence_se_
-        with pytest.raises(AttributeError, match="SMC2 keeps the last state only"):
-            est.smooth()
     else:
         with pytest.raises(AttributeError, match="estimates no evidence"):
             _ = est.log_evidence_
     # The prior alone would be caught.
     assert abs(0.0 - mean) > 6 * sd / np.sqrt(ess)
+    if name != "pmmh":
+        # Of 400 paths at least 150 are effective; those of the prior would be caught.
+        bands = est.smooth(400)
+        assert np.all(np.abs(bands["mean"] - means) < 6 * sds / np.sqrt(150))
+        assert np.all(np.abs(bands["sd"] / sds - 1) < 6 / np.sqrt(300))
+        assert np.any(np.abs(means) > 12 * sds / np.sqrt(150))
     assert est.forecast(2).observations.loc["y"].shape == (2, 5)
     before = {k: v.copy() for k, v in result.draws.items()}
     with CompileClock() as clock:
@@ -412,6 +442,19 @@ def test_collapse_names_time_and_observation():
         clone(fitted()).fit(y)
 
 
+def test_a_likelihood_that_is_nan_is_warned_of():
+    model = bk.StateSpaceModel(
+        initial=initial,
+        transition=transition,
+        observation=lambda p, x, t: dist.Normal(x, jnp.sqrt(x)),
+        params=MODEL.params,
+    )
+    message = "% of the particles is NaN, and counts as 0"
+    with pytest.warns(ConvergenceWarning, match=message) as caught:
+        clone(fitted()).set_params(model=model).fit(np.abs(Y[:10]))
+    assert caught[0].filename == __file__
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -453,6 +496,7 @@ def test_times_that_do_not_increase():
             lambda: bk.BayesianModel(ONE_UNKNOWN, inference=FILTER).fit(Y),
             r"free parameters \['rho'\]: ParticleFilter takes them as given",
         ),
+        (lambda: fitted().smooth(0), "num_paths must be a whole number >= 1, got 0"),
     ],
 )
 def test_bad_settings(build, message):
@@ -469,5 +513,12 @@ def test_manners(tmp_path):
     with pytest.raises(AttributeError, match="no score for separate rows"):
         est.score(None, Y)
     est.save(tmp_path / "result")
-    assert bk.load(tmp_path / "result").log_evidence_ == est.log_evidence_
-    assert "L2 properly weighted" in est.result_.law
+    alone = bk.load(tmp_path / "result")
+    assert alone.log_evidence_ == est.log_evidence_
+    assert alone.filter_.equals(est.filter_)
+    for method in (alone.smooth, alone.forecast, lambda: alone.partial_fit(1.0)):
+        with pytest.raises(AttributeError, match=r"bk.load\(path, model=...\) puts it back"):
+            method()
+    with pytest.raises(TypeError, match="NUTS does not run state-space models: take Particle"):
+        bk.BayesianModel(MODEL, inference=bk.NUTS()).fit(Y)
+    assert "L2 properly weighted" in est.result_.law and "unbiased as it is" in est.result_.law

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
 from bayeskit.inference import random
 from bayeskit.inference.algorithms.islands import evidence_gained, island_model
-from bayeskit.inference.blocks import Block, extend, move, resample, scan, spawn, weigh, when
+from bayeskit.inference.blocks import (
+    Block,
+    FittedMove,
+    FittedProposal,
+    MovePlan,
+    extend,
+    move,
+    resample,
+    scan,
+    spawn,
+    weigh,
+    when,
+)
 from bayeskit.inference.estimates import example_of
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.law import Tagged
@@ -20,7 +33,14 @@ from bayeskit.inference.transitions.combinators import repeat
 from bayeskit.inference.transitions.proposals import Proposal
 from bayeskit.inference.transitions.pseudo_marginal import MarginalState, PseudoMarginal
 
-__all__ = ["exchange_filters", "parameters_with_filters", "rejuvenation", "smc2"]
+__all__ = [
+    "exchange_filters",
+    "moving",
+    "parameters_with_filters",
+    "rejuvenation",
+    "smc2",
+    "where_uneven",
+]
 
 
 def smc2(
@@ -28,12 +48,13 @@ def smc2(
     model: Callable,
     num_parameters: int,
     num_particles: int | Mapping[int, int],
-    proposal: Proposal,
+    proposal: Proposal | FittedProposal,
     *,
     ess_below: float | None = 0.5,
     num_moves: int = 1,
     move_always: bool = False,
     scheme: str = "systematic",
+    plan: MovePlan | None = None,
 ) -> Block:
     r"""Return SMC²: parameters weighed by the evidence that their own filters gain.
 
@@ -49,8 +70,8 @@ def smc2(
         Hidden states for each parameter. With a dict, such as ``{0: 50, 100: 200}``, all
         filters are exchanged for larger ones before these times; parameters are weighed by
         the ratio of the estimates.
-    proposal : Proposal
-        Of the moves of parameters.
+    proposal : Proposal or FittedProposal
+        Of the moves of parameters. One that is fitted to them makes the law L10.
     ess_below : float in (0, 1], or None
         Resample parameters where their effective sample size is below this fraction; None: at
         every time.
@@ -62,6 +83,9 @@ def smc2(
         at the particles that it moves, so the law is L10.
     scheme : str
         Resampling scheme of both levels.
+    plan : MovePlan, optional
+        When to resample and move, and the constants of a fitted proposal, as a pilot run chose
+        them: the evidence is then unbiased (law L2).
 
     Returns
     -------
@@ -87,14 +111,12 @@ def smc2(
     """
 
     def round_of(extended, num):
+        walk = lambda q: rejuvenation(extended, prior, model, num, q, scheme)
+        moves = moving(walk, proposal, num_moves, plan)
         step = extend(extended.kernel, extended.log_g)
-        walk = rejuvenation(extended, prior, model, num, proposal, scheme)
-        moves = move(repeat(walk, num_moves), repeats=1)
-        if move_always or ess_below is None:
+        if plan is None and (move_always or ess_below is None):
             return step >> resample(scheme, ess_below) >> moves
-        fewest = ess_below * num_parameters
-        is_uneven = lambda now: effective_sample_size(now.log_weights) < fewest
-        return step >> when(is_uneven, resample(scheme) >> moves)
+        return step >> where_uneven(resample(scheme) >> moves, num_parameters, ess_below, plan)
 
     sizes = {0: num_particles} if isinstance(num_particles, int) else dict(num_particles)
     now = parameters_with_filters(prior, model, sizes.get(0, 1), scheme)
@@ -111,6 +133,24 @@ def smc2(
             whole = whole >> exchange_filters(before, now, model, sizes[begin], begin, scheme)
         whole = whole >> scan(round_of(now, sizes[begin]), range(max(begin, 1), end))
     return whole
+
+
+def moving(
+    walk: Callable, proposal: Proposal | FittedProposal, num_moves: int, plan: MovePlan | None
+) -> Block:
+    """Return the moves of parameters, where ``walk(proposal)`` is one step of them."""
+    steps = lambda q: repeat(walk(q), num_moves)
+    if isinstance(proposal, FittedProposal):
+        return FittedMove(steps, proposal, plan)
+    return move(steps(proposal), repeats=1)
+
+
+def where_uneven(body: Block, num: int, ess_below: Any, plan: MovePlan | None) -> Block:
+    """Run a block where weights of ``num`` particles are uneven, or where a plan says so."""
+    if plan is not None:
+        return when(lambda stage: plan.at(stage).moved, body, by_stage=True)
+    is_uneven = lambda now: effective_sample_size(now.log_weights) < ess_below * num
+    return when(is_uneven, body)
 
 
 def parameters_with_filters(

@@ -15,6 +15,12 @@ The *stage* is the time index inside :func:`scan`, and a
 
 from bayeskit.inference.blocks.base import Block, Chain, Custom, custom, run
 from bayeskit.inference.blocks.conditional_resampling import conditional_ancestors
+from bayeskit.inference.blocks.fitted_moving import (
+    FittedMove,
+    FittedProposal,
+    MovePlan,
+    fitted_random_walk,
+)
 from bayeskit.inference.blocks.freezing import Follow, Plan, choose, follow, following, freeze
 from bayeskit.inference.blocks.loops import LoopState, Scan, Until, When, scan, until, when
 from bayeskit.inference.blocks.metropolis_resampling import (
@@ -43,9 +49,12 @@ __all__ = [
     "Chain",
     "Custom",
     "Extend",
+    "FittedMove",
+    "FittedProposal",
     "Follow",
     "LoopState",
     "Move",
+    "MovePlan",
     "Persist",
     "Plan",
     "Remember",
@@ -67,6 +76,7 @@ __all__ = [
     "custom",
     "draw_ancestors",
     "extend",
+    "fitted_random_walk",
     "follow",
     "following",
     "freeze",

@@ -27,6 +27,7 @@ class When(Block):
 
     predicate: Callable
     body: Block
+    is_planned: bool = False
 
     @property
     def name(self):
@@ -56,14 +57,13 @@ class When(Block):
             )
         # Resampling keeps the mean of every population. A move keeps that of the measure as a
         # whole, not of the part of it where the condition holds.
-        if inner.kind != UNKNOWN and not all(
-            isinstance(b, Resample) for b in leaves(self.body)
-        ):
+        is_safe = self.is_planned or all(isinstance(b, Resample) for b in leaves(self.body))
+        if inner.kind != UNKNOWN and not is_safe:
             return law.then(law.measure, self.name, CONSISTENT)
         return law.then(law.measure, self.name, inner.kind)
 
 
-def when(predicate: Callable[[Population], jax.Array], body: Block) -> Block:
+def when(predicate: Callable, body: Block, *, by_stage: bool = False) -> Block:
     """Run ``body`` where ``predicate(population)`` holds, else change nothing.
 
     The predicate may look at weights, stage and particles of the population before the block,
@@ -71,7 +71,12 @@ def when(predicate: Callable[[Population], jax.Array], body: Block) -> Block:
     it also moves, the law is L10: a kernel leaves the measure invariant, but not the part of it
     on which the condition holds, and the bias falls with the number of particles. For law L2
     resample by ``resample(ess_below=...)`` and move always.
+
+    With ``by_stage`` it is ``predicate(stage)``. Such a plan was made before, and every law
+    carries over.
     """
+    if by_stage:
+        return When(lambda population: predicate(population.stage), body, is_planned=True)
     return When(predicate, body)
 
 

@@ -40,6 +40,12 @@ __all__ = ["FilterState", "ParticleFilter"]
 _CHUNK = 64
 # Steps by which a quantile is found up to a millionth of the range of the particles.
 _HALVINGS = 20
+_UNBIASED = (
+    "When to resample is decided by present weights alone, so the evidence is unbiased as it "
+    "is: nothing has to be frozen by a pilot run."
+)
+# A larger share of NaN than this is no accident of rounding.
+_MAX_NAN = 0.01
 # In place of a time, for what is drawn after all of them.
 _AFTER = 2**32 - 1
 
@@ -61,14 +67,19 @@ class FilterState(NamedTuple):
     time: Any
     population: Population
 
+    def on_host(self) -> FilterState:
+        """Return the same state in NumPy arrays, which keep their precision in files."""
+        return FilterState(self.key, *jax.tree.map(np.asarray, self[1:]))
+
 
 @dataclass(frozen=True)
 class ParticleFilter:
-    r"""The bootstrap particle filter, for models without free parameters.
+    r"""The particle filter, for models without free parameters.
 
-    Particles follow the transition, are weighed by the likelihood of what is seen, and are
-    resampled where their weights have become uneven. It gives filtering moments and quantiles
-    at each time, the log evidence with a standard error, and smoothed paths where asked for.
+    Particles follow the transition, or the proposal of the model where there is one, are
+    weighed by the likelihood of what is seen, and are resampled where their weights have become
+    uneven. It gives filtering moments and quantiles at each time, the log evidence with a
+    standard error, and smoothed paths where asked for.
 
     Parameters
     ----------
@@ -96,7 +107,9 @@ class ParticleFilter:
     Notes
     -----
     O(num_steps num_particles); memory does not grow with num_steps unless paths are asked for.
-    Works for rows in any pieces to the same bits.
+    Works for rows in any pieces to the same bits. The evidence, not its logarithm, is unbiased
+    (law L2), since present weights alone decide when to resample. A model with a proposal makes
+    it the guided filter.
 
     References
     ----------
@@ -250,7 +263,7 @@ class ParticleFilter:
             log_evidence_se=float(np.sqrt(variance)),
             history=history,
             engine=repr(replace(self, progress="auto")),
-            law=self.algorithm(whole).explain(),
+            law=f"{self.algorithm(whole).explain()}\n{_UNBIASED}",
         )
 
 
@@ -297,6 +310,12 @@ def _doubts(engine: ParticleFilter, history: dict, variance: float) -> tuple[str
         reasons.append(
             f"at time {worst} the weights leave an effective sample size of {fewest:.1f} out "
             f"of {engine.num_particles} particles: take more, or check that observation"
+        )
+    share = float(history["num_nan"].sum()) / (engine.num_particles * len(history["num_nan"]))
+    if share > _MAX_NAN:
+        reasons.append(
+            f"the likelihood of {100 * share:.1f} % of the particles is NaN, and counts as 0: "
+            "let initial, transition and observation be defined for every state"
         )
     if not variance < 1.0:
         reasons.append(

@@ -12,6 +12,7 @@ from jax import lax
 
 from bayeskit import accel
 from bayeskit.accel.compilation import quick_jit
+from bayeskit.errors import MissingDensityError
 from bayeskit.inference import random
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.particle_gibbs import particle_gibbs
@@ -127,12 +128,18 @@ class ParticleGibbs:
         ValueError
             If no parameter is free.
         MissingDensityError
-            If the transition is deterministic in some part, so that it has no density.
+            If a deterministic part of initial or transition depends on free parameters: given
+            the path, they could not move.
         ParticleCollapseError
             If the filter loses all particles at every draw from the prior.
         """
         target = target if data is None else target.with_rows(data)
         check_free(target.model, "ParticleGibbs")
+        if target.model.is_rigid(target.rows):
+            raise MissingDensityError(
+                "a deterministic part (Delta) of the states depends on free parameters, so "
+                "given a path they cannot move: use PMMH or SMC2, or let that part be random"
+            )
         line = ProgressLine("ParticleGibbs", self.progress)
         with CompileClock() as clock:
             start_key, estimate_key, path_key, chain_key = random.split(accel.as_key(key), 4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,69 +15,22 @@ from bayeskit import accel
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import ParticleCollapseError
 from bayeskit.inference import random
-from bayeskit.inference.adaptation import covariance_factor, weighted_moments
-from bayeskit.inference.algorithms.smc_squared import parameters_with_filters, rejuvenation
-from bayeskit.inference.blocks import Block, extend, move, resample, scan, spawn, weigh, when
+from bayeskit.inference.algorithms.smc_squared import smc2
+from bayeskit.inference.blocks import Block, Chain, MovePlan, fitted_random_walk, resample
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.engines.base import as_chains
 from bayeskit.inference.engines.parameter_chains import check_counts, check_free, named_draws
-from bayeskit.inference.law import CONSISTENT
-from bayeskit.inference.population import (
-    Population,
-    effective_sample_size,
-    total_log_evidence,
-)
+from bayeskit.inference.population import Population, total_log_evidence
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
 from bayeskit.inference.state_space import Rows, StateSpaceTarget
-from bayeskit.inference.transitions import Proposal, Transition
-from bayeskit.inference.transitions.combinators import repeat
 from bayeskit.inference.windowed_lineage import WindowedLineage, in_precision_of_weights
 
 __all__ = ["SMC2"]
 
 # Times of one call of the compiled program.
 _CHUNK = 16
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FittedMove(Block):
-    """Move parameters by a random walk with the covariance of the population.
-
-    Parameters
-    ----------
-    transition : callable (Proposal) -> Transition
-    """
-
-    transition: Callable
-
-    def _block(self, proposal: Proposal) -> Block:
-        return move(self.transition(proposal), repeats=1)
-
-    @property
-    def name(self):
-        return f"{self._block(_UNFITTED).name}, fitted to the population"
-
-    @property
-    def expects(self):
-        return self.transition(_UNFITTED).measure
-
-    def run(self, key, population=None):
-        theta = population.particles.parameters
-        _, covariance = weighted_moments(theta, population.log_weights)
-        num = jnp.asarray(theta.shape[0], theta.dtype)
-        # Efficient where the likelihood is estimated (Sherlock et al. 2015).
-        factor = 2.56 / math.sqrt(theta.shape[1]) * covariance_factor(covariance, num)
-        walk = lambda k, x: x + factor @ random.normal(k, x.shape, x.dtype)
-        return self._block(Proposal(walk, name="random walk")).run(key, population)
-
-    def arrow(self, law):
-        moved = self._block(_UNFITTED).arrow(law)
-        return law.then(moved.measure, self.name, CONSISTENT)
-
-
-_UNFITTED = Proposal(lambda key, x: x, name="random walk")
 
 
 @dataclass(frozen=True)
@@ -101,6 +53,9 @@ class SMC2:
         Move below this fraction of effective parameters.
     scheme : str
         Resampling scheme of both levels.
+    unbiased : bool
+        Run twice: when the first run moved its parameters, and how far, is frozen for the
+        second, whose evidence has the true evidence as its mean. Twice the time.
     progress : "auto" or bool
 
     Raises
@@ -125,6 +80,7 @@ class SMC2:
     num_moves: int = 3
     ess_below: float = 0.5
     scheme: str = "systematic"
+    unbiased: bool = False
     progress: str | bool = "auto"
 
     def __post_init__(self):
@@ -133,25 +89,19 @@ class SMC2:
             raise ValueError("ess_below must be a fraction in (0, 1], got None")
         resample(self.scheme, self.ess_below)
 
-    def blocks(self, target: StateSpaceTarget) -> tuple[Block, Block]:
-        """Return what happens at first, and at each later time."""
-        parts = (target.prior, target.feynman_kac, self.num_particles)
-        extended = parameters_with_filters(*parts, self.scheme)
-
-        def moves(proposal: Proposal) -> Transition:
-            one = rejuvenation(extended, *parts, proposal, self.scheme)
-            return repeat(one, self.num_moves)
-
-        least = self.ess_below * self.num_parameters
-        is_uneven = lambda now: effective_sample_size(now.log_weights) < least
-        first = spawn(extended.initial, self.num_parameters) >> weigh(extended.log_g0)
-        step = extend(extended.kernel, extended.log_g)
-        return first, step >> when(is_uneven, resample(self.scheme) >> FittedMove(moves))
-
-    def algorithm(self, target: StateSpaceTarget) -> Block:
-        """Return the blocks that this engine runs."""
-        first, step = self.blocks(target)
-        return first >> scan(step)
+    def algorithm(self, target: StateSpaceTarget, plan: MovePlan | None = None) -> Chain:
+        """Return the blocks that this engine runs; with a plan those of an unbiased run."""
+        return smc2(  # type: ignore[return-value]
+            target.prior,
+            target.feynman_kac,
+            self.num_parameters,
+            self.num_particles,
+            fitted_random_walk(),
+            ess_below=self.ess_below,
+            num_moves=self.num_moves,
+            scheme=self.scheme,
+            plan=plan,
+        )
 
     def run(
         self, target: StateSpaceTarget, data: Rows | None = None, key: Any = 0
@@ -175,35 +125,52 @@ class SMC2:
         """
         target = target if data is None else target.with_rows(data)
         check_free(target.model, "SMC2")
-        line, end = ProgressLine("SMC2", self.progress), target.num_steps
+        line, plan = ProgressLine("SMC2", self.progress), None
         with CompileClock() as clock:
             run_key, choice_key = random.split(accel.as_key(key))
-            population, history = _start(self, target, run_key)
-            pieces = [jax.tree.map(lambda x: np.asarray(x)[None], history)]
-            _check_alive(pieces[-1], target, 0)
-            time = 1
-            while time < end:
-                size = min(_CHUNK, end - time)
-                population, piece = _advance(
-                    self, target, population, run_key, np.int32(time), np.int32(size)
-                )
-                pieces.append(jax.tree.map(lambda x, n=size: np.asarray(x)[:n], piece))
-                _check_alive(pieces[-1], target, time)
-                time += size
-                line.show(
-                    f"time {time} of {end}, ESS {pieces[-1]['effective_sample_size'][-1]:.0f}, "
-                    f"log evidence {pieces[-1]['log_evidence'][-1]:.2f}"
-                )
-            line.close(f"{end} times, log evidence {pieces[-1]['log_evidence'][-1]:.2f}")
-            join = lambda *parts: np.concatenate(parts)
-            history = jax.tree.map(join, *pieces)
-            posterior = self._finish(target, population, history, choice_key)
+            if self.unbiased:
+                pilot_key, run_key = random.split(run_key)
+                _, history = self._over_times(target, pilot_key, None, line, "pilot run, ")
+                plan = MovePlan(history["moved"], history["constants"])
+            population, history = self._over_times(target, run_key, plan, line)
+            posterior = self._finish(target, population, history, plan, choice_key)
+        line.close(f"{target.num_steps} times, log evidence {posterior.log_evidence:.2f}")
         posterior.timing.update(clock.timing())
         return posterior
 
+    def _over_times(
+        self, target: StateSpaceTarget, key: Any, plan: Any, line: ProgressLine, what: str = ""
+    ) -> tuple[Population, dict[str, Any]]:
+        """Return the population after all times, and what happened at each."""
+        end = target.num_steps
+        population, history = _start(self, target, key)
+        pieces = [jax.tree.map(lambda x: np.asarray(x)[None], history)]
+        _check_alive(pieces[-1], target, 0)
+        time = 1
+        while time < end:
+            size = min(_CHUNK, end - time)
+            population, piece = _advance(
+                self, target, population, plan, key, np.int32(time), np.int32(size)
+            )
+            pieces.append(jax.tree.map(lambda x, n=size: np.asarray(x)[:n], piece))
+            _check_alive(pieces[-1], target, time)
+            time += size
+            line.show(
+                f"{what}time {time} of {end}, "
+                f"ESS {pieces[-1]['effective_sample_size'][-1]:.0f}, "
+                f"log evidence {pieces[-1]['log_evidence'][-1]:.2f}"
+            )
+        return population, jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+
     def _finish(
-        self, target: StateSpaceTarget, population: Population, history: dict, key: Any
+        self,
+        target: StateSpaceTarget,
+        population: Population,
+        history: dict,
+        plan: MovePlan | None,
+        key: Any,
     ) -> Posterior:
+        del history["constants"]
         theta, log_estimates, states = _drawn(population, key)
         positions = as_chains(np.asarray(theta))
         states = jax.tree.map(lambda x: as_chains(np.asarray(x)), states)
@@ -235,7 +202,7 @@ class SMC2:
             log_evidence_se=math.sqrt(variance),
             history=history,
             engine=repr(replace(self, progress="auto")),
-            law=self.algorithm(target).explain(),
+            law=self.algorithm(target, plan).explain(),
         )
 
 
@@ -250,26 +217,38 @@ def _check_alive(piece: dict[str, Any], target: StateSpaceTarget, time: int) -> 
         )
 
 
+def _no_constants(population: Population) -> jax.Array:
+    theta = population.particles.parameters
+    return jnp.full((theta.shape[1], theta.shape[1]), jnp.nan, theta.dtype)
+
+
 def _described(population: Population, info: dict[str, Any]) -> dict[str, Any]:
     return {
         "effective_sample_size": info["effective_sample_size"],
         "log_evidence": total_log_evidence(population),
         "moved": info.get("applied", jnp.zeros((), bool)),
         "acceptance": info.get("acceptance", jnp.full((), jnp.nan)),
+        "constants": info.get("constants", _no_constants(population)),
         "variance": population.lineage.total_variance,  # type: ignore[union-attr]
     }
 
 
+def _parts(engine: SMC2, target: StateSpaceTarget, plan: Any = None) -> tuple[Block, ...]:
+    """Return how parameters are drawn and weighed at first, and what each time does."""
+    first, over_times = engine.algorithm(target, plan).parts
+    return *first.parts, over_times.body
+
+
 @quick_jit(static_argnames="engine")
 def _start(engine: SMC2, target: StateSpaceTarget, key: Any) -> tuple[Population, dict]:
-    first, _ = engine.blocks(target)
+    spawn_step, weigh_step, _ = _parts(engine, target)
     spawn_key, weigh_key = random.split(random.fold_in(key, 0))
-    population, _ = first.first.run(spawn_key)  # type: ignore[attr-defined]
+    population, _ = spawn_step.run(spawn_key)
     population = population._replace(
         stage=jnp.zeros((), jnp.int32),
         lineage=WindowedLineage.founders(engine.num_parameters),
     )
-    population, info = first.second.run(weigh_key, population)  # type: ignore[attr-defined]
+    population, info = weigh_step.run(weigh_key, population)
     population = in_precision_of_weights(population)
     return population, _described(population, info)
 
@@ -279,12 +258,13 @@ def _advance(
     engine: SMC2,
     target: StateSpaceTarget,
     population: Population,
+    plan: MovePlan | None,
     key: Any,
     first: Any,
     size: Any,
 ) -> tuple[Population, dict]:
     """Take in ``size`` observations from time ``first`` on."""
-    _, step = engine.blocks(target)
+    _, _, step = _parts(engine, target, plan)
 
     def one(number, population):
         time = first + number

@@ -107,7 +107,7 @@ def find_modes(program: Program, starts: np.ndarray) -> list[Mode]:
     InitializationError
         If the density is constant, or rises for ever.
     """
-    paths = in_lockstep(_climb, starts, program.values)
+    paths = in_lockstep(_climb, list(starts), program.values)
     _check_paths(paths, starts)
     paths.sort(key=lambda path: -max(path.values))
     best, dim = max(paths[0].values), program.dim

@@ -242,8 +242,8 @@ class Program:
             states, *_ = self._call(self._blank(part), self._standing, 1)
             parts.append(np.asarray(states.rows, np.float64)[: len(part)])
         self.num_gradients += len(points)
-        found = ChainStates(np.concatenate(parts), None).points(self.dim)
-        return found.components, found.gradient
+        rows = np.concatenate(parts)
+        return rows[:, self.dim : -self.dim], rows[:, -self.dim :]
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
         """Return the log density (num,) at points (num, dim); -inf where it is not usable."""
@@ -274,7 +274,8 @@ class Program:
         parts = (golden_phases(first, CHUNK), gains, self.target_acceptance)
         schedule = Schedule(*map(self._array, parts))
         states, *kept = self._call(states, (tuning, schedule, self.noise(first)), num)
-        record = Record.of(*(np.asarray(array)[:num] for array in kept), self.dim)
+        by_chain, shared = (np.asarray(array)[:num] for array in kept)
+        record = Record.of(by_chain, shared, self.dim)
         self.num_gradients += int(record.num_steps.sum()) * self.num_chains
         return states, record
 

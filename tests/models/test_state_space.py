@@ -442,6 +442,14 @@ def test_collapse_names_time_and_observation():
         clone(fitted()).fit(y)
 
 
+def test_chains_name_time_and_observation_where_all_filters_collapse():
+    y = np.where(np.arange(8) == 5, 1e200, Y[:8])
+    model = local_level(rho=dist.Uniform(0.0, 1.0))
+    message = r"at each of 64 draws from the prior: .* at time 5 \(observation 1e\+200\)"
+    with pytest.raises(ParticleCollapseError, match=message):
+        bk.BayesianModel(model, inference=bk.PMMH(20, num_draws=10), random_state=0).fit(y)
+
+
 def test_a_likelihood_that_is_nan_is_warned_of():
     model = bk.StateSpaceModel(
         initial=initial,

@@ -13,6 +13,8 @@ from bayeskit.errors import ParticleCollapseError
 from bayeskit.inference import random
 from bayeskit.inference.adaptation import covariance_factor
 from bayeskit.inference.algorithms.particle_filter import particle_filter
+from bayeskit.inference.blocks import run
+from bayeskit.inference.collapse import check_collapse
 from bayeskit.inference.engines.base import as_named_states
 from bayeskit.inference.population import total_log_evidence
 from bayeskit.inference.state_space import StateSpaceTarget
@@ -30,6 +32,8 @@ __all__ = [
 # Gains of adaptation fall as the step to this power, so that their sum is infinite and that of
 # their squares is not (Andrieu & Thoms 2008).
 _DECAY = 0.6
+# Particles of a filter that shows where all are lost.
+_NUM_TRIED = 100
 
 
 class Adaptation(NamedTuple):
@@ -119,19 +123,20 @@ def prior_draws(model: Any, num: int, key: Any) -> jax.Array:
 
 
 def starting_points(
-    theta: np.ndarray, log_likelihood: np.ndarray, num_chains: int
+    target: StateSpaceTarget, theta: np.ndarray, log_likelihood: np.ndarray, num_chains: int
 ) -> np.ndarray:
     """Return the best of as many draws as there are for each chain (chain, dim).
 
     Raises
     ------
     ParticleCollapseError
-        If the likelihood is zero at all of them.
+        If the likelihood is zero at all of them, with the time at which that of the first is.
     """
     if not np.isfinite(log_likelihood).any():
         raise ParticleCollapseError(
             f"the particle filter lost all particles at each of {len(theta)} draws from the "
-            "prior: narrow the prior, take more particles, or check the observations"
+            "prior: narrow the prior, take more particles, or check the observations. "
+            f"{_where_lost(target, theta[0])}"
         )
     usable = np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)
     best = np.argmax(usable.reshape(num_chains, -1), axis=1)
@@ -139,6 +144,16 @@ def starting_points(
     lost = ~np.isfinite(usable.reshape(num_chains, -1).max(axis=1))
     chosen[lost] = theta[np.argmax(usable)]
     return chosen
+
+
+def _where_lost(target: StateSpaceTarget, parameters: np.ndarray) -> str:
+    """Return what a filter at these parameters says of its collapse."""
+    filtered = particle_filter(target.feynman_kac(jnp.asarray(parameters)), _NUM_TRIED)
+    try:
+        check_collapse(*run(filtered, 0, with_info=True), target.rows.y)
+    except ParticleCollapseError as error:
+        return f"At the first of them, {error}"
+    return ""
 
 
 @quick_jit(static_argnames="model", optimised=False)

@@ -148,7 +148,7 @@ class ParticleGibbs:
             # The pilot needs more particles than a sweep, which has a path to hold on to.
             pilot = (4 * self.num_particles, "systematic", 0.5)
             estimates = np.asarray(filter_estimates(target, theta, estimate_key, *pilot))
-            starts = starting_points(theta, estimates, self.num_chains)
+            starts = starting_points(target, theta, estimates, self.num_chains)
             paths = _first_paths(self, target, starts, path_key)
             state = {"theta": jnp.asarray(starts), "x": paths}
             draws, acceptance, moved = self._chains(

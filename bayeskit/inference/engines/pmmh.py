@@ -135,7 +135,7 @@ class PMMH:
             num = _NUM_STARTS * self.num_chains
             theta = np.array(prior_draws(target.model, num, start_key))
             log_likelihood = self._estimates(target, theta, estimate_key)
-            starts = starting_points(theta, log_likelihood, self.num_chains)
+            starts = starting_points(target, theta, log_likelihood, self.num_chains)
             adaptation = Adaptation.start(theta, -1.0)
             states, acceptance = self._chains(target, starts, adaptation, chain_key, line)
             mean = states.parameters.mean(axis=(0, 1))

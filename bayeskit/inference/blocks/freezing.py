@@ -114,7 +114,7 @@ def _without_choices(block: Block) -> Block | None:
     return block
 
 
-def choose(body: Block, population: Population) -> Plan:
+def choose(body: Block, population: Population, ess: float | jax.Array | None = None) -> Plan:
     """Return what the adaptive parts of a round choose for a population; nothing is drawn.
 
     Parameters
@@ -123,10 +123,14 @@ def choose(body: Block, population: Population) -> Plan:
         One round; what stands before its last adaptive part does not draw.
     population : Population
         At the start of the round.
+    ess : float or () array, optional
+        Fraction that the next place is chosen for, instead of that of the schedule.
     """
     parts = list(leaves(body))
     last = max(i for i, part in enumerate(parts) if isinstance(part, Schedule | Adapt))
     for part in parts[: last + 1]:
+        if isinstance(part, Schedule) and ess is not None:
+            part = replace(part, ess=ess)
         population, _ = part.run(None, population)
     return Plan.of(population.stage)
 

@@ -14,6 +14,7 @@ import numpy as np
 from bayeskit import accel
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import NumericalWarning, ParticleCollapseError, StalledError
+from bayeskit.inference.adaptation import adapted_tuning, initial_tuning
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.blocks import (
     Block,
@@ -29,7 +30,8 @@ from bayeskit.inference.diagnostics import diagnose
 from bayeskit.inference.engines.base import constrained_draws, prepared_target
 from bayeskit.inference.kernels import HMC, Kernel, RandomWalk
 from bayeskit.inference.measure import Target
-from bayeskit.inference.population import total_log_evidence
+from bayeskit.inference.paths import student_bridge
+from bayeskit.inference.population import Population, total_log_evidence
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
 
@@ -40,6 +42,12 @@ _STALL_INCREMENT = 1e-8
 _STALL_STAGES = 20
 # Kept states of a chain that still resemble each other this much do not count as mixed.
 _MAX_CORRELATION = 0.9
+# A pilot run need not be accurate: at this effective sample size it takes about half the stages.
+_PILOT_ESS = 0.1
+_GIVEN_PILOT = (
+    "given a pilot run with a key of its own, and from it the start q of the bridge: a Student-t\n"
+    "distribution with the moments of the pilot run, mixed with the prior"
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,12 @@ class SMC:
     unbiased : bool
         Run twice: what the first run chose, temperatures, tunings and repeats, is frozen for
         the second, whose evidence has the true evidence as its mean. Twice the time.
+    bridge : bool
+        Run a pilot first, which goes from the prior to the posterior in a few large steps.
+        Then start from a Student-t distribution with its moments, mixed with a twentieth of
+        the prior, and not from the prior. For broad priors: the path is shorter, and the error
+        of the evidence at equal time smaller. Both runs have ``num_particles``; result,
+        history and standard error are those of the second.
     progress : "auto" or bool
 
     Raises
@@ -94,6 +108,7 @@ class SMC:
     scheme: str = "systematic"
     max_stages: int = 200
     unbiased: bool = False
+    bridge: bool = False
     progress: str | bool = "auto"
 
     def __post_init__(self):
@@ -173,20 +188,22 @@ class SMC:
             If the temperatures stop rising, or do not arrive within ``max_stages``.
         """
         target = prepared_target(target, data)
-        blocks = self.algorithm(target)
-        law = (following(blocks) if self.unbiased else blocks).explain()
+        law = self._explain(target)
         line = ProgressLine("SMC", self.progress)
         with CompileClock() as clock:
             key = accel.as_key(key)
-            if self.unbiased:
+            path = target
+            if self.bridge:
                 pilot_key, key = jax.random.split(key)
-                state = _start(self, target, pilot_key, _blank_plan(self, target))
-                state = self._run_stages(target, state, line, "pilot run, ", chooses=True)
-                state = _start(self, target, key, state.population.stage.plan)
+                path = self._bridge(target, pilot_key, line)
+            if self.unbiased:
+                ladder_key, key = jax.random.split(key)
+                state = self._run_stages(path, ladder_key, line, "first run, ")
+                plan = state.population.stage.plan
+                state = self._run_stages(path, key, line, plan=plan)
             else:
-                state = _start(self, target, key)
-            state = self._run_stages(target, state, line)
-            posterior = self._finish(target, state, law)
+                state = self._run_stages(path, key, line)
+            posterior = self._finish(target, path, state, law)
         line.close(
             f"{int(state.round)} stages, log evidence {posterior.log_evidence:.2f} "
             f"± {posterior.log_evidence_se:.2f}"
@@ -194,21 +211,40 @@ class SMC:
         posterior.timing.update(clock.timing())
         return posterior
 
+    def _explain(self, target: Target) -> str:
+        blocks = self.algorithm(target)
+        law = (following(blocks) if self.unbiased else blocks).explain()
+        return f"{_GIVEN_PILOT}\n{law}" if self.bridge else law
+
+    def _bridge(self, target: Target, key: jax.Array, line: ProgressLine) -> Target:
+        """Return the bridge from the moments of a pilot run."""
+        kernel = self._kernel_for(target)
+        blank = initial_tuning(kernel, target.vector_dim())
+        # The path from the prior, so that pilot and bridge are one compiled program.
+        path = student_bridge(target, blank.mean, blank.factor, prior_share=1.0)
+        pilot = self._run_stages(path, key, line, "pilot run, ", ess=_PILOT_ESS)
+        return student_bridge(target, *_moments(kernel, pilot.population))
+
     def _run_stages(
         self,
         target: Target,
-        state: LoopState,
+        key: jax.Array,
         line: ProgressLine,
         prefix: str = "",
-        chooses: bool = False,
+        *,
+        ess: float | None = None,
+        plan: Plan | None = None,
     ) -> LoopState:
-        """Return the state at temperature 1; ``chooses`` writes the plan on the way."""
+        """Return the state at temperature 1, which followed a plan or wrote its own."""
+        state = _start(self, target, key)
+        if plan is not None:
+            state = _with_plan(state, plan)
         temperatures = [0.0]
         while temperatures[-1] < 1.0:
-            if chooses:
-                state = _choose(self, target, state)
+            if plan is None:
+                state = _choose(self, target, state, ess or self.ess)
             state = _advance(self, target, state)
-            stage, temperature, log_evidence, ess, acceptance = map(float, _summary(state))
+            stage, temperature, log_evidence, size, acceptance = map(float, _summary(state))
             if not np.isfinite(log_evidence):
                 raise ParticleCollapseError(
                     f"all {self.num_particles} particles have zero likelihood at stage "
@@ -219,7 +255,7 @@ class SMC:
             self._check_progress(temperatures)
             line.show(
                 f"{prefix}stage {int(stage)}, inverse temperature {temperature:.4g}, "
-                f"ESS {ess:.0f}, acceptance {acceptance:.2f}, "
+                f"ESS {size:.0f}, acceptance {acceptance:.2f}, "
                 f"log evidence {log_evidence:.2f}"
             )
         return state
@@ -239,26 +275,25 @@ class SMC:
                 f"{self.max_stages} stages: raise max_stages or lower ess={self.ess:g}"
             )
 
-    def _finish(self, target: Target, state: LoopState, law: str) -> Posterior:
+    def _finish(
+        self,
+        target: Target,
+        path: Target,
+        state: LoopState,
+        law: str,
+    ) -> Posterior:
         population = state.population
         lineage: Any = population.lineage
         num_stages = int(state.round)
-        history = {
-            name: np.asarray(values)[:num_stages]
-            for name, values in state.infos.items()
-            if name != "tuning"
-        }
+        history = {name: np.asarray(v)[:num_stages] for name, v in state.infos.items()}
         positions = _as_chains(np.asarray(population.particles.position), self._num_chains())
         components = _as_chains(np.asarray(population.particles.components), self._num_chains())
+        if path is not target:
+            # Those of the path are of the reference and of what is left.
+            components = np.asarray(_components(target, jnp.asarray(positions)))
         self._warn_numbers(history)
-        reasons: tuple[str, ...] = ()
-        correlation = float(history["correlation"][-1])
-        if correlation > _MAX_CORRELATION:
-            reasons = (
-                f"moves do not mix: successive states correlate by {correlation:.2f}, so the "
-                "log evidence and its standard error may be off. Reparametrise, or give "
-                "another kernel",
-            )
+        log_evidence = float(total_log_evidence(population))
+        log_evidence_se = float(np.sqrt(lineage.total_variance))
         draws = constrained_draws(target, jnp.asarray(positions))
         return Posterior(
             draws=draws,
@@ -272,11 +307,11 @@ class SMC:
                 draws,
                 num_not_finite=int(history["num_not_finite"].sum()),
                 acceptance=float(history["acceptance"][-1]),
-                reasons=reasons,
+                reasons=_reasons(history),
                 min_ess=min(400.0, 0.05 * self.num_particles),
             ),
-            log_evidence=float(total_log_evidence(population)),
-            log_evidence_se=float(np.sqrt(lineage.total_variance)),
+            log_evidence=log_evidence,
+            log_evidence_se=log_evidence_se,
             history=history,
             engine=repr(self),
             law=law,
@@ -311,43 +346,66 @@ def _as_chains(values: np.ndarray, num_chains: int) -> np.ndarray:
     return np.ascontiguousarray(chains.reshape(num_long, -1, *values.shape[1:]))
 
 
-@quick_jit(static_argnames="engine")
-def _start(engine: SMC, target: Target, key: jax.Array, plan: Plan | None = None) -> LoopState:
-    blocks = engine.algorithm(target)
-    start_key, loop_key = jax.random.split(key)
-    population, _ = blocks.first.run(start_key)
-    population = population._replace(stage=population.stage._replace(plan=plan))
-    return _loop(blocks if plan is None else following(blocks)).start(loop_key, population)
-
-
-@quick_jit(static_argnames="engine")
-def _advance(engine: SMC, target: Target, state: LoopState) -> LoopState:
-    blocks = engine.algorithm(target)
-    is_planned = state.population.stage.plan is not None
-    return _loop(following(blocks) if is_planned else blocks).advance(state, 1)
-
-
-@quick_jit(static_argnames="engine", optimised=False)
-def _blank_plan(engine: SMC, target: Target) -> Plan:
-    """Return a plan of as many stages as there may be, with nothing chosen yet."""
-    population, _ = engine.algorithm(target).first.run(jax.random.key(0))
-    return jax.tree.map(
-        lambda one: jnp.zeros((engine.max_stages, *one.shape), one.dtype),
-        Plan.of(population.stage),
+def _reasons(history: dict[str, np.ndarray]) -> tuple[str, ...]:
+    correlation = float(history["correlation"][-1])
+    if not correlation > _MAX_CORRELATION:
+        return ()
+    return (
+        f"moves do not mix: successive states correlate by {correlation:.2f}, so the "
+        "log evidence and its standard error may be off. Reparametrise, or give "
+        "another kernel",
     )
 
 
-@quick_jit(static_argnames="engine")
-def _choose(engine: SMC, target: Target, state: LoopState) -> LoopState:
-    """Write into the plan what the adaptive algorithm would do at this stage.
+# A stage is two programs. What is chosen for it, temperature and tuning, runs for milliseconds
+# and is compiled in a third of the time; the moves follow. Pilot runs, bridges and runs that
+# follow the plan of another share both.
+@quick_jit(static_argnames="engine", optimised="lightly")
+def _start(engine: SMC, target: Target, key: jax.Array) -> LoopState:
+    """Return the state before the first stage, with a plan in which nothing is chosen yet."""
+    blocks = engine.algorithm(target)
+    start_key, loop_key = jax.random.split(key)
+    population, _ = blocks.first.run(start_key)
+    plan = jax.tree.map(
+        lambda one: jnp.zeros((engine.max_stages, *one.shape), one.dtype),
+        Plan.of(population.stage),
+    )
+    population = population._replace(stage=population.stage._replace(plan=plan))
+    return _loop(following(blocks)).start(loop_key, population)
 
-    The pilot run then follows its own plan, by the very program that the second run uses.
-    """
+
+def _with_plan(state: LoopState, plan: Plan) -> LoopState:
+    population = state.population
+    stage = population.stage._replace(plan=plan)
+    return state._replace(population=population._replace(stage=stage))
+
+
+@quick_jit(static_argnames="engine", optimised=False)
+def _choose(engine: SMC, target: Target, state: LoopState, ess: float) -> LoopState:
+    """Write into the plan what the adaptive algorithm would do at this stage."""
     population = state.population
     stage = population.stage
-    choice = choose(_loop(engine.algorithm(target)).body, population)
-    stage = stage._replace(plan=stage.plan.put(stage.number, choice))
-    return state._replace(population=population._replace(stage=stage))
+    choice = choose(_loop(engine.algorithm(target)).body, population, ess)
+    return _with_plan(state, stage.plan.put(stage.number, choice))
+
+
+@quick_jit(static_argnames="engine", optimised="lightly")
+def _advance(engine: SMC, target: Target, state: LoopState) -> LoopState:
+    """Return the state after a stage that follows the plan."""
+    return _loop(following(engine.algorithm(target))).advance(state, 1)
+
+
+@quick_jit(static_argnames="kernel", optimised=False)
+def _moments(kernel: Kernel, population: Population) -> tuple[jax.Array, jax.Array]:
+    """Return the mean of a population, and the factor of its covariance."""
+    tuning = adapted_tuning(kernel, population, population.stage.tuning, jnp.nan)
+    return tuning.mean, tuning.factor
+
+
+@quick_jit(optimised=False)
+def _components(target: Target, positions: jax.Array) -> jax.Array:
+    """Return log prior and log-likelihood (chain, draw, 2) at positions (chain, draw, dim)."""
+    return jax.vmap(jax.vmap(target.components))(positions)
 
 
 def _loop(blocks: Block) -> Until:

@@ -22,17 +22,14 @@ _LEVELS: dict[bool | str, dict[str, Any]] = {
 
 
 @functools.cache
-def _supported(options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """Return those options that the installed XLA knows."""
-    known = {}
-    for name, value in options:
-        try:
-            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
-        except jax.errors.JaxRuntimeError:
-            # Options come and go with versions of XLA; they change no result.
-            continue
-        known[name] = value
-    return known
+def _is_supported(name: str, value: Any) -> bool:
+    """Return whether the installed XLA knows an option."""
+    try:
+        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        # Options come and go with versions of XLA; they change no result.
+        return False
+    return True
 
 
 def quick_jit(
@@ -75,7 +72,7 @@ def quick_jit(
 
     @functools.cache
     def compiled() -> Callable:
-        known = _supported(tuple(wanted.items()))
+        known = {name: value for name, value in wanted.items() if _is_supported(name, value)}
         return jax.jit(function, compiler_options=known, **options)
 
     @functools.wraps(function)

@@ -1,7 +1,8 @@
 """R-hat and effective sample sizes, many parameters at a time.
 
-ArviZ has them too, and the tests hold these against it. But to import ArviZ and what it compiles
-takes two CPU seconds, as long as a whole fit may take, and it goes through parameters one by one.
+ArviZ has them too, and the tests hold these against it. But to import ArviZ, and what it
+compiles, takes two CPU seconds, as long as a whole fit, and it goes through parameters one by
+one.
 """
 
 from __future__ import annotations

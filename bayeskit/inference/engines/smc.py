@@ -12,22 +12,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit import accel
-from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import NumericalWarning, ParticleCollapseError, StalledError
-from bayeskit.inference.adaptation import adapted_tuning, initial_tuning
+from bayeskit.inference.adaptation import initial_tuning
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
-from bayeskit.inference.blocks import (
-    Block,
-    Chain,
-    LoopState,
-    Plan,
-    Until,
-    choose,
-    following,
-)
+from bayeskit.inference.blocks import Chain, Plan, following
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import diagnose
 from bayeskit.inference.engines.base import constrained_draws, prepared_target
+from bayeskit.inference.engines.stages import (
+    Info,
+    components_at,
+    gathered,
+    moments_of,
+    moved,
+    plan_from,
+    started,
+    two_keys,
+    weighed,
+)
 from bayeskit.inference.kernels import HMC, Kernel, RandomWalk
 from bayeskit.inference.measure import Target
 from bayeskit.inference.paths import student_bridge
@@ -42,11 +44,11 @@ _STALL_INCREMENT = 1e-8
 _STALL_STAGES = 20
 # Kept states of a chain that still resemble each other this much do not count as mixed.
 _MAX_CORRELATION = 0.9
-# A pilot run need not be accurate: at this effective sample size it takes about half the stages.
+# A pilot run need not be accurate. This effective sample size takes about half the stages.
 _PILOT_ESS = 0.1
 _GIVEN_PILOT = (
-    "given a pilot run with a key of its own, and from it the start q of the bridge: a Student-t\n"
-    "distribution with the moments of the pilot run, mixed with the prior"
+    "given a pilot run with a key of its own, from which the start of the bridge is made: a\n"
+    "Student-t distribution with the moments of the pilot run, mixed with the prior"
 )
 
 
@@ -192,20 +194,18 @@ class SMC:
         line = ProgressLine("SMC", self.progress)
         with CompileClock() as clock:
             key = accel.as_key(key)
-            path = target
+            path, plan = target, None
             if self.bridge:
-                pilot_key, key = jax.random.split(key)
+                pilot_key, key = two_keys(key)
                 path = self._bridge(target, pilot_key, line)
             if self.unbiased:
-                ladder_key, key = jax.random.split(key)
-                state = self._run_stages(path, ladder_key, line, "first run, ")
-                plan = state.population.stage.plan
-                state = self._run_stages(path, key, line, plan=plan)
-            else:
-                state = self._run_stages(path, key, line)
-            posterior = self._finish(target, path, state, law)
+                first_key, key = two_keys(key)
+                _, infos = self._run_stages(path, first_key, line, "first run, ")
+                plan = plan_from(infos, self.max_stages)
+            population, infos = self._run_stages(path, key, line, plan=plan)
+            posterior = self._finish(target, path, population, gathered(infos), law)
         line.close(
-            f"{int(state.round)} stages, log evidence {posterior.log_evidence:.2f} "
+            f"{len(infos)} stages, log evidence {posterior.log_evidence:.2f} "
             f"± {posterior.log_evidence_se:.2f}"
         )
         posterior.timing.update(clock.timing())
@@ -220,10 +220,10 @@ class SMC:
         """Return the bridge from the moments of a pilot run."""
         kernel = self._kernel_for(target)
         blank = initial_tuning(kernel, target.vector_dim())
-        # The path from the prior, so that pilot and bridge are one compiled program.
+        # With all the share the path is that from the prior: the pilot runs as a bridge does.
         path = student_bridge(target, blank.mean, blank.factor, prior_share=1.0)
-        pilot = self._run_stages(path, key, line, "pilot run, ", ess=_PILOT_ESS)
-        return student_bridge(target, *_moments(kernel, pilot.population))
+        pilot, _ = self._run_stages(path, key, line, "pilot run, ", ess=_PILOT_ESS)
+        return student_bridge(target, *moments_of(kernel, pilot))
 
     def _run_stages(
         self,
@@ -234,31 +234,32 @@ class SMC:
         *,
         ess: float | None = None,
         plan: Plan | None = None,
-    ) -> LoopState:
-        """Return the state at temperature 1, which followed a plan or wrote its own."""
-        state = _start(self, target, key)
-        if plan is not None:
-            state = _with_plan(state, plan)
+    ) -> tuple[Population, list[Info]]:
+        """Return the population at temperature 1, and the info of each stage."""
+        population, key = started(self, target, key)
         temperatures = [0.0]
+        infos: list[Info] = []
         while temperatures[-1] < 1.0:
-            if plan is None:
-                state = _choose(self, target, state, ess or self.ess)
-            state = _advance(self, target, state)
-            stage, temperature, log_evidence, size, acceptance = map(float, _summary(state))
+            population, info, move_key = weighed(
+                self, target, population, key, self.ess if ess is None else ess, plan
+            )
+            log_evidence = float(info.pop("log_evidence"))
             if not np.isfinite(log_evidence):
                 raise ParticleCollapseError(
                     f"all {self.num_particles} particles have zero likelihood at stage "
-                    f"{int(stage)}: every prior draw has a log-likelihood of -inf or NaN. "
-                    "Check the likelihood at draws from the prior, or narrow the prior"
+                    f"{len(temperatures)}: every prior draw has a log-likelihood of -inf or "
+                    "NaN. Check the likelihood at draws from the prior, or narrow the prior"
                 )
-            temperatures.append(temperature)
+            population, more = moved(self, target, population, move_key)
+            infos.append(jax.device_get({**info, **more}))
+            temperatures.append(float(infos[-1]["inverse_temperature"]))
             self._check_progress(temperatures)
             line.show(
-                f"{prefix}stage {int(stage)}, inverse temperature {temperature:.4g}, "
-                f"ESS {size:.0f}, acceptance {acceptance:.2f}, "
-                f"log evidence {log_evidence:.2f}"
+                f"{prefix}stage {len(infos)}, inverse temperature {temperatures[-1]:.4g}, "
+                f"ESS {infos[-1]['effective_sample_size']:.0f}, "
+                f"acceptance {infos[-1]['acceptance']:.2f}, log evidence {log_evidence:.2f}"
             )
-        return state
+        return population, infos
 
     def _check_progress(self, temperatures: list[float]) -> None:
         recent = np.diff(temperatures[-_STALL_STAGES - 1 :])
@@ -276,24 +277,17 @@ class SMC:
             )
 
     def _finish(
-        self,
-        target: Target,
-        path: Target,
-        state: LoopState,
-        law: str,
+        self, target: Target, path: Target, population: Population, history: Info, law: str
     ) -> Posterior:
-        population = state.population
+        history.pop("tuning", None)
+        population = jax.device_get(population)
         lineage: Any = population.lineage
-        num_stages = int(state.round)
-        history = {name: np.asarray(v)[:num_stages] for name, v in state.infos.items()}
-        positions = _as_chains(np.asarray(population.particles.position), self._num_chains())
-        components = _as_chains(np.asarray(population.particles.components), self._num_chains())
+        positions = _as_chains(population.particles.position, self._num_chains())
+        components = _as_chains(population.particles.components, self._num_chains())
         if path is not target:
             # Those of the path are of the reference and of what is left.
-            components = np.asarray(_components(target, jnp.asarray(positions)))
+            components = np.asarray(components_at(target, jnp.asarray(positions)))
         self._warn_numbers(history)
-        log_evidence = float(total_log_evidence(population))
-        log_evidence_se = float(np.sqrt(lineage.total_variance))
         draws = constrained_draws(target, jnp.asarray(positions))
         return Posterior(
             draws=draws,
@@ -310,8 +304,8 @@ class SMC:
                 reasons=_reasons(history),
                 min_ess=min(400.0, 0.05 * self.num_particles),
             ),
-            log_evidence=log_evidence,
-            log_evidence_se=log_evidence_se,
+            log_evidence=float(total_log_evidence(population)),
+            log_evidence_se=float(np.sqrt(lineage.total_variance)),
             history=history,
             engine=repr(self),
             law=law,
@@ -354,76 +348,4 @@ def _reasons(history: dict[str, np.ndarray]) -> tuple[str, ...]:
         f"moves do not mix: successive states correlate by {correlation:.2f}, so the "
         "log evidence and its standard error may be off. Reparametrise, or give "
         "another kernel",
-    )
-
-
-# A stage is two programs. What is chosen for it, temperature and tuning, runs for milliseconds
-# and is compiled in a third of the time; the moves follow. Pilot runs, bridges and runs that
-# follow the plan of another share both.
-@quick_jit(static_argnames="engine", optimised="lightly")
-def _start(engine: SMC, target: Target, key: jax.Array) -> LoopState:
-    """Return the state before the first stage, with a plan in which nothing is chosen yet."""
-    blocks = engine.algorithm(target)
-    start_key, loop_key = jax.random.split(key)
-    population, _ = blocks.first.run(start_key)
-    plan = jax.tree.map(
-        lambda one: jnp.zeros((engine.max_stages, *one.shape), one.dtype),
-        Plan.of(population.stage),
-    )
-    population = population._replace(stage=population.stage._replace(plan=plan))
-    return _loop(following(blocks)).start(loop_key, population)
-
-
-def _with_plan(state: LoopState, plan: Plan) -> LoopState:
-    population = state.population
-    stage = population.stage._replace(plan=plan)
-    return state._replace(population=population._replace(stage=stage))
-
-
-@quick_jit(static_argnames="engine", optimised=False)
-def _choose(engine: SMC, target: Target, state: LoopState, ess: float) -> LoopState:
-    """Write into the plan what the adaptive algorithm would do at this stage."""
-    population = state.population
-    stage = population.stage
-    choice = choose(_loop(engine.algorithm(target)).body, population, ess)
-    return _with_plan(state, stage.plan.put(stage.number, choice))
-
-
-@quick_jit(static_argnames="engine", optimised="lightly")
-def _advance(engine: SMC, target: Target, state: LoopState) -> LoopState:
-    """Return the state after a stage that follows the plan."""
-    return _loop(following(engine.algorithm(target))).advance(state, 1)
-
-
-@quick_jit(static_argnames="kernel", optimised=False)
-def _moments(kernel: Kernel, population: Population) -> tuple[jax.Array, jax.Array]:
-    """Return the mean of a population, and the factor of its covariance."""
-    tuning = adapted_tuning(kernel, population, population.stage.tuning, jnp.nan)
-    return tuning.mean, tuning.factor
-
-
-@quick_jit(optimised=False)
-def _components(target: Target, positions: jax.Array) -> jax.Array:
-    """Return log prior and log-likelihood (chain, draw, 2) at positions (chain, draw, dim)."""
-    return jax.vmap(jax.vmap(target.components))(positions)
-
-
-def _loop(blocks: Block) -> Until:
-    """Return the adaptive loop of an algorithm, which the engine runs in chunks."""
-    assert isinstance(blocks, Chain)
-    loop = blocks.second
-    assert isinstance(loop, Until)
-    return loop
-
-
-@jax.jit
-def _summary(state: LoopState) -> tuple[jax.Array, ...]:
-    last = state.round - 1
-    stage = state.population.stage
-    return (
-        state.round,
-        stage.current,
-        state.population.log_evidence,
-        state.infos["effective_sample_size"][last],
-        stage.acceptance,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bayeskit.errors import ImproperPriorError
 from bayeskit.inference import random
@@ -120,14 +121,17 @@ def defensive_bridge(
             f"the target {target.name} needs log_prior, log_likelihood and sample_prior: the "
             "bridge starts from a mixture with its prior"
         )
-    if isinstance(prior_share, int | float) and not 0 <= prior_share <= 1:
-        raise ValueError(f"prior_share must be in [0, 1], got {prior_share!r}")
+    if isinstance(prior_share, int | float):
+        if not 0 <= prior_share <= 1:
+            raise ValueError(f"prior_share must be in [0, 1], got {prior_share!r}")
+        # NumPy numbers take the precision of the program that runs them.
+        prior_share = np.asarray(prior_share, float)
     data = target.data if target.prior_takes_data else ()
     return geometric_bridge(
         target,
         _LogMixture(target.log_prior, log_reference, len(data)),  # type: ignore[arg-type]
         _SampleMixture(target.sample_prior, sample_reference, len(data)),
-        (jnp.asarray(prior_share, float), *data, *parameters),
+        (prior_share, *data, *parameters),
     )
 
 
@@ -193,5 +197,4 @@ def student_bridge(
     >>> bool(abs(population.log_evidence - norm.logpdf(3.0, 0.0, 401**0.5)) < 0.3)
     True
     """
-    parameters = (jnp.asarray(mean), jnp.asarray(factor))
-    return defensive_bridge(target, _log_student, _sample_student, parameters, prior_share)
+    return defensive_bridge(target, _log_student, _sample_student, (mean, factor), prior_share)

@@ -10,9 +10,9 @@ the coefficients) with tempered SMC and compares the log evidence with a referen
   sampling around long chains.
 
 ``--bridge`` starts from a Student-t distribution with the moments of a pilot run instead of the
-prior. Prints one JSON line for each seed and one that sums up: errors, how many of the intervals
-"estimate ± 2 standard errors" hold the reference, and the ratio of the spread over seeds to the
-mean reported standard error, which is 1 for an honest one.
+prior. Prints one JSON line for each seed and one that sums up: errors, how many of the
+intervals "estimate ± 2 standard errors" hold the reference, and the ratio of the spread over
+seeds to the mean reported standard error, which is 1 for an honest one.
 """
 
 from __future__ import annotations

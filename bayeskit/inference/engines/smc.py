@@ -159,7 +159,7 @@ class SMC:
         return HMC() if target.has_gradient else RandomWalk()
 
     def algorithm(self, target: Target) -> Chain:
-        """Return the blocks that this engine runs, for a target on vectors."""
+        """Return the blocks that this engine runs, for a target or bridge on vectors."""
         kernel = self._kernel_for(target)
         shared: dict[str, Any] = {
             "ess": self.ess,

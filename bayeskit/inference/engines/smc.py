@@ -44,8 +44,6 @@ _STALL_INCREMENT = 1e-8
 _STALL_STAGES = 20
 # Kept states of a chain that still resemble each other this much do not count as mixed.
 _MAX_CORRELATION = 0.9
-# A pilot run need not be accurate. This effective sample size takes about half the stages.
-_PILOT_ESS = 0.1
 _GIVEN_PILOT = (
     "given a pilot run with a key of its own, from which the start of the bridge is made: a\n"
     "Student-t distribution with the moments of the pilot run, mixed with the prior"
@@ -80,11 +78,10 @@ class SMC:
         Run twice: what the first run chose, temperatures, tunings and repeats, is frozen for
         the second, whose evidence has the true evidence as its mean. Twice the time.
     bridge : bool
-        Run a pilot first, which goes from the prior to the posterior in a few large steps.
-        Then start from a Student-t distribution with its moments, mixed with a twentieth of
-        the prior, and not from the prior. For broad priors: the path is shorter, and the error
-        of the evidence at equal time smaller. Both runs have ``num_particles``; result,
-        history and standard error are those of the second.
+        Run twice: the first run is a pilot. The second starts from a Student-t distribution
+        with the moments of the pilot, mixed with a twentieth of the prior, and not from the
+        prior. Where the prior is broad, the second run has a short path and takes a fraction of
+        the time; result, history and standard error are its own. Not for separated modes.
     progress : "auto" or bool
 
     Raises
@@ -222,7 +219,7 @@ class SMC:
         blank = initial_tuning(kernel, target.vector_dim())
         # With all the share the path is that from the prior: the pilot runs as a bridge does.
         path = student_bridge(target, blank.mean, blank.factor, prior_share=1.0)
-        pilot, _ = self._run_stages(path, key, line, "pilot run, ", ess=_PILOT_ESS)
+        pilot, _ = self._run_stages(path, key, line, "pilot run, ")
         return student_bridge(target, *moments_of(kernel, pilot))
 
     def _run_stages(
@@ -231,8 +228,6 @@ class SMC:
         key: jax.Array,
         line: ProgressLine,
         prefix: str = "",
-        *,
-        ess: float | None = None,
         plan: Plan | None = None,
     ) -> tuple[Population, list[Info]]:
         """Return the population at temperature 1, and the info of each stage."""
@@ -240,9 +235,7 @@ class SMC:
         temperatures = [0.0]
         infos: list[Info] = []
         while temperatures[-1] < 1.0:
-            population, info, move_key = weighed(
-                self, target, population, key, self.ess if ess is None else ess, plan
-            )
+            population, info, move_key = weighed(self, target, population, key, plan)
             log_evidence = float(info.pop("log_evidence"))
             if not np.isfinite(log_evidence):
                 raise ParticleCollapseError(

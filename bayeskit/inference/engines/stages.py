@@ -8,7 +8,6 @@ another share the program of the moves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -22,7 +21,6 @@ from bayeskit.inference.blocks import (
     Block,
     Chain,
     Plan,
-    Schedule,
     Until,
     following,
     plan_of,
@@ -68,17 +66,13 @@ def weighed(
     target: Target,
     population: Population,
     key: jax.Array,
-    ess: float,
     plan: Plan | None = None,
 ) -> tuple[Population, Info, jax.Array]:
-    """Return the population weighed for the next temperature, the info, and the key to move.
-
-    Without a plan the temperature is chosen for an effective sample size.
-    """
+    """Return the population weighed for the next temperature, the info, and the key to move."""
     body = _round(engine.algorithm(target))
     first, _ = weighing_and_moving(body if plan is None else following(body))
     first_key, second_key = random.split(random.fold_in(key, population.stage.number))
-    population, info = _with_ess(first, ess).run(first_key, _with_plan(population, plan))
+    population, info = first.run(first_key, _with_plan(population, plan))
     info["log_evidence"] = total_log_evidence(population)
     # Moves know nothing of a plan, and are the same program with and without.
     return _with_plan(population, None), info, second_key
@@ -131,9 +125,3 @@ def _round(blocks: Block) -> Block:
     assert isinstance(blocks, Chain)
     assert isinstance(blocks.second, Until)
     return blocks.second.body
-
-
-def _with_ess(block: Block, ess: Any) -> Block:
-    if isinstance(block, Chain):
-        return Chain(_with_ess(block.first, ess), block.second)
-    return replace(block, ess=ess) if isinstance(block, Schedule) else block

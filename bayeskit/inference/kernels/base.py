@@ -94,7 +94,7 @@ class Tuning(NamedTuple):
     step_size: Any
     mean: Any
     factor: Any
-    phase: jax.Array | float = 0.5
+    phase: Any = 0.5
 
     def scale(self, z: jax.Array) -> jax.Array:
         """Return L z."""

@@ -16,15 +16,15 @@ PUBLIC = {
         Density DiscreteGibbs DiscreteMetropolis EllipticalSlice FeynmanKac FittedProposal
         GHMC GaussianDynamics HMC History Independent InfinityMALA InformationFilter
         Involution KalmanParticle Kernel LaggedParticles Law LawKind LevelPath Lineage
-        LinearGaussian LocallyInformed LogQuadratic MALA MarginalState Measure
-        MomentumState MovePlan MultipleTry NoUTurn NormalPrior PCN Pair Path PointState
-        Population Proposal RandomWalk Replicas Rows Slice StateSpaceModel StateSpaceTarget
-        StepInfo Tagged Target TemperedPath TemperingStage TolerancePath Transition Tuning
+        LinearGaussian LocallyInformed LogQuadratic MALA MarginalState Measure MomentumState
+        MovePlan MultipleTry NoUTurn NormalPrior PCN Pair Path PointState Population
+        Proposal RandomWalk Replicas Rows Slice StateSpaceModel StateSpaceTarget StepInfo
+        Tagged Target TemperedPath TemperingStage TolerancePath Transition Tuning
         UnadjustedLangevin UnbiasedEstimate UniformOther abc_smc adapt
-        annealed_importance_sampling auxiliary_particle_filter backward_sampling
-        birth_death chain check_collapse choose conditional_ancestors conditional_smc
-        controlled_filter correlated_pmmh correlated_pseudo_marginal coupled
-        coupled_metropolis_hastings coupled_random_walk crank_nicolson custom cycle
+        annealed_importance_sampling auxiliary_particle_filter backward_sampling birth_death
+        chain check_collapse choose conditional_ancestors conditional_smc controlled_filter
+        correlated_pmmh correlated_pseudo_marginal coupled coupled_metropolis_hastings
+        coupled_random_walk crank_nicolson custom cycle defensive_bridge
         effective_sample_size exchange extend fitted_random_walk fixed_lag follow freeze
         genealogy geometric_bridge gibbs guided_model ibis ignore_missing involutive
         island_filter island_model join_islands maximal_categorical metropolis
@@ -34,9 +34,9 @@ PUBLIC = {
         pseudo_marginal random random_walk random_weight_model reflected_normal remember
         renew repeat resample resample_metropolis resample_move resample_move_filter
         resample_threshold resample_transport reserve reversible_jump reversible_jump_mcmc
-        reweigh run rungs scan schedule slot smc2 spawn sqmc tempered_smc transition
-        twisted_model two_filter unbiased_mcmc until walk_within waste_free_smc weigh
-        weighted_draw_model when""",
+        reweigh run rungs scan schedule slot smc2 spawn sqmc student_bridge tempered_smc
+        transition twisted_model two_filter unbiased_mcmc until walk_within waste_free_smc
+        weigh weighted_draw_model when""",
     "bayeskit.validation": """
         Atoms BatteryModel Check Enumeration Level Power Report SequentialPlan
         SequentialResult SteinTest TwoSampleTest battery enumerate_paths

@@ -13,26 +13,27 @@ __all__ = ["quick_jit"]
 # With these XLA compiles one kernel step in about 0.6 of the time, a whole engine in 0.8, on a
 # CPU; the programs then run as fast.
 _QUICK = {"xla_cpu_use_fusion_emitters": False}
-# Without optimisation, for programs that run for milliseconds.
-_UNOPTIMISED = {"xla_backend_optimization_level": 0}
+# Without optimisation, for programs that run for milliseconds; and with a little of it.
+_LEVELS: dict[bool | str, dict[str, Any]] = {
+    True: {},
+    "lightly": {"xla_backend_optimization_level": 1},
+    False: {"xla_backend_optimization_level": 0},
+}
 
 
 @functools.cache
-def _supported(options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """Return those options that the installed XLA knows."""
-    known = {}
-    for name, value in options:
-        try:
-            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
-        except jax.errors.JaxRuntimeError:
-            # Options come and go with versions of XLA; they change no result.
-            continue
-        known[name] = value
-    return known
+def _is_supported(name: str, value: Any) -> bool:
+    """Return whether the installed XLA knows an option."""
+    try:
+        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        # Options come and go with versions of XLA; they change no result.
+        return False
+    return True
 
 
 def quick_jit(
-    function: Callable | None = None, *, optimised: bool = True, **options: Any
+    function: Callable | None = None, *, optimised: bool | str = True, **options: Any
 ) -> Callable:
     """Return ``jax.jit`` of a function, compiled in a shorter time.
 
@@ -43,8 +44,9 @@ def quick_jit(
     ----------
     function : callable, optional
         Without it, a decorator is returned.
-    optimised : bool
-        False for what runs so briefly that compiling is all that counts.
+    optimised : bool or "lightly"
+        False for what runs so briefly that compiling is all that counts. ``"lightly"`` compiles
+        in about 0.7 of the time, and runs as fast where matrix products are most of the work.
     **options
         Passed on to ``jax.jit``, such as ``static_argnames``.
 
@@ -66,11 +68,11 @@ def quick_jit(
     """
     if function is None:
         return functools.partial(quick_jit, optimised=optimised, **options)
-    wanted = _QUICK if optimised else {**_QUICK, **_UNOPTIMISED}
+    wanted = {**_QUICK, **_LEVELS[optimised]}
 
     @functools.cache
     def compiled() -> Callable:
-        known = _supported(tuple(wanted.items()))
+        known = {name: value for name, value in wanted.items() if _is_supported(name, value)}
         return jax.jit(function, compiler_options=known, **options)
 
     @functools.wraps(function)

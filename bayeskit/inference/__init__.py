@@ -123,7 +123,9 @@ from bayeskit.inference.paths import (
     DataPath,
     LevelPath,
     TolerancePath,
+    defensive_bridge,
     geometric_bridge,
+    student_bridge,
 )
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
 from bayeskit.inference.state_space import Rows, StateSpaceModel, StateSpaceTarget
@@ -244,6 +246,7 @@ __all__ = [
     "crank_nicolson",
     "custom",
     "cycle",
+    "defensive_bridge",
     "effective_sample_size",
     "exchange",
     "extend",
@@ -306,6 +309,7 @@ __all__ = [
     "smc2",
     "spawn",
     "sqmc",
+    "student_bridge",
     "tempered_smc",
     "transition",
     "twisted_model",

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bayeskit.inference.kernels.base import Tuning
 from bayeskit.inference.population import Population, effective_sample_size
@@ -82,7 +83,7 @@ def initial_tuning(kernel: Any, dim: int) -> Tuning:
     tuning = kernel.default_tuning(dim)
     if dim > MAX_DENSE_DIM:
         return tuning
-    return tuning._replace(factor=jnp.eye(dim, dtype=tuning.factor.dtype))
+    return tuning._replace(factor=np.eye(dim, dtype=tuning.factor.dtype))
 
 
 def adapted_repeats(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayeskit.errors import ConvergenceWarning
-from bayeskit.interop.arviz import effective_sample_sizes, rank_normalized_rhat
+from bayeskit.inference.convergence import effective_sizes, rank_normalized_r_hats
 
 __all__ = ["Diagnostics", "diagnose"]
 
@@ -120,13 +120,14 @@ def diagnose(
             moving[name] = flat[:, :, ~constant]
     r_hat, bulk, tail, squared = float("nan"), 0.0, 0.0, 0.0
     if moving:
-        r_hats = rank_normalized_rhat(moving)
-        bulks = effective_sample_sizes(moving, "bulk")
-        tails = effective_sample_sizes(moving, "tail")
+        r_hats = {name: rank_normalized_r_hats(v) for name, v in moving.items()}
+        bulks = {name: effective_sizes(v, "bulk") for name, v in moving.items()}
+        tails = {name: effective_sizes(v, "tail") for name, v in moving.items()}
         r_hat, worst_r_hat = _worst(r_hats, max)
         bulk, worst_bulk = _worst(bulks, min)
         tail, worst_tail = _worst(tails, min)
-        squares = effective_sample_sizes(_squared_deviations(moving), "mean")
+        deviations = _squared_deviations(moving)
+        squares = {name: effective_sizes(v) for name, v in deviations.items()}
         squared, worst_squared = _worst(squares, min)
         if not np.isfinite(r_hat):
             found.append("R-hat is not finite")

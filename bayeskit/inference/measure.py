@@ -168,7 +168,7 @@ class Target:
                 "from and no evidence. Give Target(sample_prior=...), or sample with NUTS from "
                 "starting points of your own (initial_positions=...)"
             )
-        return jax.eval_shape(self.draw_prior, jax.random.key(0))
+        return _prior_draw.eval_shape(self)
 
     def vector_dim(self) -> int:
         """Return the dimension of positions that are vectors, found from ``sample_prior``.
@@ -207,6 +207,12 @@ class Target:
                 wrapped[name] = _GivesVector(getattr(self, name))
         wrapped["constrain"] = _TakesVector(self.constrain or _name_tree, layout)
         return replace(self, **wrapped)
+
+
+# Compiled never; `jax.jit` remembers the shapes of equal targets.
+@jax.jit
+def _prior_draw(target: Target) -> Any:
+    return target.draw_prior(jax.random.key(0))
 
 
 def _name_vector(x, *data):

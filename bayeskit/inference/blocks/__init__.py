@@ -21,7 +21,15 @@ from bayeskit.inference.blocks.fitted_moving import (
     MovePlan,
     fitted_random_walk,
 )
-from bayeskit.inference.blocks.freezing import Follow, Plan, choose, follow, following, freeze
+from bayeskit.inference.blocks.freezing import (
+    Follow,
+    Plan,
+    follow,
+    following,
+    freeze,
+    plan_of,
+    weighing_and_moving,
+)
 from bayeskit.inference.blocks.loops import LoopState, Scan, Until, When, scan, until, when
 from bayeskit.inference.blocks.metropolis_resampling import (
     ResampleMetropolis,
@@ -71,7 +79,6 @@ __all__ = [
     "Weigh",
     "When",
     "adapt",
-    "choose",
     "conditional_ancestors",
     "custom",
     "draw_ancestors",
@@ -83,6 +90,7 @@ __all__ = [
     "metropolis_ancestors",
     "move",
     "persist",
+    "plan_of",
     "remember",
     "renew",
     "resample",
@@ -96,5 +104,6 @@ __all__ = [
     "spawn",
     "until",
     "weigh",
+    "weighing_and_moving",
     "when",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,13 +11,21 @@ import numpy as np
 
 from bayeskit.inference.blocks.base import Block, Chain, leaves
 from bayeskit.inference.blocks.loops import Scan, Until, When
+from bayeskit.inference.blocks.resampling import Resample
 from bayeskit.inference.blocks.tempering import Adapt, Schedule
 from bayeskit.inference.blocks.weighting import Spawn
 from bayeskit.inference.law import require
 from bayeskit.inference.measure import Path, TemperingStage
-from bayeskit.inference.population import Population
 
-__all__ = ["Follow", "Plan", "choose", "follow", "following", "freeze"]
+__all__ = [
+    "Follow",
+    "Plan",
+    "follow",
+    "following",
+    "freeze",
+    "plan_of",
+    "weighing_and_moving",
+]
 
 
 class Plan(NamedTuple):
@@ -34,15 +43,6 @@ class Plan(NamedTuple):
     inverse_temperature: Any
     repeats: Any
     tuning: Any = None
-
-    @classmethod
-    def of(cls, stage: TemperingStage) -> Plan:
-        """Return the choices that a stage holds, without an axis."""
-        return cls(stage.current, stage.repeats, stage.tuning)
-
-    def put(self, number: jax.Array, choice: Plan) -> Plan:
-        """Return the plan with the choices of one stage written down."""
-        return jax.tree.map(lambda all_, one: all_.at[number].set(one), self, choice)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,21 +114,15 @@ def _without_choices(block: Block) -> Block | None:
     return block
 
 
-def choose(body: Block, population: Population) -> Plan:
-    """Return what the adaptive parts of a round choose for a population; nothing is drawn.
+def weighing_and_moving(body: Block) -> tuple[Block, Block]:
+    """Return a round of a sampler as two: what chooses and weighs, what resamples and moves.
 
-    Parameters
-    ----------
-    body : Block
-        One round; what stands before its last adaptive part does not draw.
-    population : Population
-        At the start of the round.
+    The first draws nothing, the second adapts nothing.
     """
     parts = list(leaves(body))
-    last = max(i for i, part in enumerate(parts) if isinstance(part, Schedule | Adapt))
-    for part in parts[: last + 1]:
-        population, _ = part.run(None, population)
-    return Plan.of(population.stage)
+    cut = next(i for i, part in enumerate(parts) if isinstance(part, Resample))
+    first, second = parts[:cut], parts[cut:]
+    return functools.reduce(Chain, first), functools.reduce(Chain, second)
 
 
 def freeze(block: Block, info: dict[str, Any]) -> Block:
@@ -180,7 +174,7 @@ def freeze(block: Block, info: dict[str, Any]) -> Block:
         raise TypeError(
             f"{block.name} waits for a population: freeze what begins with spawn(...)"
         )
-    plan = _plan_of(info)
+    plan = plan_of(info)
 
     def planned(part):
         if isinstance(part, Chain):
@@ -195,7 +189,7 @@ def freeze(block: Block, info: dict[str, Any]) -> Block:
     return planned(following(block))
 
 
-def _plan_of(info: dict[str, Any]) -> Plan:
+def plan_of(info: dict[str, Any]) -> Plan:
     """Return what a run wrote down about its choices."""
     missing = {"num_rounds", "inverse_temperature", "repeats"} - set(info)
     if missing:

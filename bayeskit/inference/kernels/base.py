@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bayeskit.errors import MissingGradientError
 from bayeskit.inference import random
@@ -93,7 +94,7 @@ class Tuning(NamedTuple):
     step_size: Any
     mean: Any
     factor: Any
-    phase: jax.Array | float = 0.5
+    phase: Any = 0.5
 
     def scale(self, z: jax.Array) -> jax.Array:
         """Return L z."""
@@ -166,11 +167,12 @@ class Kernel:
     def default_tuning(self, dim: int, dtype: Any = float) -> Tuning:
         """Return the tuning for a standardised target of dimension ``dim``."""
         dtype = jnp.result_type(dtype)
+        # NumPy arrays: to make them with JAX would compile a program for each shape.
         return Tuning(
-            jnp.asarray(self.default_step_size(dim), dtype),
-            jnp.zeros(dim, dtype),
-            jnp.ones(dim, dtype),
-            jnp.asarray(0.5, dtype),
+            np.asarray(self.default_step_size(dim), dtype),
+            np.zeros(dim, dtype),
+            np.ones(dim, dtype),
+            np.asarray(0.5, dtype),
         )
 
 

@@ -30,11 +30,14 @@ class _OfReference:
 class _LogRatio:
     """log γ(x) - log q(x), -inf where γ is zero."""
 
-    target: Target
+    # A target but for its data: equal for targets of equal functions, so that these share
+    # their compiled programs.
+    structure: Any
     log_reference: _OfReference
 
     def __call__(self, x: Any, *data: Any) -> jax.Array:
-        target = self.target.with_data(*data[: self.log_reference.num_data])
+        leaves = jax.tree.leaves(data[: self.log_reference.num_data])
+        target = jax.tree.unflatten(self.structure, leaves)
         log_density = jnp.sum(target.components(x))
         nowhere = log_density == -jnp.inf
         ratio = jnp.where(nowhere, 0.0, log_density) - self.log_reference(x, *data)
@@ -105,7 +108,7 @@ def geometric_bridge(
     reference = _OfReference(log_reference, num_data)
     return Target(
         log_prior=reference,
-        log_likelihood=_LogRatio(target, reference),
+        log_likelihood=_LogRatio(jax.tree.structure(target), reference),
         sample_prior=_OfReference(sample_reference, num_data),
         constrain=target.constrain and _OfTarget(target.constrain, num_data),
         data=(*target.data, *parameters),

@@ -16,6 +16,8 @@ __all__ = ["Diagnostics", "diagnose"]
 # Thresholds of Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021).
 MAX_RHAT = 1.01
 MIN_ESS = 400.0
+# Share of points without a usable density, for each draw, that is no reason for doubt.
+_MAX_NOT_FINITE = 0.01
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,12 @@ def diagnose(
     if num_divergent > max_divergent_share * num_chains * num_draws:
         found.append(
             f"{num_divergent} divergent transitions: raise target_acceptance or reparametrise"
+        )
+    if num_not_finite > _MAX_NOT_FINITE * num_chains * num_draws:
+        found.append(
+            f"the log density was NaN or +inf at {num_not_finite} of the points tried, which "
+            "were rejected: return -inf where the density is zero, and look for overflow or a "
+            "division by zero elsewhere"
         )
     return Diagnostics(
         r_hat, bulk, tail, num_divergent, num_not_finite, acceptance, tuple(found), squared

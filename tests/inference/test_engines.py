@@ -14,6 +14,8 @@ from bayeskit import accel
 from bayeskit.errors import (
     ImproperPriorError,
     InitializationError,
+    InvalidDataError,
+    InvalidWeightsError,
     MissingGradientError,
     NumericalWarning,
     ParticleCollapseError,
@@ -233,6 +235,27 @@ class TestBadInput:
         # Half of the prior is lost, so the evidence is 1/2.
         assert abs(result.log_evidence - np.log(0.5)) < 6 * result.log_evidence_se
         assert result.flat("x")[:, 0].max() <= 0.0
+
+    def test_draws_of_another_prior_are_refused(self):
+        """The evidence would be off by several of its standard errors, and nothing would tell."""
+        target = bk.Target(
+            log_prior=lambda x: jnp.where(x[0] > -2.0, -x[0], -jnp.inf),
+            log_likelihood=lambda x: -0.5 * jnp.sum(x**2),
+            sample_prior=sample_prior,
+        )
+        message = r"of 1008 prior draws lie where log_prior is not finite, first draw \d+: "
+        with pytest.raises(InvalidDataError, match=message + r"log_prior is -inf at \[-"):
+            bk.SMC(num_particles=1000).run(target)
+
+    def test_an_infinite_likelihood_is_refused(self):
+        target = self.target(lambda x: jnp.where(x[0] > 1.0, jnp.inf, 0.0))
+        with pytest.raises(InvalidWeightsError, match=r"was \+inf"):
+            bk.SMC(num_particles=200).run(target)
+
+    def test_a_schedule_that_stands_still(self):
+        target = self.target(lambda x: -1e18 * jnp.sum(x**2))
+        with pytest.raises(StalledError, match=r"rose by less than 1e-08 in each of 20 stages"):
+            bk.SMC(num_particles=100).run(target)
 
     def test_stages_run_out(self):
         target = self.target(lambda x: -50.0 * jnp.sum((x - 3.0) ** 2))

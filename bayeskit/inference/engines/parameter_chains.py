@@ -150,7 +150,8 @@ def _where_lost(target: StateSpaceTarget, parameters: np.ndarray) -> str:
     """Return what a filter at these parameters says of its collapse."""
     filtered = particle_filter(target.feynman_kac(jnp.asarray(parameters)), _NUM_TRIED)
     try:
-        check_collapse(*run(filtered, 0, with_info=True), target.rows.y)
+        population, info = run(filtered, 0, with_info=True)
+        check_collapse(population, info, target.rows.y)
     except ParticleCollapseError as error:
         return f"At the first of them, {error}"
     return ""

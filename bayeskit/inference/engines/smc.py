@@ -12,10 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit import accel
-from bayeskit.errors import NumericalWarning, ParticleCollapseError, StalledError
+from bayeskit.errors import (
+    InvalidDataError,
+    NumericalWarning,
+    ParticleCollapseError,
+    StalledError,
+)
 from bayeskit.inference.adaptation import initial_tuning
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.blocks import Chain, Plan, following
+from bayeskit.inference.collapse import check_infinite
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import diagnose
 from bayeskit.inference.engines.base import constrained_draws, prepared_target
@@ -31,7 +37,7 @@ from bayeskit.inference.engines.stages import (
     weighed,
 )
 from bayeskit.inference.kernels import HMC, Kernel, RandomWalk
-from bayeskit.inference.measure import Target
+from bayeskit.inference.measure import PointState, Target
 from bayeskit.inference.paths import student_bridge
 from bayeskit.inference.population import Population, total_log_evidence
 from bayeskit.inference.posterior import Posterior
@@ -232,11 +238,13 @@ class SMC:
     ) -> tuple[Population, list[Info]]:
         """Return the population at temperature 1, and the info of each stage."""
         population, key = started(self, target, key)
+        _check_support(population.particles)
         temperatures = [0.0]
         infos: list[Info] = []
         while temperatures[-1] < 1.0:
             population, info, move_key = weighed(self, target, population, key, plan)
             log_evidence = float(info.pop("log_evidence"))
+            check_infinite(population, info)
             if not np.isfinite(log_evidence):
                 raise ParticleCollapseError(
                     f"all {self.num_particles} particles have zero likelihood at stage "
@@ -342,3 +350,17 @@ def _reasons(history: dict[str, np.ndarray]) -> tuple[str, ...]:
         "log evidence and its standard error may be off. Reparametrise, or give "
         "another kernel",
     )
+
+
+def _check_support(particles: PointState) -> None:
+    """Refuse draws of the prior at which its own density is zero."""
+    outside = np.flatnonzero(~np.isfinite(np.asarray(particles.components)[:, 0]))
+    if len(outside):
+        first = int(outside[0])
+        value = np.asarray(particles.components)[first, 0]
+        raise InvalidDataError(
+            f"{len(outside)} of {len(particles.components)} prior draws lie where log_prior is "
+            f"not finite, first draw {first}: log_prior is {value} at "
+            f"{np.asarray(particles.position)[first]}. sample_prior and log_prior must be of "
+            "the same distribution, or the log evidence is wrong"
+        )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from bayeskit.inference.algorithms.uniform_filter import (
     filter_from_uniforms,
     num_uniforms,
-    single_coordinate,
+    spatial_order,
 )
 from bayeskit.inference.estimates import example_of
 from bayeskit.inference.measure import Target
@@ -46,7 +46,7 @@ def correlated_pmmh(
     proposal: Proposal,
     *,
     correlation: float = 0.99,
-    order: Callable = single_coordinate,
+    order: Callable = spatial_order,
 ) -> Transition:
     r"""Return PMMH whose filters at the new and the current parameters share random numbers.
 

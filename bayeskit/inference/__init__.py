@@ -2,6 +2,7 @@
 
 from bayeskit.inference import random
 from bayeskit.inference.algorithms.abc_smc import abc_smc
+from bayeskit.inference.algorithms.alive import alive_filter
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
@@ -56,6 +57,7 @@ from bayeskit.inference.blocks import (
     conditional_ancestors,
     custom,
     extend,
+    extend_alive,
     fitted_random_walk,
     follow,
     freeze,
@@ -72,6 +74,7 @@ from bayeskit.inference.blocks import (
     scan,
     schedule,
     spawn,
+    spawn_alive,
     until,
     weigh,
     when,
@@ -226,6 +229,7 @@ __all__ = [
     "UniformOther",
     "abc_smc",
     "adapt",
+    "alive_filter",
     "annealed_importance_sampling",
     "auxiliary_particle_filter",
     "backward_sampling",
@@ -247,6 +251,7 @@ __all__ = [
     "effective_sample_size",
     "exchange",
     "extend",
+    "extend_alive",
     "fitted_random_walk",
     "fixed_lag",
     "follow",
@@ -305,6 +310,7 @@ __all__ = [
     "slot",
     "smc2",
     "spawn",
+    "spawn_alive",
     "sqmc",
     "tempered_smc",
     "transition",

@@ -1,6 +1,7 @@
 """Algorithms, each a few lines of blocks."""
 
 from bayeskit.inference.algorithms.abc_smc import abc_smc
+from bayeskit.inference.algorithms.alive import alive_filter
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
@@ -57,6 +58,7 @@ __all__ = [
     "LinearGaussian",
     "LogQuadratic",
     "abc_smc",
+    "alive_filter",
     "annealed_importance_sampling",
     "auxiliary_particle_filter",
     "backward_sampling",

@@ -32,6 +32,12 @@ from bayeskit.inference.blocks.moving import Move, move
 from bayeskit.inference.blocks.remembering import Remember, remember
 from bayeskit.inference.blocks.renewing import Persist, Renew, Reserve, persist, renew, reserve
 from bayeskit.inference.blocks.resampling import Resample, draw_ancestors, resample
+from bayeskit.inference.blocks.surviving import (
+    ExtendAlive,
+    SpawnAlive,
+    extend_alive,
+    spawn_alive,
+)
 from bayeskit.inference.blocks.tempering import Adapt, Schedule, adapt, schedule
 from bayeskit.inference.blocks.threshold_resampling import (
     ResampleThreshold,
@@ -49,6 +55,7 @@ __all__ = [
     "Chain",
     "Custom",
     "Extend",
+    "ExtendAlive",
     "FittedMove",
     "FittedProposal",
     "Follow",
@@ -67,6 +74,7 @@ __all__ = [
     "Scan",
     "Schedule",
     "Spawn",
+    "SpawnAlive",
     "Until",
     "Weigh",
     "When",
@@ -76,6 +84,7 @@ __all__ = [
     "custom",
     "draw_ancestors",
     "extend",
+    "extend_alive",
     "fitted_random_walk",
     "follow",
     "following",
@@ -94,6 +103,7 @@ __all__ = [
     "scan",
     "schedule",
     "spawn",
+    "spawn_alive",
     "until",
     "weigh",
     "when",

@@ -6,13 +6,10 @@ from bayeskit.inference.algorithms.alive import alive_filter
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
-from bayeskit.inference.algorithms.controlled import (
-    GaussianDynamics,
-    LogQuadratic,
-    controlled_filter,
-)
+from bayeskit.inference.algorithms.controlled import controlled_filter
 from bayeskit.inference.algorithms.correlated_marginal import correlated_pmmh
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
+from bayeskit.inference.algorithms.gaussian_twists import GaussianDynamics, LogQuadratic
 from bayeskit.inference.algorithms.guided import guided_model
 from bayeskit.inference.algorithms.ibis import ibis
 from bayeskit.inference.algorithms.islands import island_filter, island_model, join_islands
@@ -45,6 +42,7 @@ from bayeskit.inference.algorithms.resample_move_filter import resample_move_fil
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
+from bayeskit.inference.algorithms.subsampling import subsampling_hmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.twisted import twisted_model
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
@@ -80,6 +78,7 @@ from bayeskit.inference.blocks import (
     when,
 )
 from bayeskit.inference.collapse import check_collapse
+from bayeskit.inference.data_terms import DataTerms, DifferenceEstimate, draw_indices
 from bayeskit.inference.estimates import choose
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.kernels import (
@@ -158,6 +157,7 @@ from bayeskit.inference.transitions import (
     reflected_normal,
     repeat,
     reversible_jump,
+    sgld,
     slot,
     transition,
     walk_within,
@@ -175,8 +175,10 @@ __all__ = [
     "Bijector",
     "Block",
     "DataPath",
+    "DataTerms",
     "DelayedRejection",
     "Density",
+    "DifferenceEstimate",
     "DiscreteGibbs",
     "DiscreteMetropolis",
     "EllipticalSlice",
@@ -248,6 +250,7 @@ __all__ = [
     "crank_nicolson",
     "custom",
     "cycle",
+    "draw_indices",
     "effective_sample_size",
     "exchange",
     "extend",
@@ -307,11 +310,13 @@ __all__ = [
     "rungs",
     "scan",
     "schedule",
+    "sgld",
     "slot",
     "smc2",
     "spawn",
     "spawn_alive",
     "sqmc",
+    "subsampling_hmc",
     "tempered_smc",
     "transition",
     "twisted_model",

@@ -29,6 +29,7 @@ from bayeskit.inference.blocks.metropolis_resampling import (
     resample_metropolis,
 )
 from bayeskit.inference.blocks.moving import Move, move
+from bayeskit.inference.blocks.piloting import Piloted, piloted
 from bayeskit.inference.blocks.remembering import Remember, remember
 from bayeskit.inference.blocks.renewing import Persist, Renew, Reserve, persist, renew, reserve
 from bayeskit.inference.blocks.resampling import Resample, draw_ancestors, resample
@@ -63,6 +64,7 @@ __all__ = [
     "Move",
     "MovePlan",
     "Persist",
+    "Piloted",
     "Plan",
     "Remember",
     "Renew",
@@ -92,6 +94,7 @@ __all__ = [
     "metropolis_ancestors",
     "move",
     "persist",
+    "piloted",
     "remember",
     "renew",
     "resample",

@@ -15,7 +15,10 @@ from bayeskit.errors import LawMismatch
 from bayeskit.inference import law
 from bayeskit.inference.algorithms import smc_squared
 from bayeskit.inference.algorithms.islands import JoinIslands
-from bayeskit.inference.algorithms.smc_squared import parameters_with_filters, rejuvenation
+from bayeskit.inference.algorithms.parameter_filters import (
+    parameters_with_filters,
+    rejuvenation,
+)
 from bayeskit.inference.blocks import Resample
 from bayeskit.inference.transitions.pseudo_marginal import PseudoMarginal
 from tests.inference.finite_models import (

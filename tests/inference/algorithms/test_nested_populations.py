@@ -104,6 +104,15 @@ def test_smc2_that_moves_where_it_resamples_is_consistent():
     assert max(check.discrepancy for check in report.tests) > 1e-4
 
 
+def test_smc2_with_the_decisions_of_another_run():
+    """Moves where a pilot run made them leave no bias."""
+    whole = squared(num_particles=1, move_always=False)
+    for moved in (False, True):
+        frozen = bi.freeze(whole, {"applied": np.array([moved])})
+        assert frozen.law.kind is law.PROPERLY_WEIGHTED
+        assert_exact(frozen, CHAINS.evidence, observed=parameters)
+
+
 def by_hand(resampling=None, move_type=None, num_particles=1):
     """SMC² of its blocks, with one of them replaced."""
     extended = parameters_with_filters(PRIOR, CHAINS.model, num_particles, "multinomial")

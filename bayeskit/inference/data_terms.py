@@ -138,7 +138,7 @@ class DifferenceEstimate:
         if self._centre is None:
             return jnp.zeros((), x.dtype)
         away = x - self._centre.astype(x.dtype)
-        value, *rest = (part.astype(x.dtype) for part in self._sums)
+        value, *rest = (jnp.asarray(part, x.dtype) for part in self._sums)
         slope = rest[0] @ away if rest else 0.0
         bend = 0.5 * away @ rest[1] @ away if len(rest) > 1 else 0.0
         return value + slope + bend

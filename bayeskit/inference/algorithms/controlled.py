@@ -74,8 +74,10 @@ def controlled_filter(
     check_numbers(dynamics, num_particles, num_iterations)
 
     def filter_twisted(psi: LogQuadratic, learning: bool) -> Block:
-        options = {"scheme": scheme, "ess_below": ess_below, "history": learning}
-        return particle_filter(dynamics.twisted(psi), num_particles, **options)
+        model = dynamics.twisted(psi)
+        return particle_filter(
+            model, num_particles, scheme=scheme, ess_below=ess_below, history=learning
+        )
 
     learn = lambda psi, population: learned_twist(dynamics, psi, population.history)
     name = f"controlled filter({num_particles}, {num_iterations} iterations)"

@@ -64,10 +64,10 @@ def survivors(draw: Callable, key: Any, num: int, max_rounds: int) -> Survivors:
         # Places beyond the last are dropped.
         place = jnp.where(is_alive & counts, rank - 1, num)
         put = lambda all_, new: all_.at[place].set(new, mode="drop")
-        kept = jax.tree.map(put, (found.drawn, found.log_g), (drawn, log_g))
+        filled = jax.tree.map(put, found.drawn, drawn)
         num_nan = found.num_nan + jnp.sum(jnp.isnan(log_g), dtype=jnp.int32)
         num_trials = found.num_trials + jnp.sum(counts, dtype=jnp.int32)
-        return Survivors(*kept, rank[-1], num_trials, num_nan)
+        return Survivors(filled, put(found.log_g, log_g), rank[-1], num_trials, num_nan)
 
     has_one_too_many = lambda found: found.num_alive > num
     found, _ = random.until(has_one_too_many, one_round, key, nothing, max_rounds)

@@ -35,6 +35,18 @@ class DataTerms:
     ------
     ValueError
         If the data have no common leading axis.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> terms = bi.DataTerms(
+    ...     log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...     log_term=lambda x, datum: -0.5 * (datum - x[0]) ** 2,
+    ...     data=jnp.array([1.0, 2.0, 4.0]),
+    ... )
+    >>> terms.log_terms(jnp.array([2.0])).tolist()
+    [-0.5, -0.0, -2.0]
     """
 
     log_prior: Callable
@@ -77,7 +89,15 @@ class DataTerms:
 
 
 def draw_indices(key: Any, num_data: int, num: int) -> jax.Array:
-    """Return places (num,) of data, drawn with replacement, int32."""
+    """Return places (num,) of data, drawn with replacement, int32.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit import inference as bi
+    >>> bi.draw_indices(jax.random.key(0), 1000, 5).shape
+    (5,)
+    """
     inner = lambda: jnp.broadcast_to(jnp.arange(1, num_data) / num_data, (num, num_data - 1))
     u = random.piecewise_uniform(key, (num,), inner)
     with jax.enable_x64(True):
@@ -109,6 +129,21 @@ class DifferenceEstimate:
     References
     ----------
     Quiroz, Kohn, Villani & Tran (2019), *Speeding up MCMC by efficient data subsampling*.
+
+    Examples
+    --------
+    Terms that are quadratic are their own expansion, so that any two tell all:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> terms = bi.DataTerms(
+    ...     log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...     log_term=lambda x, datum: -0.5 * (datum - x[0]) ** 2,
+    ...     data=jnp.array([1.0, 2.0, 4.0]),
+    ... )
+    >>> estimate = bi.DifferenceEstimate(terms, centre=[0.0])
+    >>> float(estimate.log_likelihood(jnp.array([2.0]), jnp.array([0, 2])))
+    -2.5
     """
 
     def __init__(self, terms: DataTerms, centre: Any = None, order: int = 2):

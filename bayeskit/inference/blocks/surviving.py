@@ -186,6 +186,16 @@ def spawn_alive(
     ------
     ValueError
         For numbers that are not at least 1.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> normal = bi.Measure("N(0, 1)")
+    >>> sample = bi.Tagged(lambda key: bi.random.normal(key), normal, normal, "normal draws")
+    >>> block = bi.spawn_alive(sample, lambda stage, x: jnp.where(x > 2, 0.0, -jnp.inf), 100)
+    >>> bool(bi.run(block, key=0).particles.min() > 2)
+    True
     """
     _check_number("num_particles", num_particles)
     _check_number("max_rounds", max_rounds)
@@ -221,6 +231,17 @@ def extend_alive(kernel: Callable, log_g: Callable | Tagged, max_rounds: int = 1
     ----------
     Del Moral, Jasra, Lee, Yau & Zhang (2015), *The alive particle filter and its use in
     particle Markov chain Monte Carlo*; Haldane (1945) for the estimate.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> above = lambda stage, before, x: jnp.where(x > 2.0, 0.0, -jnp.inf)
+    >>> start = bi.spawn(lambda key: bi.random.normal(key), 100)
+    >>> walk = bi.extend_alive(lambda key, stage, x: x + bi.random.normal(key), above)
+    >>> population, info = bi.run(start >> walk, key=0, with_info=True)
+    >>> bool(population.particles.min() > 2), bool(info["num_trials"] > 500)
+    (True, True)
     """
     _check_number("max_rounds", max_rounds)
     return ExtendAlive(kernel, log_g, int(max_rounds))

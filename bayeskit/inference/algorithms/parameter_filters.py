@@ -107,7 +107,7 @@ def renewal(
     move_always: bool,
     plan: MovePlan | None,
 ) -> Block:
-    """Resample parameters that have become uneven, and move them there, always, or as planned."""
+    """Resample uneven parameters, and move them there, always, or as planned."""
     if plan is not None:
         return when(
             lambda stage: plan.at(stage).moved, resample(scheme) >> moves, by_stage=True

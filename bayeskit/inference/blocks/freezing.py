@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference.blocks.base import Block, Chain, leaves
-from bayeskit.inference.blocks.loops import Scan, Until, When
+from bayeskit.inference.blocks.loops import Scan, Until, When, when
 from bayeskit.inference.blocks.renewing import Persist, Renew
 from bayeskit.inference.blocks.tempering import Adapt, Schedule
 from bayeskit.inference.blocks.weighting import Spawn
@@ -19,7 +19,7 @@ from bayeskit.inference.law import require
 from bayeskit.inference.measure import Path, TemperingStage
 from bayeskit.inference.population import Population
 
-__all__ = ["Decided", "Follow", "Plan", "choose", "follow", "following", "freeze"]
+__all__ = ["Follow", "Plan", "choose", "follow", "following", "freeze"]
 
 
 class Plan(NamedTuple):
@@ -96,24 +96,6 @@ def follow(path: Path) -> Block:
     return Follow(path)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Decided(When):
-    """A block that runs at the rounds where a pilot run needed it (keeps the law).
-
-    What was decided by another run says nothing about the particles of this one, so that a
-    move keeps the measure, as it does where it is always made.
-    """
-
-    @property
-    def name(self):
-        return f"when decided({self.body.name})"
-
-    def arrow(self, law):
-        inner = self.body.arrow(law)
-        require(law.measure, inner.measure, f"{self.name}: the block inside leads to")
-        return law.then(law.measure, self.name, inner.kind)
-
-
 class _Frozen:
     """Goes through a block and puts what a run wrote down in place of what chooses."""
 
@@ -139,8 +121,8 @@ class _Frozen:
             return self._around(block, lambda time: time - first)
         if isinstance(block, When) and self.info is not None:
             decisions = self._decisions()
-            predicate = lambda now: jnp.asarray(decisions)[number(now.stage)]
-            return Decided(predicate, self._whole(block.body, number))
+            decided = lambda stage: jnp.asarray(decisions)[number(stage)]
+            return when(decided, self._whole(block.body, number), by_stage=True)
         if isinstance(block, Until | When | Renew | Persist):
             return self._around(block, number)
         return block

@@ -12,29 +12,30 @@ PUBLIC = {
         ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target accel errors
         inference load models validate validation""",
     "bayeskit.inference": """
-        ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DelayedRejection
-        Density DiscreteGibbs DiscreteMetropolis EllipticalSlice FeynmanKac FittedProposal
-        GHMC GaussianDynamics HMC History Independent InfinityMALA InformationFilter
-        Involution KalmanParticle Kernel LaggedParticles Law LawKind LevelPath Lineage
-        LinearGaussian LocallyInformed LogQuadratic MALA MarginalState Measure MomentumState
-        MovePlan MultipleTry NoUTurn NormalPrior PCN Pair Path PointState Population
-        Proposal RandomWalk Replicas Rows Slice StateSpaceModel StateSpaceTarget StepInfo
-        Tagged Target TemperedPath TemperingStage TolerancePath Transition Tuning
-        UnadjustedLangevin UnbiasedEstimate UniformOther abc_smc adapt
+        ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
+        DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis
+        EllipticalSlice FeynmanKac FittedProposal GHMC GaussianDynamics HMC History Independent
+        InfinityMALA InformationFilter Involution KalmanParticle Kernel LaggedParticles Law
+        LawKind LevelPath Lineage LinearGaussian LocallyInformed LogQuadratic MALA MarginalState
+        Measure MomentumState MovePlan MultipleTry NoUTurn NormalPrior PCN Pair Path PointState
+        Population Proposal RandomWalk Replicas Rows Slice StateSpaceModel StateSpaceTarget
+        StepInfo Tagged Target TemperedPath TemperingStage TolerancePath Transition Tuning
+        UnadjustedLangevin UnbiasedEstimate UniformOther abc_smc adapt alive_filter
         annealed_importance_sampling auxiliary_particle_filter backward_sampling birth_death
         chain check_collapse choose conditional_ancestors conditional_smc controlled_filter
         correlated_pmmh correlated_pseudo_marginal coupled coupled_metropolis_hastings
-        coupled_random_walk crank_nicolson custom cycle defensive_bridge
-        effective_sample_size exchange extend fitted_random_walk fixed_lag follow freeze
-        genealogy geometric_bridge gibbs guided_model ibis ignore_missing involutive
+        coupled_random_walk crank_nicolson custom cycle defensive_bridge draw_indices
+        effective_sample_size exchange extend extend_alive fitted_random_walk fixed_lag follow
+        freeze genealogy geometric_bridge gibbs guided_model ibis ignore_missing involutive
         island_filter island_model join_islands maximal_categorical metropolis
         metropolis_hastings mixture mixture_kalman_model move nested_sampling
         nested_sampling_at_levels nested_smc_model not_usable palindrome parallel_tempering
         paris particle_filter particle_gibbs persist persistent_sampling pmmh product
-        pseudo_marginal random random_walk random_weight_model reflected_normal remember
-        renew repeat resample resample_metropolis resample_move resample_move_filter
+        pseudo_marginal random random_walk random_weight_model reflected_normal remember renew
+        repeat resample resample_metropolis resample_move resample_move_filter
         resample_threshold resample_transport reserve reversible_jump reversible_jump_mcmc
-        reweigh run rungs scan schedule slot smc2 spawn sqmc student_bridge tempered_smc
+        reweigh run rungs scan schedule sgld slot smc2 spawn spawn_alive sqmc student_bridge
+        subsampling_hmc tempered_smc
         transition twisted_model two_filter unbiased_mcmc until walk_within waste_free_smc
         weigh weighted_draw_model when""",
     "bayeskit.validation": """

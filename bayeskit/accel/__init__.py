@@ -5,6 +5,7 @@ under ``jit``, ``vmap`` and ``grad``, on every platform, in 32-bit and in 64-bit
 """
 
 from bayeskit.accel.gather import take_particles
+from bayeskit.accel.hilbert import hilbert_index, hilbert_order
 from bayeskit.accel.noise import fold_words, normal_of_words
 from bayeskit.accel.offspring import (
     cumulative_offspring,
@@ -50,6 +51,8 @@ __all__ = [
     "cumulative_offspring",
     "effective_sample_size",
     "fold_words",
+    "hilbert_index",
+    "hilbert_order",
     "killing",
     "log_mean_exp",
     "multinomial",

@@ -2,16 +2,14 @@
 
 from bayeskit.inference import random
 from bayeskit.inference.algorithms.abc_smc import abc_smc
+from bayeskit.inference.algorithms.alive import alive_filter
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
-from bayeskit.inference.algorithms.controlled import (
-    GaussianDynamics,
-    LogQuadratic,
-    controlled_filter,
-)
+from bayeskit.inference.algorithms.controlled import controlled_filter
 from bayeskit.inference.algorithms.correlated_marginal import correlated_pmmh
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
+from bayeskit.inference.algorithms.gaussian_twists import GaussianDynamics, LogQuadratic
 from bayeskit.inference.algorithms.guided import guided_model
 from bayeskit.inference.algorithms.ibis import ibis
 from bayeskit.inference.algorithms.islands import island_filter, island_model, join_islands
@@ -44,6 +42,7 @@ from bayeskit.inference.algorithms.resample_move_filter import resample_move_fil
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
+from bayeskit.inference.algorithms.subsampling import subsampling_hmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.twisted import twisted_model
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
@@ -56,6 +55,7 @@ from bayeskit.inference.blocks import (
     conditional_ancestors,
     custom,
     extend,
+    extend_alive,
     fitted_random_walk,
     follow,
     freeze,
@@ -72,11 +72,13 @@ from bayeskit.inference.blocks import (
     scan,
     schedule,
     spawn,
+    spawn_alive,
     until,
     weigh,
     when,
 )
 from bayeskit.inference.collapse import check_collapse
+from bayeskit.inference.data_terms import DataTerms, DifferenceEstimate, draw_indices
 from bayeskit.inference.estimates import choose
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.kernels import (
@@ -157,6 +159,7 @@ from bayeskit.inference.transitions import (
     reflected_normal,
     repeat,
     reversible_jump,
+    sgld,
     slot,
     transition,
     walk_within,
@@ -174,8 +177,10 @@ __all__ = [
     "Bijector",
     "Block",
     "DataPath",
+    "DataTerms",
     "DelayedRejection",
     "Density",
+    "DifferenceEstimate",
     "DiscreteGibbs",
     "DiscreteMetropolis",
     "EllipticalSlice",
@@ -228,6 +233,7 @@ __all__ = [
     "UniformOther",
     "abc_smc",
     "adapt",
+    "alive_filter",
     "annealed_importance_sampling",
     "auxiliary_particle_filter",
     "backward_sampling",
@@ -247,9 +253,11 @@ __all__ = [
     "custom",
     "cycle",
     "defensive_bridge",
+    "draw_indices",
     "effective_sample_size",
     "exchange",
     "extend",
+    "extend_alive",
     "fitted_random_walk",
     "fixed_lag",
     "follow",
@@ -305,11 +313,14 @@ __all__ = [
     "rungs",
     "scan",
     "schedule",
+    "sgld",
     "slot",
     "smc2",
     "spawn",
+    "spawn_alive",
     "sqmc",
     "student_bridge",
+    "subsampling_hmc",
     "tempered_smc",
     "transition",
     "twisted_model",

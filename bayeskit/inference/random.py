@@ -389,6 +389,9 @@ def _threefry(key: jax.Array) -> jax.Array:
 
 # ---------------------------------------------------------------- loops around draws
 
+# Rounds of a loop without fixed end that the exact mode lays out.
+_MOST_UNROLLED = 16
+
 
 def _num_lanes(args) -> int:
     return jax.tree.leaves(args)[0].shape[0]
@@ -505,6 +508,9 @@ def until(
 ) -> tuple[Any, jax.Array]:
     """Run ``carry = f(key_i, carry, i)`` until ``done(carry)``, at most ``max_rounds`` times.
 
+    The exact mode runs all ``max_rounds`` and selects: the outcomes of draws that are not
+    needed add up to probability one.
+
     Returns
     -------
     carry : pytree
@@ -513,14 +519,22 @@ def until(
     Raises
     ------
     UnenumerableDrawError
-        For an enumerating key: there is no end to what might be drawn.
+        For an enumerating key and more than 16 rounds: nobody could walk all paths.
     """
     if _keys_only(key):
         return repeat(f, key, carry, 2), jnp.asarray(2, jnp.int32)
     if isinstance(key, EnumerationKey):
-        raise UnenumerableDrawError(
-            "until: the number of rounds depends on the state; the exact mode needs a fixed one"
-        )
+        if isinstance(max_rounds, jax.core.Tracer) or max_rounds > _MOST_UNROLLED:
+            raise UnenumerableDrawError(
+                "until: the number of rounds depends on the state; the exact mode walks at "
+                f"most max_rounds={_MOST_UNROLLED} of them, got {max_rounds}"
+            )
+        num = jnp.zeros((), jnp.int32)
+        for i, round_key in enumerate(split(key, max_rounds)):
+            runs = ~done(carry)
+            carry = cond(runs, lambda k, now, i=i: f(k, now, i), round_key, carry)
+            num = num + runs
+        return carry, num
 
     def body(now: tuple) -> tuple:
         i, inner = now

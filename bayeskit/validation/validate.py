@@ -258,7 +258,9 @@ _POPULATION = _Route(
 )
 _ESTIMATOR = _Route("an estimator", ("start", "observed"), validate_estimator)
 _JOINT = _Route(
-    "a step with a sampler start", ("start", "observed", "num_steps"), validate_joint
+    "a step with a sampler start",
+    ("start", "observed", "num_steps"),
+    lambda step, r: _or_measured_bias(step, r, validate_joint(step, r)),
 )
 _COUPLING = _Route("a pair of chains", ("start",), validate_coupling, ways=("exact",))
 _RANKS = _Route(
@@ -365,14 +367,13 @@ def _check_scheme(scheme: Any, request: Request) -> Findings:
 
 
 def _check_kernel(kernel: Any, request: Request) -> Findings:
-    findings = _check_moves(kernel, request)
-    if claimed_law(kernel, request.law) is CONSISTENT and findings.verdict == "fail":
-        return _measured_bias(findings)
-    return findings
+    return _or_measured_bias(kernel, request, _check_moves(kernel, request))
 
 
-def _measured_bias(findings: Findings) -> Findings:
+def _or_measured_bias(kernel: Any, request: Request, findings: Findings) -> Findings:
     """Turn the failure of a kernel that claims no more than law L10 into a measurement."""
+    if claimed_law(kernel, request.law) is not CONSISTENT or findings.verdict != "fail":
+        return findings
     failed = [check for check in findings.checks if not check.passed]
     if any(c.p_value is None and not c.name.startswith(_WITHOUT_CHANCE) for c in failed):
         return findings

@@ -59,6 +59,52 @@ class LinearGaussian:
         )
 
 
+class LinearGaussianPlane:
+    """The same in the plane: x_t = A x_{t-1} + N(0, I), y_t = x_t + N(0, 0.49 I)."""
+
+    MATRIX = np.array([[0.8, 0.3], [-0.2, 0.7]])
+
+    def __init__(self, num_steps, seed):
+        rng = np.random.default_rng(seed)
+        self.num_steps, x, y = num_steps, rng.normal(size=2), []
+        for t in range(num_steps):
+            x = self.MATRIX @ x + rng.normal(size=2) if t else x
+            y.append(x + np.sqrt(NOISE) * rng.normal(size=2))
+        self.y = np.array(y)
+
+    def log_evidence(self):
+        """By the Kalman filter."""
+        mean, covariance, total = np.zeros(2), np.eye(2), 0.0
+        for t, y in enumerate(self.y):
+            if t:
+                mean = self.MATRIX @ mean
+                covariance = self.MATRIX @ covariance @ self.MATRIX.T + np.eye(2)
+            spread = covariance + NOISE * np.eye(2)
+            surprise = np.linalg.solve(spread, y - mean)
+            total -= 0.5 * (np.log(np.linalg.det(spread / NOISE)) + (y - mean) @ surprise)
+            mean = mean + covariance @ surprise
+            covariance = covariance - covariance @ np.linalg.solve(spread, covariance)
+        return total
+
+    def log_potential(self, t, x):
+        y = jnp.asarray(self.y, jnp.result_type(float))[t]
+        return -0.5 * jnp.sum((y - x) ** 2) / NOISE
+
+    def model(self):
+        normal = jax.scipy.special.ndtri
+        ahead = lambda x: jnp.asarray(self.MATRIX, x.dtype) @ x
+        return bi.FeynmanKac(
+            initial=lambda key: bi.random.normal(key, (2,)),
+            log_g0=lambda x: self.log_potential(0, x),
+            kernel=lambda key, t, x: ahead(x) + bi.random.normal(key, (2,)),
+            log_g=lambda t, before, x: self.log_potential(t, x),
+            num_steps=self.num_steps,
+            initial_from_uniforms=normal,
+            kernel_from_uniforms=lambda t, x, u: ahead(x) + normal(u),
+            uniform_dim=2,
+        )
+
+
 def log_evidences(block, num_runs, key=0):
     """The log evidence (num_runs,) of independent runs."""
     runs = jax.vmap(lambda k: block.run(k)[0].log_evidence)

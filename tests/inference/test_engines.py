@@ -237,7 +237,7 @@ class TestBadInput:
         assert result.flat("x")[:, 0].max() <= 0.0
 
     def test_draws_of_another_prior_are_refused(self):
-        """The evidence would be off by several of its standard errors, and nothing would tell."""
+        """The evidence would be off by several standard errors, and nothing would tell."""
         target = bk.Target(
             log_prior=lambda x: jnp.where(x[0] > -2.0, -x[0], -jnp.inf),
             log_likelihood=lambda x: -0.5 * jnp.sum(x**2),

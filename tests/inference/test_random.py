@@ -400,6 +400,17 @@ def test_until_stops_when_done_or_at_the_limit():
         law(lambda key: random.until(lambda x: x >= 5, step, key, jnp.int32(0), 100)[0])
 
 
+def test_until_enumerated_up_to_the_limit():
+    """A coin until it shows heads, three times at most: how many throws, and what came out."""
+    throw = lambda key, heads, i: random.accept(key, jnp.log(0.25))
+    until_heads = lambda most: (
+        lambda key: random.until(lambda heads: heads, throw, key, jnp.asarray(False), most)
+    )
+    expected = {(1, 1): 0.25, (1, 2): 0.1875, (1, 3): 0.140625, (0, 3): 0.421875}
+    outcome = law(lambda key: jnp.stack([*map(jnp.asarray, until_heads(3)(key))]))
+    assert outcome == pytest.approx(expected)
+
+
 def test_common_random_numbers():
     draw = lambda key, x: x + random.normal(key)
     first, second = random.common(draw, KEY, 0.0, 10.0)

@@ -1,16 +1,14 @@
 """Algorithms, each a few lines of blocks."""
 
 from bayeskit.inference.algorithms.abc_smc import abc_smc
+from bayeskit.inference.algorithms.alive import alive_filter
 from bayeskit.inference.algorithms.auxiliary import auxiliary_particle_filter
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.conditional_smc import conditional_smc
-from bayeskit.inference.algorithms.controlled import (
-    GaussianDynamics,
-    LogQuadratic,
-    controlled_filter,
-)
+from bayeskit.inference.algorithms.controlled import controlled_filter
 from bayeskit.inference.algorithms.correlated_marginal import correlated_pmmh
 from bayeskit.inference.algorithms.fixed_lag import LaggedParticles, fixed_lag
+from bayeskit.inference.algorithms.gaussian_twists import GaussianDynamics, LogQuadratic
 from bayeskit.inference.algorithms.guided import guided_model
 from bayeskit.inference.algorithms.ibis import ibis
 from bayeskit.inference.algorithms.islands import island_filter, island_model, join_islands
@@ -43,6 +41,7 @@ from bayeskit.inference.algorithms.resample_move_filter import resample_move_fil
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
+from bayeskit.inference.algorithms.subsampling import subsampling_hmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.algorithms.twisted import twisted_model
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
@@ -57,6 +56,7 @@ __all__ = [
     "LinearGaussian",
     "LogQuadratic",
     "abc_smc",
+    "alive_filter",
     "annealed_importance_sampling",
     "auxiliary_particle_filter",
     "backward_sampling",
@@ -87,6 +87,7 @@ __all__ = [
     "reversible_jump_mcmc",
     "smc2",
     "sqmc",
+    "subsampling_hmc",
     "tempered_smc",
     "twisted_model",
     "two_filter",

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from bayeskit.inference.algorithms.uniform_filter import (
     filter_from_uniforms,
     num_uniforms,
-    single_coordinate,
+    spatial_order,
 )
 from bayeskit.inference.estimates import example_of
 from bayeskit.inference.measure import Target
@@ -46,7 +46,7 @@ def correlated_pmmh(
     proposal: Proposal,
     *,
     correlation: float = 0.99,
-    order: Callable = single_coordinate,
+    order: Callable = spatial_order,
 ) -> Transition:
     r"""Return PMMH whose filters at the new and the current parameters share random numbers.
 
@@ -74,6 +74,30 @@ def correlated_pmmh(
     References
     ----------
     Deligiannidis, Doucet & Pitt (2018), *The correlated pseudomarginal method*.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> prior = bi.Target(
+    ...     log_density=lambda decay: -0.5 * decay**2,
+    ...     sample_prior=lambda key: bi.random.normal(key),
+    ... )
+    >>> noise = jax.scipy.special.ndtri
+    >>> def model(decay):
+    ...     return bi.FeynmanKac(
+    ...         initial=lambda key: bi.random.normal(key),
+    ...         log_g0=lambda x: -0.5 * x**2,
+    ...         kernel=lambda key, t, x: decay * x + bi.random.normal(key),
+    ...         log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...         num_steps=3,
+    ...         initial_from_uniforms=lambda u: noise(u[0]),
+    ...         kernel_from_uniforms=lambda t, x, u: decay * x + noise(u[0]),
+    ...     )
+    >>> steps = bi.correlated_pmmh(prior, model, 8, bi.random_walk(0.5))
+    >>> draws, info = bi.chain(steps, jnp.zeros(()), 50, key=0)
+    >>> draws.parameters.shape
+    (50,)
     """
     shape = num_uniforms(example_of(prior, model), num_particles)
 

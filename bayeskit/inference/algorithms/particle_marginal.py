@@ -48,6 +48,27 @@ def pmmh(
     References
     ----------
     Andrieu, Doucet & Holenstein (2010), *Particle Markov chain Monte Carlo methods*.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> prior = bi.Target(
+    ...     log_density=lambda decay: -0.5 * decay**2,
+    ...     sample_prior=lambda key: bi.random.normal(key),
+    ... )
+    >>> def model(decay):
+    ...     return bi.FeynmanKac(
+    ...         initial=lambda key: bi.random.normal(key),
+    ...         log_g0=lambda x: -0.5 * x**2,
+    ...         kernel=lambda key, t, x: decay * x + bi.random.normal(key),
+    ...         log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...         num_steps=3,
+    ...     )
+    >>> steps = bi.pmmh(prior, model, 20, bi.random_walk(0.5))
+    >>> draws, info = bi.chain(steps, jnp.zeros(()), 50, key=0)
+    >>> draws.parameters.shape, draws.sample.shape
+    ((50,), (50, 3))
     """
 
     def estimator(parameters):

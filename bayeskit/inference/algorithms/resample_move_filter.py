@@ -135,6 +135,21 @@ def resample_move_filter(
     ----------
     Gilks & Berzuini (2001), *Following a moving target: Monte Carlo inference for dynamic
     Bayesian models*.
+
+    Examples
+    --------
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key, (1,)),
+    ...     log_g0=lambda x: -0.5 * x[0] ** 2,
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key, (1,)),
+    ...     log_g=lambda t, before, x: -50.0 * (x[0] - 1.0) ** 2,
+    ...     log_m=lambda t, before, x: -0.5 * (x[0] - before[0]) ** 2,
+    ...     num_steps=3,
+    ... )
+    >>> block = bi.resample_move_filter(walk, bi.RandomWalk(), 50)
+    >>> bi.run(block, key=0).particles.state.shape
+    (50, 1)
     """
     pairs = with_previous(model)
     moves = repeat(last_state_move(model, pairs, kernel, tuning), num_moves)

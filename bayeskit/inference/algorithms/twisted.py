@@ -61,6 +61,33 @@ def twisted_model(
     ----------
     Guarniero, Johansen & Lee (2017), *The iterated auxiliary particle filter*; Heng, Bishop,
     Deligiannidis & Doucet (2020), *Controlled sequential Monte Carlo*.
+
+    Examples
+    --------
+    A walk on two places that is soon to be caught unless it stays at 1:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> log_half = jnp.log(jnp.full(2, 0.5))
+    >>> worth = jnp.log(jnp.array([0.1, 1.0]))
+    >>> coin = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.categorical(key, log_half),
+    ...     log_g0=lambda x: worth[x],
+    ...     kernel=lambda key, t, x: bi.random.categorical(key, log_half),
+    ...     log_g=lambda t, before, x: worth[x],
+    ...     num_steps=3,
+    ... )
+    >>> twisted = bi.twisted_model(
+    ...     coin,
+    ...     log_psi=lambda t, x: worth[x],
+    ...     initial=lambda key: bi.random.categorical(key, log_half + worth),
+    ...     kernel=lambda key, t, x: bi.random.categorical(key, log_half + worth),
+    ...     log_initial_mean=lambda: jnp.log(0.55),
+    ...     log_kernel_mean=lambda t, x: jnp.log(0.55),
+    ... )
+    >>> population = bi.run(bi.particle_filter(twisted, 4), key=0)
+    >>> bool(abs(population.log_evidence - 3 * jnp.log(0.55)) < 1e-5)
+    True
     """
     last = model.num_steps - 1
 

@@ -9,29 +9,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from bayeskit import accel
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.population import Population, reweigh
 
-__all__ = ["filter_from_uniforms", "num_uniforms", "single_coordinate"]
+__all__ = ["filter_from_uniforms", "num_uniforms", "spatial_order"]
 
 
-def single_coordinate(particles: Any) -> jax.Array:
-    """Return the only coordinate (num,) of particles, by which they are sorted.
+def spatial_order(particles: Any) -> jax.Array:
+    """Return the place (num_particles,) of each particle on a Hilbert curve.
+
+    All coordinates count; particles of one coordinate are sorted by it.
 
     Raises
     ------
-    TypeError
-        If there is more than one.
+    ValueError
+        For more than 16 coordinates, along which a curve says little.
     """
-    leaves = jax.tree.leaves(particles)
-    if len(leaves) != 1 or leaves[0].size != leaves[0].shape[0]:
-        raise TypeError(
-            "particles with more than one coordinate have no natural order: give order=, a "
-            "function of all particles that returns one number for each, close for neighbours"
-        )
-    return leaves[0].reshape(-1)
+    return accel.hilbert_order(jax.vmap(lambda one: ravel_pytree(one)[0])(particles))
 
 
 def num_uniforms(model: FeynmanKac, num_particles: int) -> tuple[int, int, int]:
@@ -48,7 +45,7 @@ def num_uniforms(model: FeynmanKac, num_particles: int) -> tuple[int, int, int]:
 
 
 def filter_from_uniforms(
-    model: FeynmanKac, uniforms: jax.Array, order: Callable = single_coordinate
+    model: FeynmanKac, uniforms: jax.Array, order: Callable = spatial_order
 ) -> Population:
     r"""Filter with given uniforms: the first of each row chooses the ancestor, the rest move.
 

@@ -37,9 +37,16 @@ from bayeskit.inference.blocks.metropolis_resampling import (
     resample_metropolis,
 )
 from bayeskit.inference.blocks.moving import Move, move
+from bayeskit.inference.blocks.piloting import Piloted, piloted
 from bayeskit.inference.blocks.remembering import Remember, remember
 from bayeskit.inference.blocks.renewing import Persist, Renew, Reserve, persist, renew, reserve
 from bayeskit.inference.blocks.resampling import Resample, draw_ancestors, resample
+from bayeskit.inference.blocks.surviving import (
+    ExtendAlive,
+    SpawnAlive,
+    extend_alive,
+    spawn_alive,
+)
 from bayeskit.inference.blocks.tempering import Adapt, Schedule, adapt, schedule
 from bayeskit.inference.blocks.threshold_resampling import (
     ResampleThreshold,
@@ -57,6 +64,7 @@ __all__ = [
     "Chain",
     "Custom",
     "Extend",
+    "ExtendAlive",
     "FittedMove",
     "FittedProposal",
     "Follow",
@@ -64,6 +72,7 @@ __all__ = [
     "Move",
     "MovePlan",
     "Persist",
+    "Piloted",
     "Plan",
     "Remember",
     "Renew",
@@ -75,6 +84,7 @@ __all__ = [
     "Scan",
     "Schedule",
     "Spawn",
+    "SpawnAlive",
     "Until",
     "Weigh",
     "When",
@@ -83,6 +93,7 @@ __all__ = [
     "custom",
     "draw_ancestors",
     "extend",
+    "extend_alive",
     "fitted_random_walk",
     "follow",
     "following",
@@ -90,6 +101,7 @@ __all__ = [
     "metropolis_ancestors",
     "move",
     "persist",
+    "piloted",
     "plan_of",
     "remember",
     "renew",
@@ -102,6 +114,7 @@ __all__ = [
     "scan",
     "schedule",
     "spawn",
+    "spawn_alive",
     "until",
     "weigh",
     "weighing_and_moving",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference.blocks.base import Block, Chain, leaves
-from bayeskit.inference.blocks.loops import Scan, Until, When
+from bayeskit.inference.blocks.loops import Scan, Until, When, when
+from bayeskit.inference.blocks.renewing import Persist, Renew
 from bayeskit.inference.blocks.resampling import Resample
 from bayeskit.inference.blocks.tempering import Adapt, Schedule
 from bayeskit.inference.blocks.weighting import Spawn
@@ -29,18 +32,19 @@ __all__ = [
 
 
 class Plan(NamedTuple):
-    """What was chosen at each stage of a tempered run, with a leading axis of stages.
+    """What was chosen at each stage of a run along a path, with a leading axis of stages.
 
     Parameters
     ----------
-    inverse_temperature : (num_stages,) array
+    place : (num_stages,) array
+        Such as an inverse temperature.
     repeats : (num_stages,) int32 array
         Kernel steps between two kept states.
     tuning : pytree
         Parameters of the move kernel.
     """
 
-    inverse_temperature: Any
+    place: Any
     repeats: Any
     tuning: Any = None
 
@@ -61,7 +65,7 @@ class Follow(Block):
         stage = stage._replace(
             number=stage.number + 1,
             previous=stage.current,
-            current=choice.inverse_temperature,
+            current=choice.place,
             repeats=choice.repeats,
             tuning=choice.tuning,
         )
@@ -80,7 +84,7 @@ class Follow(Block):
 
 
 def follow(path: Path) -> Block:
-    """Take temperature, tuning and repeats from the plan that the stage carries (law L2).
+    """Take place, tuning and repeats from the plan that the stage carries (law L2).
 
     In place of :func:`schedule` and :func:`adapt`. The plan is data: one compiled program
     follows every plan of as many stages.
@@ -92,26 +96,60 @@ def follow(path: Path) -> Block:
     return Follow(path)
 
 
+class _Frozen:
+    """Goes through a block and puts what a run wrote down in place of what chooses."""
+
+    def __init__(self, info: dict[str, Any] | None):
+        self.info = info
+        self.num_decisions = 0
+
+    def __call__(self, block: Block, number: Callable = lambda stage: stage.number - 1) -> Any:
+        """Return a block without choices; None for one of which nothing is left.
+
+        ``number(stage)`` is that of the round in the loop that the block stands in.
+        """
+        if isinstance(block, Schedule):
+            return Follow(block.path)
+        if isinstance(block, Adapt):
+            return None
+        if isinstance(block, Chain):
+            parts = [self(part, number) for part in block.parts]
+            parts = [part for part in parts if part is not None]
+            return Chain(*parts) if len(parts) == 2 else next(iter(parts), None)
+        if isinstance(block, Scan):
+            first = block.times.start
+            return self._around(block, lambda time: time - first)
+        if isinstance(block, When) and self.info is not None:
+            decisions = self._decisions()
+            decided = lambda stage: jnp.asarray(decisions)[number(stage)]
+            return when(decided, self._whole(block.body, number), by_stage=True)
+        if isinstance(block, Until | When | Renew | Persist):
+            return self._around(block, number)
+        return block
+
+    def _around(self, block: Any, number: Callable) -> Block:
+        return replace(block, body=self._whole(block.body, number))
+
+    def _whole(self, block: Block, number: Callable) -> Block:
+        frozen = self(block, number)
+        if frozen is None:
+            raise TypeError(f"{block.name} only adapts: freeze the whole algorithm")
+        return frozen
+
+    def _decisions(self) -> np.ndarray:
+        """Return whether the next block that ran where it was needed did so, by round."""
+        self.num_decisions += 1
+        name = "applied" + (f"_{self.num_decisions}" if self.num_decisions > 1 else "")
+        assert self.info is not None
+        return np.asarray(_entry(self.info, name), bool)
+
+
 def following(block: Block) -> Block:
-    """Return a block with :func:`follow` in place of all that adapts in it."""
-    frozen = _without_choices(block)
-    if frozen is None:
-        raise TypeError(f"{block.name} only adapts: freeze the whole algorithm")
-    return frozen
+    """Return a block with :func:`follow` in place of all that adapts in it.
 
-
-def _without_choices(block: Block) -> Block | None:
-    """Return a block that follows its plan; None for one of which nothing is left."""
-    if isinstance(block, Schedule):
-        return Follow(block.path)
-    if isinstance(block, Adapt):
-        return None
-    if isinstance(block, Chain):
-        parts = [part for part in map(_without_choices, block.parts) if part is not None]
-        return Chain(*parts) if len(parts) == 2 else next(iter(parts), None)
-    if isinstance(block, Until | Scan | When):
-        return replace(block, body=following(block.body))
-    return block
+    What runs where it is needed goes on looking at the particles.
+    """
+    return _Frozen(None)._whole(block, lambda stage: stage.number - 1)
 
 
 def weighing_and_moving(body: Block) -> tuple[Block, Block]:
@@ -128,26 +166,29 @@ def weighing_and_moving(body: Block) -> tuple[Block, Block]:
 def freeze(block: Block, info: dict[str, Any]) -> Block:
     """Return an adaptive algorithm with the constants of one of its runs (law L10 to L2).
 
-    Temperatures, tunings and repeats are chosen once, by the pilot run. With them fixed, a run
+    Places on the path (temperatures, tolerances, levels), tunings, repeats and the rounds at
+    which a :func:`when` ran are chosen once, by the pilot run. With them fixed, a run
     with *another* key is exactly unbiased: the mean of its evidence is the evidence.
 
     Parameters
     ----------
     block : Block
-        Begins with :func:`spawn`, such as what :func:`tempered_smc` returns.
+        Begins with :func:`spawn`, such as what :func:`tempered_smc`, :func:`ibis`,
+        :func:`abc_smc`, :func:`nested_sampling` and :func:`smc2` return.
     info : dict
         Of one run of it: ``population, info = run(block, key, with_info=True)``.
 
     Raises
     ------
     TypeError
-        If the block waits for a population.
+        If the block waits for a population, or nothing in it adapts.
     ValueError
-        If the info does not belong to a tempered run that arrived at temperature 1.
+        If the info does not belong to a run of the block that arrived at the end of its path.
 
     Notes
     -----
-    The pilot run must not be part of the result, and its key must not be used again.
+    The pilot run must not be part of the result, and its key must not be used again. The
+    weights of :func:`persistent_sampling` are estimates in themselves: its law stays L10.
 
     References
     ----------
@@ -174,37 +215,53 @@ def freeze(block: Block, info: dict[str, Any]) -> Block:
         raise TypeError(
             f"{block.name} waits for a population: freeze what begins with spawn(...)"
         )
-    plan = plan_of(info)
-
-    def planned(part):
-        if isinstance(part, Chain):
-            return Chain(planned(part.first), part.second)
-        if not isinstance(part, Spawn) or not isinstance(part.stage, TemperingStage):
-            raise TypeError(
-                f"{block.name} does not begin with spawn(..., stage=path.start(...)): there is "
-                "no stage to carry the plan"
-            )
-        return replace(part, stage=part.stage._replace(plan=plan))
-
-    return planned(following(block))
-
-
-def plan_of(info: dict[str, Any]) -> Plan:
-    """Return what a run wrote down about its choices."""
-    missing = {"num_rounds", "inverse_temperature", "repeats"} - set(info)
-    if missing:
-        raise ValueError(
-            f"info lacks {sorted(missing)}: pass what run(block, key, with_info=True) returns "
-            "beside the population of a tempered algorithm"
+    schedules = [part for part in leaves(block) if isinstance(part, Schedule)]
+    plan = plan_of(info, schedules[0].path) if schedules else None
+    freezing = _Frozen(info)
+    frozen = freezing(block)
+    if plan is not None:
+        return _planned(frozen, plan)
+    if not freezing.num_decisions:
+        raise TypeError(
+            f"{block.name} has no schedule(path) and no when(...): nothing in it adapts that a "
+            "run writes down"
         )
-    num = int(info["num_rounds"])
-    # NumPy arrays take the precision of the program that follows them.
-    chosen = (info["inverse_temperature"], info["repeats"], info.get("tuning"))
-    plan = Plan(*jax.tree.map(lambda leaf: np.asarray(leaf)[:num], chosen))
-    if num == 0 or plan.inverse_temperature[-1] != 1.0:
-        reached = plan.inverse_temperature[-1] if num else 0.0
+    return frozen
+
+
+def _planned(block: Block, plan: Plan) -> Block:
+    """Return a block whose particles carry a plan from the start."""
+    if isinstance(block, Chain):
+        return Chain(_planned(block.first, plan), block.second)
+    if not isinstance(block, Spawn) or not isinstance(block.stage, TemperingStage):
+        raise TypeError(
+            f"{block.name} is not spawn(..., stage=path.start(...)): there is no stage to "
+            "carry the plan"
+        )
+    return replace(block, stage=block.stage._replace(plan=plan))
+
+
+def _entry(info: dict[str, Any], name: str) -> Any:
+    if name not in info:
         raise ValueError(
-            f"the pilot run ended at the inverse temperature {reached:.3g} and not at 1: give "
-            "it more stages or particles"
+            f"info lacks {name!r}: pass what run(block, key, with_info=True) returns beside "
+            "the population of this very block"
+        )
+    return info[name]
+
+
+def plan_of(info: dict[str, Any], path: Path) -> Plan:
+    """Return what a run wrote down about its choices."""
+    num = int(_entry(info, "num_rounds"))
+    places, repeats = _entry(info, path.coordinate), _entry(info, "repeats")
+    # NumPy arrays take the precision of the program that follows them.
+    chosen = (places, repeats, info.get("tuning"))
+    plan = Plan(*jax.tree.map(lambda leaf: np.asarray(leaf)[:num], chosen))
+    reached = plan.place[-1] if num else path.begin
+    # Places have the precision of the run, the end of the path has double.
+    if reached != np.asarray(path.end, np.asarray(places).dtype):
+        raise ValueError(
+            f"the pilot run ended at the {path.coordinate.replace('_', ' ')} {reached:.3g} and "
+            f"not at {path.end:.3g}: give it more stages or particles"
         )
     return plan

@@ -37,7 +37,7 @@ from bayeskit.inference.engines.stages import (
     weighed,
 )
 from bayeskit.inference.kernels import HMC, Kernel, RandomWalk
-from bayeskit.inference.measure import PointState, Target
+from bayeskit.inference.measure import PointState, Target, TemperedPath
 from bayeskit.inference.paths import student_bridge
 from bayeskit.inference.population import Population, total_log_evidence
 from bayeskit.inference.posterior import Posterior
@@ -204,7 +204,7 @@ class SMC:
             if self.unbiased:
                 first_key, key = two_keys(key)
                 _, infos = self._run_stages(path, first_key, line, "first run, ")
-                plan = plan_from(infos, self.max_stages)
+                plan = plan_from(TemperedPath(path), infos, self.max_stages)
             population, infos = self._run_stages(path, key, line, plan=plan)
             posterior = self._finish(target, path, population, gathered(infos), law)
         line.close(

@@ -27,7 +27,7 @@ from bayeskit.inference.blocks import (
     weighing_and_moving,
 )
 from bayeskit.inference.kernels import Kernel
-from bayeskit.inference.measure import Target
+from bayeskit.inference.measure import Path, Target
 from bayeskit.inference.population import Population, total_log_evidence
 
 __all__ = [
@@ -105,12 +105,12 @@ def gathered(infos: Sequence[Info]) -> Info:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *infos)
 
 
-def plan_from(infos: Sequence[Info], num_rows: int) -> Plan:
-    """Return what was chosen in a run, for others to follow.
+def plan_from(path: Path, infos: Sequence[Info], num_rows: int) -> Plan:
+    """Return what was chosen in a run along a path, for others to follow.
 
     The plan has ``num_rows`` whatever the number of stages, so that all share one program.
     """
-    plan = plan_of({**gathered(infos), "num_rounds": len(infos)})
+    plan = plan_of({**gathered(infos), "num_rounds": len(infos)}, path)
     return jax.tree.map(
         lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], num_rows - len(leaf), 0)]), plan
     )

@@ -66,6 +66,21 @@ class LevelPath(Path):
         If the target has no prior to start from.
     ValueError
         If ``negligible`` is not a fraction.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * jnp.sum(x**2) - 0.919,
+    ...     log_likelihood=lambda x: -2.0 * jnp.sum((x - 1) ** 2),
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ... )
+    >>> path = bi.LevelPath(target)
+    >>> block = bi.nested_sampling_at_levels(path, bi.RandomWalk(), 100, [-8.0, -2.0, -0.5])
+    >>> str(block.law.kind)
+    'L2 properly weighted'
     """
 
     coordinate = "level"

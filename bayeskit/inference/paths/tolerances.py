@@ -52,6 +52,22 @@ class TolerancePath(Path):
     ----------
     Del Moral, Doucet & Jasra (2012), *An adaptive sequential Monte Carlo method for approximate
     Bayesian computation*.
+
+    Examples
+    --------
+    A normal mean whose likelihood is simulated, at fixed tolerances:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> path = bi.TolerancePath(
+    ...     log_prior=lambda x: -0.5 * x[0] ** 2 - 0.919,
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ...     simulate_distance=lambda key, x: jnp.abs(x[0] + bi.random.normal(key) - 1.0),
+    ...     tolerance=0.2,
+    ... )
+    >>> block = bi.resample_move(path, bi.ABCMove(path), 100, ladder=[jnp.inf, 1.0, 0.2])
+    >>> str(block.law.kind)
+    'L2 properly weighted'
     """
 
     coordinate = "tolerance"

@@ -32,6 +32,7 @@ from bayeskit.inference.transitions.reversible_jump import (
     reversible_jump,
     walk_within,
 )
+from bayeskit.inference.transitions.stochastic_langevin import sgld
 
 __all__ = [
     "Auxiliary",
@@ -61,6 +62,7 @@ __all__ = [
     "reflected_normal",
     "repeat",
     "reversible_jump",
+    "sgld",
     "slot",
     "transition",
     "walk_within",

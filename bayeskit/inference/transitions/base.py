@@ -89,6 +89,19 @@ class Transition:
         """Return the part of a state by which a population judges how a move mixes."""
         return self.value(state)
 
+    @property
+    def keeps_gradient(self) -> bool:
+        """Whether states hold the gradient, as those of parts beside it may not."""
+        return False
+
+    def with_gradient(self, state: Any) -> Any:
+        """Return a state of a part beside this one with the gradient that this one needs."""
+        return state
+
+    def without_gradient(self, state: Any) -> Any:
+        """Return a state as parts that know no gradient have it."""
+        return state
+
     def step(self, key: Any, state: Any, stage: Any = None) -> tuple[Any, StepInfo]:
         """Return the next state and what happened on the way."""
         raise NotImplementedError
@@ -214,6 +227,16 @@ class KernelTransition(Transition):
 
     def value(self, state):
         return state.position
+
+    @property
+    def keeps_gradient(self):
+        return self.kernel.needs_gradient and not isinstance(self.on, Path)
+
+    def with_gradient(self, state):
+        return self.kernel.refresh(state, self._density(None))
+
+    def without_gradient(self, state):
+        return state._replace(gradient=())
 
     def step(self, key, state, stage=None):
         density, tuning = self._density(stage), self._tuning(state.position, stage)

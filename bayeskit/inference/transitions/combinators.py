@@ -43,10 +43,32 @@ class _Composed(Transition):
         return self.parts[0].measure
 
     def init(self, key, value):
-        return self.parts[0].init(key, value)
+        return self._plainest.init(key, value)
 
     def value(self, state):
-        return self.parts[0].value(state)
+        return self._plainest.value(state)
+
+    @property
+    def _plainest(self) -> Transition:
+        """The part whose states all parts can be given: one without gradients, if any is."""
+        return next((part for part in self.parts if not part.keeps_gradient), self.parts[0])
+
+    @property
+    def keeps_gradient(self):
+        return self._plainest.keeps_gradient
+
+    def with_gradient(self, state):
+        return self.parts[0].with_gradient(state)
+
+    def without_gradient(self, state):
+        return self.parts[0].without_gradient(state)
+
+    def _stepped(self, part: Transition, stage: Any, key: Any, state: Any) -> tuple[Any, Any]:
+        """Apply a part; where the others keep no gradient it gets one of its own."""
+        if self.keeps_gradient or not part.keeps_gradient:
+            return part.step(key, state, stage)
+        state, info = part.step(key, part.with_gradient(state), stage)
+        return part.without_gradient(state), info
 
     def _names(self):
         return ", ".join(part.name for part in self.parts)
@@ -84,7 +106,7 @@ class Cycle(_Composed):
         for part_key, part in zip(
             random.split(key, len(self._order)), self._order, strict=True
         ):
-            state, info = part.step(part_key, state, stage)
+            state, info = self._stepped(part, stage, part_key, state)
             infos.append(info)
         return state, tuple(infos)
 
@@ -97,7 +119,8 @@ def cycle(*parts: Transition) -> Transition:
     """Apply transitions one after another (law L3).
 
     A cycle of reversible transitions is not reversible in general; :func:`palindrome` and
-    :func:`mixture` are.
+    :func:`mixture` are. Beside parts without gradients, one that follows them computes its
+    own at each turn.
 
     Raises
     ------
@@ -158,12 +181,8 @@ class Mixture(_Composed):
     def step(self, key, state, stage=None):
         choice_key, part_key = random.split(key)
         chosen = random.categorical(choice_key, self._log_probabilities(state))
-        steps = [functools.partial(_staged, part, stage) for part in self.parts]
+        steps = [functools.partial(self._stepped, part, stage) for part in self.parts]
         return random.switch(chosen, steps, part_key, state)
-
-
-def _staged(part: Transition, stage: Any, key: Any, state: Any) -> tuple[Any, Any]:
-    return part.step(key, state, stage)
 
 
 def mixture(

@@ -71,6 +71,16 @@ class Coupled(Transition):
     def value(self, state):
         return Pair(*map(self.part.value, state))
 
+    @property
+    def keeps_gradient(self):
+        return self.part.keeps_gradient
+
+    def with_gradient(self, state):
+        return Pair(*map(self.part.with_gradient, state))
+
+    def without_gradient(self, state):
+        return Pair(*map(self.part.without_gradient, state))
+
     def both(self, key: Any, state: Pair, stage: Any) -> tuple[Pair, StepInfo]:
         """Return the next states before the second copies the first, and what happened."""
         step = functools.partial(self.part.step, stage=stage)

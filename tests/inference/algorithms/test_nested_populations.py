@@ -15,7 +15,10 @@ from bayeskit.errors import LawMismatch
 from bayeskit.inference import law
 from bayeskit.inference.algorithms import smc_squared
 from bayeskit.inference.algorithms.islands import JoinIslands
-from bayeskit.inference.algorithms.smc_squared import parameters_with_filters, rejuvenation
+from bayeskit.inference.algorithms.parameter_filters import (
+    parameters_with_filters,
+    rejuvenation,
+)
 from bayeskit.inference.blocks import Resample
 from bayeskit.inference.transitions.pseudo_marginal import PseudoMarginal
 from tests.inference.finite_models import (
@@ -99,6 +102,15 @@ def test_smc2_that_moves_where_it_resamples_is_consistent():
     report = bk.validate(whole, expected=CHAINS.evidence, observed=parameters)
     assert report.verdict == "inconclusive"
     assert max(check.discrepancy for check in report.tests) > 1e-4
+
+
+def test_smc2_with_the_decisions_of_another_run():
+    """Moves where a pilot run made them leave no bias."""
+    whole = squared(num_particles=1, move_always=False)
+    for moved in (False, True):
+        frozen = bi.freeze(whole, {"applied": np.array([moved])})
+        assert frozen.law.kind is law.PROPERLY_WEIGHTED
+        assert_exact(frozen, CHAINS.evidence, observed=parameters)
 
 
 def by_hand(resampling=None, move_type=None, num_particles=1):

@@ -13,8 +13,8 @@ from bayeskit import inference as bi
 from bayeskit.errors import ConvergenceWarning, ParticleCollapseError
 from bayeskit.inference import law
 from bayeskit.inference.algorithms import path_exchange
+from bayeskit.inference.algorithms.parameter_filters import parameters_with_filters
 from bayeskit.inference.algorithms.path_exchange import exchange_for_paths
-from bayeskit.inference.algorithms.smc_squared import parameters_with_filters
 from bayeskit.inference.engines.parameter_paths import paths_of_parameters
 from bayeskit.inference.estimates import ancestral_path
 from bayeskit.inference.population import total_log_evidence

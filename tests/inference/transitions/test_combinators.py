@@ -11,9 +11,10 @@ import bayeskit as bk
 from bayeskit import inference as bi
 from bayeskit.errors import LawMismatch
 from bayeskit.inference import law
+from bayeskit.inference.transitions.base import KernelTransition
 from bayeskit.inference.transitions.combinators import Mixture
 from bayeskit.inference.transitions.gibbs import Gibbs
-from bayeskit.validation import Atoms
+from bayeskit.validation import Atoms, Level, battery
 from tests.inference.finite_models import log_table
 
 LOG_MASS = np.log(np.array([0.2, 0.5, 0.3]))
@@ -190,6 +191,32 @@ def test_a_move_on_another_target_is_refused():
 
 
 # ---------------------------------------------------------------- chains and wrong input
+
+
+SKEWED = battery()["skewed"].target
+LEVEL = Level(num_stages=2, growth=4, first=20_000, num_frequencies=8)
+
+
+class StaleGradient(KernelTransition):
+    """Planted: a gradient once computed is kept, whatever moved since then."""
+
+    def with_gradient(self, state):
+        elsewhere = state._replace(position=jnp.ones_like(state.position))
+        gradient = super().with_gradient(elsewhere).gradient
+        return state._replace(gradient=gradient)
+
+
+def test_kernels_with_and_without_gradients():
+    """Either order of a cycle, from exact draws: false-alarm rate 1e-6."""
+    walk, mala = (bi.transition(kernel, SKEWED) for kernel in (bi.RandomWalk(), bi.MALA()))
+    start = lambda steps: lambda key: steps.init(key, SKEWED.sample_exact(key))
+    right = bi.cycle(mala, walk)
+    assert right.init(None, jnp.zeros(2)).gradient == ()
+    bk.validate(right, start=start(right), level=LEVEL).raise_if_failed()
+    # All gradients are kept where every part follows one.
+    assert bi.cycle(mala, mala).init(None, jnp.zeros(2)).gradient.shape == (2,)
+    wrong = bi.cycle(walk, StaleGradient(bi.MALA(), SKEWED))
+    assert bk.validate(wrong, start=start(wrong), level=LEVEL).verdict == "fail"
 
 
 def test_chain():

@@ -13,7 +13,7 @@ from bayeskit import inference as bi
 from bayeskit.errors import UnenumerableDrawError
 from bayeskit.inference import law
 from bayeskit.inference.algorithms.unbiased_mcmc import correction_weight
-from bayeskit.inference.transitions.coupled import Coupled, CoupledMetropolis
+from bayeskit.inference.transitions.coupled import Coupled, CoupledMetropolis, equal
 from bayeskit.validation import Atoms, Level, battery, enumerate_paths
 from tests.inference.finite_models import log_table
 
@@ -234,6 +234,88 @@ def test_hamiltonian_chains_contract():
     assert "common random numbers" in pair.explain()
     with pytest.raises(UnenumerableDrawError, match="common random numbers cannot be"):
         joint_table(Coupled(SINGLE))
+
+
+# Long steps, so that about one in four is rejected.
+HAMILTON = bi.coupled(
+    bi.transition(
+        bi.HMC(trajectory=2.5),
+        SKEWED.target,
+        tuning=TUNING._replace(step_size=jnp.asarray(1.3)),
+    )
+)
+
+
+def test_the_second_hamiltonian_chain_keeps_the_target():
+    """From independent exact draws of both: false-alarm rate 1e-6."""
+    validate_marginal(HAMILTON, second_position).raise_if_failed()
+    assert HAMILTON.law_kind is law.COUPLED
+
+
+def moved_from(pair, start):
+    """A function of a key: where the second chain goes, and where it would go alone."""
+
+    def jointly(key):
+        return pair.step(key, pair.init(key, start))[0].second.position
+
+    def alone(key):
+        return pair.part.step(key, pair.part.init(key, start.second))[0].position
+
+    return jointly, alone
+
+
+FIXED = bi.Pair(np.array([-0.4, 1.0]), np.array([1.3, -0.6]))
+
+
+def test_the_second_hamiltonian_chain_moves_as_it_does_alone():
+    """From a fixed pair of different points: false-alarm rate 1e-6."""
+    jointly, alone = moved_from(HAMILTON, FIXED)
+    bk.validate(jointly, law="same", expected=alone, level=LEVEL).raise_if_failed()
+
+
+class FirstDecides(Coupled):
+    """Planted: the second chain is accepted where the first one is."""
+
+    def both(self, key, state, stage):
+        moved, info = super().both(key, state, stage)
+        stays = equal(self.part.value(moved.first), self.part.value(state.first))
+        second = jax.tree.map(lambda a, b: jnp.where(stays, a, b), state.second, moved.second)
+        return moved._replace(second=second), info
+
+
+def test_one_decision_for_both_hamiltonian_chains_is_caught():
+    jointly, alone = moved_from(FirstDecides(HAMILTON.part), FIXED)
+    assert bk.validate(jointly, law="same", expected=alone, level=LEVEL).verdict == "fail"
+
+
+class ForgetsTheMeeting(Coupled):
+    """Planted: numbers of its own for the second chain, even after a meeting."""
+
+    def both(self, key, state, stage):
+        keys = bi.random.split(key)
+        moved = [self.part.step(k, s, stage) for k, s in zip(keys, state, strict=True)]
+        return bi.Pair(*(state for state, _ in moved)), moved[0][1]
+
+    def kept_together(self, met, moved):
+        return moved
+
+
+def test_hamiltonian_chains_that_have_met_stay_together():
+    """Equal in every bit, mixed with a random walk that lets them meet."""
+    walk = bi.coupled_random_walk(SKEWED.target, TUNING)
+    far = bi.Pair(jnp.full(2, -2.0), jnp.full(2, 2.0))
+
+    def apart(hamilton):
+        values, _ = bi.chain(bi.mixture([hamilton, walk]), far, 300, key=2)
+        return np.any(np.asarray(values.first != values.second), axis=1)
+
+    found = apart(HAMILTON)
+    meeting = int(np.argmin(found))
+    assert found[0]
+    assert 0 < meeting < 250
+    assert not found[meeting:].any()
+    parted = apart(ForgetsTheMeeting(HAMILTON.part))
+    assert parted[int(np.argmin(parted)) :].any()
 
 
 # ---------------------------------------------------------------- unbiased estimates

@@ -18,6 +18,7 @@ from bayeskit.inference import random
 from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.blocks import Block, extend, resample, spawn, weigh
+from bayeskit.inference.blocks.weighting import weighed
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.engines.base import as_chains, as_named_states
@@ -25,7 +26,6 @@ from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.population import (
     History,
     Population,
-    effective_sample_size,
     total_log_evidence,
 )
 from bayeskit.inference.posterior import Posterior
@@ -330,34 +330,44 @@ def _doubts(engine: ParticleFilter, history: dict, variance: float) -> tuple[str
 
 def blank_state(engine: ParticleFilter, model: Any, rows: Rows, key: Any) -> FilterState:
     """Return the state before any row; its population is empty and has the right shapes."""
-    shapes = jax.eval_shape(functools.partial(_founded, engine, model), rows, key)[0]
+
+    def first(rows, key):
+        return _weighed(*_founded(engine, model.feynman_kac(None, rows, 0), key)[:2])[0]
+
+    shapes = jax.eval_shape(first, rows, key)
     population = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
     return FilterState(key, np.zeros((), np.int32), population)
 
 
-def _founded(engine: ParticleFilter, model: Any, rows: Rows, key: Any) -> tuple[Any, dict]:
-    """Return the population of time 0, and what happened."""
-    feynman_kac = model.feynman_kac(None, rows, 0)
-    start_key, weigh_key = random.split(key)
-    population, _ = spawn(feynman_kac.initial, engine.num_particles).run(start_key)
+def _founded(engine: ParticleFilter, feynman_kac: FeynmanKac, key: Any) -> tuple[Any, ...]:
+    """Return the population of time 0, its potential, and that it is not resampled."""
+    population, _ = spawn(feynman_kac.initial, engine.num_particles).run(key)
     population = population._replace(
         stage=jnp.zeros((), jnp.int32),
         lineage=WindowedLineage.founders(engine.num_particles),
         ancestors=jnp.arange(engine.num_particles, dtype=jnp.int32),
     )
-    population, info = weigh(feynman_kac.log_g0).run(weigh_key, population)
-    return in_precision_of_weights(population), {**info, "resampled": jnp.zeros((), bool)}
+    log_g = weigh(feynman_kac.log_g0).potential(population)
+    return in_precision_of_weights(population), log_g, jnp.zeros((), bool)
 
 
 def _stepped(
     engine: ParticleFilter, feynman_kac: FeynmanKac, key: Any, population: Population
-) -> tuple[Any, dict]:
-    """Return the population of the next time, and what happened."""
-    step = resample(engine.scheme, engine.ess_below)
-    step = step >> extend(feynman_kac.kernel, feynman_kac.log_g)
+) -> tuple[Any, ...]:
+    """Return the population of the next time, its potential, and whether it is resampled."""
+    choice_key, move_key = random.split(key)
     own_place = jnp.arange(engine.num_particles, dtype=jnp.int32)
-    population, info = step.run(key, population._replace(ancestors=own_place))
-    return in_precision_of_weights(population), {"resampled": jnp.ones((), bool), **info}
+    choose = resample(engine.scheme, engine.ess_below)
+    population, info = choose.run(choice_key, population._replace(ancestors=own_place))
+    move = extend(feynman_kac.kernel, feynman_kac.log_g)
+    population, log_g = move.proposed(move_key, population)
+    resampled = jnp.asarray(info.get("resampled", True))
+    return in_precision_of_weights(population), log_g, resampled
+
+
+def _weighed(population: Population, log_g: jax.Array) -> tuple[Population, dict]:
+    population, info = weighed(population, log_g)
+    return in_precision_of_weights(population), info
 
 
 @quick_jit(static_argnames=("engine", "model"))
@@ -367,20 +377,25 @@ def _advance(
     """Run over the first ``size`` of the rows.
 
     One program for the first time and for all others, and for pieces of every size: the same
-    instructions give the same bits.
+    instructions give the same bits. Both kinds of time are weighed by the same instructions,
+    since a second copy would take a quarter more to compile.
     """
     feynman_kac = model.feynman_kac(None, rows, state.time)
 
     def one(number, population):
         time = state.time + number
         key = random.fold_in(state.key, time)
-        return lax.cond(
+        population, log_g, resampled = lax.cond(
             time == 0,
-            lambda population: _founded(engine, model, rows, key),
+            lambda population: _founded(engine, feynman_kac, key),
             lambda population: _stepped(engine, feynman_kac, key, population),
             population._replace(stage=time),
         )
+        population, info = _weighed(population, log_g)
+        return population, {**info, "resampled": resampled}
 
+    # Under jit, so that it is traced once for the shapes and for the loop.
+    @functools.partial(jax.jit, inline=True)
     def described(number, population):
         population, info = one(number, population)
         return population, _described(engine, population, info)
@@ -403,7 +418,7 @@ def _described(engine: ParticleFilter, population: Population, info: dict) -> di
     moments = jax.tree.map(functools.partial(_moments, weights), population.particles)
     pick = lambda i: jax.tree.map(lambda _, m: m[i], population.particles, moments)
     out = {
-        "effective_sample_size": effective_sample_size(population.log_weights),
+        "effective_sample_size": info["effective_sample_size"],
         "log_evidence_increment": info["log_evidence_increment"],
         "log_evidence": total_log_evidence(population),
         "resampled": info["resampled"],

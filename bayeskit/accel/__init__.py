@@ -6,7 +6,7 @@ under ``jit``, ``vmap`` and ``grad``, on every platform, in 32-bit and in 64-bit
 
 from bayeskit.accel.gather import take_particles
 from bayeskit.accel.hilbert import hilbert_index, hilbert_order
-from bayeskit.accel.noise import fold_words, normal_of_words
+from bayeskit.accel.noise import fold_words, normal_of_words, random_normals, random_words
 from bayeskit.accel.offspring import (
     cumulative_offspring,
     offspring_to_ancestors,
@@ -32,6 +32,7 @@ from bayeskit.accel.resampling import (
     transport,
 )
 from bayeskit.accel.scan import prefix_sum
+from bayeskit.accel.storing import stored
 from bayeskit.accel.weights import (
     Weights,
     effective_sample_size,
@@ -61,11 +62,14 @@ __all__ = [
     "offspring_to_ancestors",
     "permute_for_inplace",
     "prefix_sum",
+    "random_normals",
+    "random_words",
     "rejection",
     "residual",
     "residual_multinomial",
     "scaled_cdf",
     "ssp",
+    "stored",
     "stratified",
     "systematic",
     "take_particles",

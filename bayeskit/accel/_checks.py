@@ -58,6 +58,16 @@ def is_traced(*values: Any) -> bool:
     return any(isinstance(value, jax.core.Tracer) for value in values)
 
 
+def largest(values: jax.Array) -> jax.Array:
+    """Return the largest value of each row with its axis kept; NaN if any value is NaN.
+
+    XLA's own maximum overlooks NaN among some thousand numbers on a CPU (jaxlib 0.10.2).
+    """
+    # A sum of floats takes a fifth of the time of one of integers; only zero must be exact.
+    num_nan = jnp.sum(jnp.isnan(values), axis=-1, keepdims=True, dtype=values.dtype)
+    return jnp.where(num_nan > 0, jnp.nan, jnp.max(values, axis=-1, keepdims=True))
+
+
 def refuse_bad_weights(log_weights: jax.Array, ok: jax.Array, name: str) -> None:
     """Raise for log-weights that no resampling can use, where values are known.
 

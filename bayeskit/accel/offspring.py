@@ -17,7 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bayeskit.accel._checks import as_count, as_log_array, is_traced, refuse_bad_weights
+from bayeskit.accel._checks import (
+    as_count,
+    as_log_array,
+    is_traced,
+    largest,
+    refuse_bad_weights,
+)
 from bayeskit.accel.scan import prefix_sum
 
 __all__ = [
@@ -86,7 +92,7 @@ def scaled_cdf_and_verdict(log_weights: jax.Array, num: int) -> tuple[jax.Array,
     """Return :func:`scaled_cdf` of checked input and whether its rows are usable."""
     num_particles = log_weights.shape[-1]
     log_weights = lax.stop_gradient(log_weights)
-    maximum = jnp.max(log_weights, axis=-1, keepdims=True)
+    maximum = largest(log_weights)
     ok = jnp.isfinite(maximum)
     with jax.enable_x64(True):
         # In float64, so that the result is exact for the log-weights as they were given.

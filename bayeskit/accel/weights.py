@@ -13,6 +13,7 @@ from jax import lax
 from bayeskit.accel._checks import (
     as_log_array,
     is_traced,
+    largest,
     refuse_bad_weights,
     refuse_invalid_values,
 )
@@ -120,7 +121,7 @@ def _relative_to_maximum(
 
     Rows that are not ok get weights of 1: no NaN arises, not in gradients either.
     """
-    maximum = lax.stop_gradient(jnp.max(log_weights, axis=-1))
+    maximum = lax.stop_gradient(largest(log_weights)[..., 0])
     ok = jnp.isfinite(maximum)
     usable = jnp.where(ok[..., None], log_weights, 0.0)
     scaled = jnp.exp(usable - jnp.where(ok, maximum, 0.0)[..., None])
@@ -285,7 +286,7 @@ def _temper_step(log_likelihood, log_weights, current, target):
     dtype, num_particles = log_weights.dtype, log_weights.shape[-1]
     limits = jnp.finfo(dtype)
     invalid = jnp.any(log_likelihood == jnp.inf, axis=-1) | ~(
-        jnp.max(log_weights, axis=-1) < jnp.inf
+        largest(log_weights)[..., 0] < jnp.inf
     )
     alive = jnp.isfinite(log_likelihood) & (log_weights > -jnp.inf)
     # Relative to the best, so that nothing overflows; a difference beyond the range of the

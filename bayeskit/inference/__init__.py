@@ -130,7 +130,8 @@ from bayeskit.inference.paths import (
     student_bridge,
 )
 from bayeskit.inference.population import History, Population, effective_sample_size, reweigh
-from bayeskit.inference.state_space import Rows, StateSpaceModel, StateSpaceTarget
+from bayeskit.inference.state_space import Rows, StateSpaceModel
+from bayeskit.inference.state_space_target import StateSpaceTarget
 from bayeskit.inference.transitions import (
     Auxiliary,
     MarginalState,

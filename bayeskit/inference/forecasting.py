@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
-from bayeskit.inference.state_space import GivenModel, Rows
+from bayeskit.inference.state_space import Rows
+from bayeskit.inference.state_space_target import GivenModel
 
 __all__ = ["simulate_on"]
 

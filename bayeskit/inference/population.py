@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bayeskit import accel
 from bayeskit.inference.lineage import Lineage
 
 __all__ = ["History", "Population", "effective_sample_size", "reweigh", "total_log_evidence"]
+
+# From this many particles on, storing the exponentials pays for the loop that it takes.
+_MANY = 4000
 
 
 class History(NamedTuple):
@@ -94,25 +99,43 @@ def reweigh(population: Population, log_potential: jax.Array) -> Population:
     population : Population
     log_potential : (num_particles,) array, real or -inf
     """
+    return reweigh_and_size(population, log_potential)[0]
+
+
+def reweigh_and_size(
+    population: Population, log_potential: jax.Array
+) -> tuple[Population, jax.Array]:
+    """Return :func:`reweigh` and the effective sample size of its result."""
     potential = jnp.where(jnp.isnan(log_potential), -jnp.inf, log_potential)
     # Relative to the largest, or a potential of -1e8 would round the weights away.
     counts = population.log_weights > -jnp.inf
-    largest = lax.stop_gradient(jnp.max(jnp.where(counts, potential, -jnp.inf)))
-    shift = jnp.where(jnp.isfinite(largest), largest, 0.0)
+    shift = _finite(jnp.max(jnp.where(counts, potential, -jnp.inf)))
     log_weights = population.log_weights + jnp.where(counts, potential - shift, 0.0)
-    increment = jax.nn.logsumexp(log_weights)
+    most = _finite(jnp.max(log_weights))
+    # Two sums read the exponentials.
+    many = population.num_particles >= _MANY
+    exp = functools.partial(accel.stored, jnp.exp) if many else jnp.exp
+    weights = exp(log_weights - most)
+    total = jnp.sum(weights)
+    increment = most + jnp.log(total)
     alive = jnp.isfinite(increment)
     equal = -jnp.log(jnp.asarray(population.num_particles, log_weights.dtype))
     log_weights = jnp.where(alive, log_weights - jnp.where(alive, increment, 0.0), equal)
+    size = jnp.where(alive, total**2 / jnp.sum(weights**2), population.num_particles)
     log_evidence, remainder = population.log_evidence, population.log_evidence_remainder
     for part in (shift, increment):
         log_evidence, error = _two_sum(log_evidence, part)
         remainder = remainder + jnp.where(jnp.isfinite(error), error, 0.0)
-    return population._replace(
+    population = population._replace(
         log_weights=log_weights,
         log_evidence=log_evidence,
         log_evidence_remainder=remainder,
     )
+    return population, size
+
+
+def _finite(largest: jax.Array) -> jax.Array:
+    return lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
 
 
 def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -134,4 +157,5 @@ def effective_sample_size(log_weights: jax.Array) -> jax.Array:
     ----------
     Kong, Liu & Wong (1994).
     """
-    return jnp.exp(-jax.nn.logsumexp(2.0 * log_weights, axis=-1))
+    # At least 1 / N, so that nothing is gained by dividing by the largest.
+    return 1.0 / jnp.sum(jnp.exp(2.0 * log_weights), axis=-1)

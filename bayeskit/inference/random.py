@@ -2,8 +2,8 @@
 
 Each primitive dispatches on the type of the key (see :mod:`bayeskit.inference.keys`), so that
 one and the same block runs fast on ordinary keys and is enumerated exactly by the validator.
-All randomness reduces to two base draws (random bits and uniforms); the rest is a deterministic
-map of them. Loops around draws are written with :func:`lanes`, :func:`scan`,
+All randomness reduces to three base draws (random bits, uniforms and normals); the rest is a
+deterministic map of them. Loops around draws are written with :func:`lanes`, :func:`scan`,
 :func:`repeat` and :func:`cond` of this module, which unroll when every path is enumerated.
 
 Nothing inside a block may call ``jax.random`` directly: the exact mode could not see it.
@@ -53,7 +53,8 @@ Key = jax.Array | LaneKey | EnumerationKey
 
 _BASE_DRAWS: dict[str, Callable] = {
     "uniform": lambda key, shape, dtype: jax.random.uniform(key, shape, dtype),
-    "bits": lambda key, shape, dtype: jax.random.bits(key, shape, dtype),
+    "bits": lambda key, shape, dtype: accel.random_words(key, shape),
+    "normal": lambda key, shape, dtype: accel.random_normals(key, shape),
 }
 
 
@@ -155,9 +156,7 @@ def bits(key: Key, shape: tuple[int, ...] = ()) -> jax.Array:
         return jnp.zeros(shape, jnp.uint32)
     if isinstance(key, EnumerationKey):
         raise UnenumerableDrawError("bits has too many outcomes to enumerate: use categorical")
-    # Lowering a 32-bit draw fails inside a 64-bit scope of a 32-bit program (JAX 0.10).
-    with jax.enable_x64(False):
-        return _base_draw(key, "bits", shape, jnp.uint32)
+    return _base_draw(key, "bits", shape, jnp.uint32)
 
 
 def uniform(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Array:
@@ -211,7 +210,7 @@ def normal(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Arr
         log_probabilities = jnp.log(jnp.asarray(weights / weights.sum()))
         index = key.draw(jnp.broadcast_to(log_probabilities, (*shape, len(nodes))))
         return jnp.asarray(nodes)[index]
-    return accel.normal_of_words(bits(key, shape)).astype(jnp.result_type(dtype))
+    return _base_draw(key, "normal", shape, jnp.float32).astype(jnp.result_type(dtype))
 
 
 def _usable(logits: jax.Array) -> jax.Array:

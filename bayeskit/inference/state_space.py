@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -26,11 +25,16 @@ from bayeskit.inference.observing import (
     is_distribution,
     log_likelihood,
 )
+from bayeskit.inference.state_space_checks import (
+    check_function,
+    check_observations,
+    check_parameter,
+    check_states,
+    optional_names,
+)
 
-__all__ = ["GivenModel", "Rows", "StateSpaceModel", "StateSpaceTarget"]
+__all__ = ["Rows", "StateSpaceModel"]
 
-# What the functions of a model may take beside parameters, state and time.
-_OPTIONAL = ("u", "dt")
 _PROPOSALS = ("proposal", "initial_proposal")
 
 
@@ -146,9 +150,9 @@ class StateSpaceModel:
         ):
             function = getattr(self, role)
             if function is not None or role not in _PROPOSALS:
-                _check_function(function, role, names)
+                check_function(function, role, names)
         for name, value in self.params.items():
-            _check_parameter(name, value)
+            check_parameter(name, value)
 
     def __deepcopy__(self, memo: Any) -> StateSpaceModel:
         # Nothing in it changes, and a copy would share no compiled program.
@@ -234,7 +238,7 @@ class StateSpaceModel:
     def _call(self, role: str, values: Any, row: Rows, *state: Any) -> Any:
         function = getattr(self, role)
         options = {}
-        for name in _takes(function):
+        for name in optional_names(function):
             value = getattr(row, name)
             if value is None:
                 what = "controls: fit(X=...)" if name == "u" else "times: fit(times=...)"
@@ -353,16 +357,16 @@ class StateSpaceModel:
         ValueError
             If initial, transition and proposals do not agree about the state.
         """
-        if rows.u is not None and not any("u" in _takes(f) for f in self._functions):
+        if rows.u is not None and not any("u" in optional_names(f) for f in self._functions):
             raise InvalidDataError(
                 "X was given, but no function of the model takes u: call fit(y) without X, or "
                 "write transition=lambda params, x, t, u: ..."
             )
         found = self.facts(rows)
-        _check_states("transition", *found["states"])
+        check_states("transition", *found["states"])
         for role, state in found["proposed"].items():
-            _check_states(role, found["states"][0], state)
-        _check_observations(np.asarray(rows.y), found)
+            check_states(role, found["states"][0], state)
+        check_observations(np.asarray(rows.y), found)
 
     def facts(self, rows: Rows) -> dict[str, Any]:
         """Return what the functions of the model say about states and observations.
@@ -435,179 +439,3 @@ def _known_support(seen: Any) -> Any:
         return None
     bounds = jax.tree.leaves(rows.support)
     return None if any(isinstance(b, jax.core.Tracer) for b in bounds) else rows.support
-
-
-def _takes(function: Callable) -> list[str]:
-    names = inspect.signature(function).parameters
-    return [name for name in _OPTIONAL if name in names]
-
-
-def _check_function(function: Any, role: str, names: tuple[str, ...]) -> None:
-    takes = f"({', '.join(names)})"
-    if is_distribution(function):
-        raise TypeError(
-            f"{role} must be a function {takes} that returns a distribution, got a "
-            f"{type(function).__name__} itself: write lambda {takes[1:-1]}: ..."
-        )
-    if not callable(function):
-        raise TypeError(f"{role} must be a function {takes}, got {function!r}")
-    try:
-        options = dict.fromkeys(_takes(function), 0)
-        inspect.signature(function).bind(*names, **options)
-    except TypeError as error:
-        raise TypeError(
-            f"{role} must take {takes}, and u and dt by name where it needs "
-            f"them, got {inspect.signature(function)}: {error}"
-        ) from error
-
-
-def _check_parameter(name: str, value: Any) -> None:
-    if is_distribution(value):
-        base = value
-        while hasattr(base, "base_dist"):
-            base = base.base_dist
-        if value.support is None or value.support.is_discrete:
-            raise ValueError(f"the prior of {name!r} is discrete ({type(value).__name__})")
-        if type(base).__name__ == "ImproperUniform":
-            raise ValueError(
-                f"the prior of {name!r} is improper: particle methods start from its draws"
-            )
-        return
-    try:
-        finite = np.isfinite(np.asarray(value, float)).all()
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"params[{name!r}] must be a number, an array or a NumPyro distribution, got "
-            f"{type(value).__name__}"
-        ) from None
-    if not finite:
-        raise ValueError(f"params[{name!r}] must be finite, got {value!r}")
-
-
-def _check_states(role: str, start: Any, later: Any) -> None:
-    shapes = [jax.tree.map(lambda s: s.shape, tree) for tree in (start, later)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"initial draws a state of shape {shapes[0]} and {role} one of shape "
-            f"{shapes[1]}: they must agree"
-        )
-
-
-def _check_observations(y: np.ndarray, found: dict[str, Any]) -> None:
-    if y.shape[1:] != tuple(found["shape"]):
-        wanted = ", ".join(["num_steps", *map(str, found["shape"])])
-        raise InvalidDataError(
-            f"y must have shape ({wanted}{'' if found['shape'] else ','}), as observation "
-            f"returns {found['family']} of shape {tuple(found['shape'])}; got {y.shape}"
-        )
-    missing = np.isnan(y) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
-    if found["discrete"] and np.any(y[~missing] != np.round(y[~missing])):
-        place = int(np.argwhere((y != np.round(y)) & ~missing)[0][0])
-        raise InvalidDataError(
-            f"y must hold whole numbers for {found['family']}, got {y[place]} at time {place}"
-        )
-    if found["support"] is not None:
-        outside = ~np.asarray(found["support"](y)) & ~missing
-        if outside.any():
-            where = tuple(map(int, np.argwhere(outside)[0]))
-            raise InvalidDataError(
-                f"y must lie in the support of {found['family']}, got {y[where]} at time "
-                f"{where[0]}: correct it, or NaN where nothing was seen"
-            )
-    rows = missing.reshape(len(y), -1)
-    partial = rows.any(axis=1) & ~rows.all(axis=1)
-    if found["dependent"] and partial.any():
-        raise InvalidDataError(
-            f"y has missing coordinates at time {int(np.argmax(partial))}, and those of "
-            f"{found['family']} depend on one another: give all of a row or none of it"
-        )
-
-
-@dataclass(frozen=True)
-class GivenModel:
-    """A Feynman-Kac model that the user built, in the place of a state-space model."""
-
-    model: FeynmanKac
-    free: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """How the model is printed."""
-        return self.model.measure.name
-
-    def feynman_kac(
-        self, theta: Any, rows: Rows, first: Any = 0, num_steps: int | None = None
-    ) -> FeynmanKac:
-        """Return the model as it is."""
-        return self.model
-
-    def check(self, rows: Rows) -> None:
-        """Refuse data, which the model holds already.
-
-        Raises
-        ------
-        InvalidDataError
-        """
-        if any(value is not None for value in rows):
-            raise InvalidDataError(
-                "a FeynmanKac model holds its data already: call fit() without any"
-            )
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=["model"]
-)
-@dataclass(frozen=True)
-class StateSpaceTarget:
-    """A state-space model with its data, as engines take it.
-
-    Parameters
-    ----------
-    model : StateSpaceModel or GivenModel
-    rows : Rows
-    """
-
-    model: Any
-    rows: Rows = field(default_factory=Rows)
-
-    @classmethod
-    def of(cls, model: Any, rows: Rows | None) -> StateSpaceTarget:
-        """Return the target of a StateSpaceModel or FeynmanKac, its data checked.
-
-        Without rows, what needs data is to be added by :meth:`with_rows`.
-
-        Raises
-        ------
-        TypeError
-            For any other model.
-        """
-        if isinstance(model, FeynmanKac):
-            model = GivenModel(model)
-        if not isinstance(model, StateSpaceModel | GivenModel):
-            raise TypeError(
-                f"model must be a StateSpaceModel or a FeynmanKac, got {type(model).__name__}"
-            )
-        if rows is None:
-            return cls(model)
-        model.check(rows)
-        return cls(model, rows)
-
-    @property
-    def num_steps(self) -> int:
-        """Number of times."""
-        if isinstance(self.model, GivenModel):
-            return self.model.model.num_steps
-        return len(self.rows.y)
-
-    @property
-    def prior(self) -> Target:
-        """The prior of the free parameters, on one unconstrained vector."""
-        return self.model.prior
-
-    def with_rows(self, rows: Rows) -> StateSpaceTarget:
-        """Return the same model for other data."""
-        return replace(self, rows=rows)
-
-    def feynman_kac(self, theta: Any = None) -> FeynmanKac:
-        """Return the Feynman-Kac model given parameters."""
-        return self.model.feynman_kac(theta, self.rows)

@@ -16,10 +16,11 @@ from bayeskit.inference.bands import bands_of_draws, bands_of_moments
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.engines.base import as_named_states
 from bayeskit.inference.engines.ensemble_hmc import EnsembleHMC
+from bayeskit.inference.engines.filter_program import FilterState, blank_state
 from bayeskit.inference.engines.nuts import NUTS
 from bayeskit.inference.engines.parallel_tempering import ParallelTempering
 from bayeskit.inference.engines.parameter_paths import paths_of_parameters
-from bayeskit.inference.engines.particle_filter import FilterState, ParticleFilter, blank_state
+from bayeskit.inference.engines.particle_filter import ParticleFilter
 from bayeskit.inference.engines.particle_gibbs import ParticleGibbs
 from bayeskit.inference.engines.pmmh import PMMH
 from bayeskit.inference.engines.smc import SMC
@@ -27,9 +28,17 @@ from bayeskit.inference.engines.smc2 import SMC2
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.forecasting import simulate_on
 from bayeskit.inference.posterior import Posterior
-from bayeskit.inference.state_space import Rows, StateSpaceModel, StateSpaceTarget
-from bayeskit.models.base import as_random_key, checked_array, checked_lengths, precision_scope
+from bayeskit.inference.state_space import Rows, StateSpaceModel
+from bayeskit.inference.state_space_target import StateSpaceTarget
+from bayeskit.models.base import as_random_key, checked_array, precision_scope
 from bayeskit.models.bayesian import BayesianModel, _derived_key
+from bayeskit.models.rows import (
+    checked_call,
+    floats_in_precision,
+    increasing_times,
+    rows_of_call,
+    y_alone,
+)
 
 __all__ = ["Forecast", "StateSpaceEstimator"]
 
@@ -127,10 +136,10 @@ class StateSpaceEstimator(BayesianModel):
             If all particles have weight zero at some time; names it and what was observed.
         """
         scope = precision_scope(self.precision)
-        call = _checked_call(X, y, times, self._is_given())
+        call = checked_call(X, y, times, self._is_given())
         key = as_random_key(self.random_state)
         with scope, program_cache():
-            target = StateSpaceTarget.of(self.model, _rows(call, self.precision))
+            target = StateSpaceTarget.of(self.model, rows_of_call(call, self.precision))
             engine, reason = self._engine_for(target)
             state = None
             if isinstance(engine, ParticleFilter):
@@ -183,10 +192,10 @@ class StateSpaceEstimator(BayesianModel):
             engine, reason = self._online_engine()
             state = getattr(self, "_state", None)
             before = self._call[1] if state is not None else None
-            X, y = _y_alone(X, y)
+            X, y = y_alone(X, y)
             X, y, times = self._as_rows(X, y, times, before)
-            call = _checked_call(X, y, times, self._is_given())
-            rows = _rows(call, self.precision, before)
+            call = checked_call(X, y, times, self._is_given())
+            rows = rows_of_call(call, self.precision, before)
             target = StateSpaceTarget.of(self.model, rows)
             if state is None:
                 key = as_random_key(self.random_state)
@@ -333,7 +342,9 @@ class StateSpaceEstimator(BayesianModel):
             return self._paths_of_parameters(num_paths)
         engine = replace(self._engine_settings(), num_paths=num_paths)
         with precision_scope(self.precision):
-            target = StateSpaceTarget.of(self.model, _rows(self._call[1], self.precision))
+            target = StateSpaceTarget.of(
+                self.model, rows_of_call(self._call[1], self.precision)
+            )
             engine.check(target.model)
             again = engine.run(target, None, self._state.key)
         return {name: again.flat(name) for name in again.draws}
@@ -344,7 +355,9 @@ class StateSpaceEstimator(BayesianModel):
         theta = result.positions.reshape(result.num_draws, -1)[chosen]
         log_estimates = result.sample_stats["log_likelihood_estimate"].reshape(-1)[chosen]
         with precision_scope(self.precision):
-            target = StateSpaceTarget.of(self.model, _rows(self._call[1], self.precision))
+            target = StateSpaceTarget.of(
+                self.model, rows_of_call(self._call[1], self.precision)
+            )
             # A loaded result knows no engine; new filters may have any size.
             engine = self.inference
             if not isinstance(engine, PMMH | SMC2):
@@ -454,10 +467,10 @@ class StateSpaceEstimator(BayesianModel):
                     f"{name} must have {steps} rows, one for each step, got {len(value)}"
                 )
         if X is not None:
-            u = _floats(checked_array(X, "X"), self.precision)
+            u = floats_in_precision(checked_array(X, "X"), self.precision)
         if times is not None:
-            labels = _increasing(np.concatenate([seen["times"][-1:], np.asarray(times)]))
-            dt, labels = _floats(np.diff(labels), self.precision), labels[1:]
+            labels = increasing_times(np.concatenate([seen["times"][-1:], np.asarray(times)]))
+            dt, labels = floats_in_precision(np.diff(labels), self.precision), labels[1:]
         return Rows(None, u, dt), labels
 
     def predict(
@@ -547,7 +560,7 @@ class StateSpaceEstimator(BayesianModel):
             key = jax.random.wrap_key_data(
                 jnp.asarray(self.random_key_), impl=parameters["key_type"]
             )
-            rows = _rows(self._call[1], self.precision)
+            rows = rows_of_call(self._call[1], self.precision)
             model = StateSpaceTarget.of(self.model, rows).model
             blank = blank_state(self._online_engine()[0], model, rows, key)
             leaves = [jnp.asarray(arrays[str(i)]) for i in range(len(arrays))]
@@ -562,70 +575,9 @@ def _squared_for(target: StateSpaceTarget) -> SMC2:
 # ---------------------------------------------------------------- data at the door
 
 
-def _y_alone(X: Any, y: Any) -> tuple[Any, Any]:
-    return (None, X) if y is None and X is not None else (X, y)
-
-
-def _checked_call(X: Any, y: Any, times: Any, is_given: bool) -> dict[str, np.ndarray]:
-    """Return what was given as arrays by name, checked."""
-    X, y = _y_alone(X, y)
-    if y is None and not is_given:
-        raise InvalidDataError("y is missing: fit(y), or fit(X, y) with controls X")
-    call = {}
-    for name, value in (("X", X), ("y", y), ("times", times)):
-        if value is None:
-            continue
-        array = checked_array(np.atleast_1d(value), name, allow_nan=name == "y")
-        call[name] = array
-    checked_lengths(call)
-    if "times" in call:
-        if "y" in call and len(call["times"]) != len(call["y"]):
-            raise InvalidDataError(
-                f"times and y must have the same number of rows, got {len(call['times'])} and "
-                f"{len(call['y'])}"
-            )
-        _increasing(call["times"])
-    return call
-
-
-def _increasing(times: np.ndarray) -> np.ndarray:
-    steps = np.diff(times)
-    if times.ndim != 1 or np.any(steps <= 0):
-        place = int(np.argmax(np.ravel(steps <= 0))) + 1
-        raise InvalidDataError(
-            f"times must be one increasing column, but those of rows {place - 1} and {place} "
-            "are not in order: sort the rows"
-        )
-    return times
-
-
-def _rows(call: dict[str, np.ndarray], precision: str, before: dict | None = None) -> Rows:
-    """Return the data of a model in its precision; ``before`` holds earlier rows."""
-    dt = None
-    if "times" in call:
-        earlier = before["times"][-1:] if before else call["times"][:1]
-        dt = _increasing_differences(earlier, call["times"])
-    parts = (call.get("y"), call.get("X"), dt)
-    return Rows(*(None if v is None else _floats(v, precision) for v in parts))
-
-
-def _increasing_differences(earlier: np.ndarray, times: np.ndarray) -> np.ndarray:
-    joined = np.concatenate([earlier, times])
-    if joined[1] < joined[0]:
-        raise InvalidDataError(
-            f"times must go on from {joined[0]}, the last that the filter has seen, got "
-            f"{joined[1]}"
-        )
-    return np.diff(joined)
-
-
-def _floats(array: np.ndarray, precision: str) -> np.ndarray:
-    return array.astype(precision) if array.dtype.kind in "biuf" else array
-
-
 def _joined(old: dict[str, np.ndarray], new: dict[str, Any]) -> dict[str, Any]:
     """Return a history with new rows; the old one is flat by name, as a result keeps it."""
-    from bayeskit.inference.engines.particle_filter import flat_history
+    from bayeskit.inference.engines.filter_summaries import flat_history
 
     new = flat_history(new)
     return {name: np.concatenate([old[name], new[name]]) for name in new}

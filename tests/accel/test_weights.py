@@ -295,3 +295,18 @@ def test_repeated_calls_compile_once():
     accel.normalize(jnp.ones(29))
     accel.effective_sample_size(jnp.ones(29))
     assert normalize_checked._cache_size() == before
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("num", [10, 5000])
+def test_one_nan_among_many_is_found(dtype, num):
+    log_weights = np.zeros(num, dtype)
+    log_weights[num // 2] = np.nan
+    with jax.enable_x64(dtype == np.float64):
+        given = jnp.asarray(log_weights)
+        for function in (accel.normalize, lambda x: accel.scaled_cdf(x, num)):
+            with pytest.raises(InvalidWeightsError, match="contains nan: 1 of"):
+                function(given)
+        assert not jax.jit(accel.normalize)(given).ok
+        assert np.isnan(accel.log_mean_exp(given))
+        assert np.isnan(accel.effective_sample_size(given))

@@ -11,7 +11,8 @@ import bayeskit as bk
 from bayeskit import inference as bi
 from bayeskit.errors import InvalidDataError
 from bayeskit.inference import guiding
-from bayeskit.inference.state_space import Rows, StateSpaceTarget
+from bayeskit.inference.state_space import Rows
+from bayeskit.inference.state_space_target import StateSpaceTarget
 from bayeskit.validation.exact import Atoms
 from tests.inference import finite_models as fm
 from tests.inference.finite_models import assert_caught, assert_exact

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayeskit.inference import Population, effective_sample_size, reweigh
+from bayeskit.inference import Population, effective_sample_size, reweigh, weigh
 from bayeskit.inference.population import total_log_evidence
 
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
@@ -132,3 +132,30 @@ def test_gradient_of_the_evidence():
     """d log Z / d log g_i = W_i after weighing."""
     gradient = jax.grad(lambda g: reweigh(population(), g).log_evidence)(jnp.zeros(4))
     np.testing.assert_allclose(gradient, WEIGHTS, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num", [50, 5000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_few_and_many_particles_against_numpy(num, dtype):
+    """Many particles keep their exponentials, a NaN is one among many."""
+    rng = np.random.default_rng(num)
+    before = np.log(rng.dirichlet(np.ones(num))).astype(dtype)
+    log_g = rng.normal(scale=3.0, size=num).astype(dtype)
+    before[3], log_g[3], log_g[5], log_g[7] = -np.inf, np.inf, np.nan, -np.inf
+    with jax.enable_x64(dtype == np.float64):
+        start = Population(jnp.zeros(num), jnp.asarray(before), jnp.zeros((), dtype), stage=0)
+        block = weigh(lambda stage, x: x)
+        run = jax.jit(lambda x: block.run(jax.random.key(0), start._replace(particles=x)))
+        population, info = run(jnp.asarray(log_g))
+        again = effective_sample_size(population.log_weights)
+    dead = np.isnan(log_g) | np.isneginf(before)
+    weights = np.exp(before.astype(float) + np.where(dead, -np.inf, log_g))
+    rtol = 2e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(population.log_evidence, np.log(weights.sum()), rtol=rtol)
+    np.testing.assert_allclose(
+        np.exp(population.log_weights), weights / weights.sum(), rtol=rtol, atol=1e-12
+    )
+    size = weights.sum() ** 2 / (weights**2).sum()
+    np.testing.assert_allclose(info["effective_sample_size"], size, rtol=rtol)
+    np.testing.assert_allclose(again, size, rtol=rtol)
+    assert int(info["num_nan"]) == 1

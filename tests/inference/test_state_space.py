@@ -12,7 +12,8 @@ from bayeskit import accel
 from bayeskit import inference as bi
 from bayeskit.errors import InvalidDataError, MissingDensityError, UnknownParameterError
 from bayeskit.inference.observing import log_density, log_likelihood
-from bayeskit.inference.state_space import Rows, StateSpaceTarget
+from bayeskit.inference.state_space import Rows
+from bayeskit.inference.state_space_target import StateSpaceTarget
 from bayeskit.inference.windowed_lineage import WindowedLineage
 from bayeskit.validation.exact import Atoms
 from tests.inference import finite_models as fm

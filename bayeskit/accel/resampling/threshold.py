@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayeskit.accel._checks import as_count, as_log_array, refuse_bad_weights
+from bayeskit.accel._checks import as_count, as_log_array, largest, refuse_bad_weights
 from bayeskit.accel.offspring import scaled_cdf_and_verdict
 from bayeskit.accel.prng import require_key
 from bayeskit.accel.resampling.scheme import draw_uniforms
@@ -58,10 +58,10 @@ def threshold_cdf(log_weights: jax.Array, num: int) -> tuple[jax.Array, jax.Arra
         From 1 to num_particles, static.
     """
     num_particles = log_weights.shape[-1]
-    largest = jnp.max(log_weights)
-    usable = jnp.isfinite(largest)
+    maximum = largest(log_weights)[0]
+    usable = jnp.isfinite(maximum)
     with jax.enable_x64(True):
-        relative = log_weights.astype(jnp.float64) - largest.astype(jnp.float64)
+        relative = log_weights.astype(jnp.float64) - maximum.astype(jnp.float64)
         weights = jnp.where(usable, jnp.exp(relative), 1.0)
         # Ascending, so that the tail of light particles is added up from its smallest.
         order = jnp.argsort(weights)

@@ -14,7 +14,7 @@ from bayeskit.inference.blocks.base import Block
 from bayeskit.inference.blocks.weighting import weighed
 from bayeskit.inference.law import CONSISTENT, Law
 from bayeskit.inference.measure import TemperedPath, TemperingStage
-from bayeskit.inference.population import Population, reweigh
+from bayeskit.inference.population import Population
 
 __all__ = ["LadderSoFar", "Persist", "Renew", "Reserve", "persist", "renew", "reserve"]
 
@@ -192,7 +192,7 @@ class Persist(Block):
         )
         log_likelihood = population.particles.components[:, 1]
         log_ratio = balanced_log_weights(log_likelihood, stage, ladder)
-        population, _ = weighed(reweigh(population, log_ratio))
+        population, _ = weighed(population, log_ratio)
         return population, info
 
     def arrow(self, law):

@@ -15,7 +15,7 @@ from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block, set_law
 from bayeskit.inference.law import Law, Measure, Tagged, factor_arrow
 from bayeskit.inference.lineage import Lineage
-from bayeskit.inference.population import Population, effective_sample_size, reweigh
+from bayeskit.inference.population import Population, reweigh_and_size
 
 __all__ = ["Extend", "Spawn", "Weigh", "extend", "spawn", "weigh", "weighed"]
 
@@ -106,12 +106,24 @@ def spawn(
     return Spawn(sample, int(num_particles), measure, stage, track_lineage)
 
 
-def weighed(population: Population) -> tuple[Population, dict]:
-    """Return a population whose lineage knows its new weights, and what there is to say."""
+def weighed(population: Population, log_g: jax.Array) -> tuple[Population, dict]:
+    """Return the population with weights multiplied by a potential, and what happened."""
+    before = population.log_evidence
+    population, size = reweigh_and_size(population, log_g)
     if population.lineage is not None:
         lineage = population.lineage.weighed(population.log_weights)
         population = population._replace(lineage=lineage)
-    return population, {"effective_sample_size": effective_sample_size(population.log_weights)}
+    return population, {
+        "effective_sample_size": size,
+        "log_evidence_increment": population.log_evidence - before,
+        "num_nan": _num_nan(log_g),
+    }
+
+
+def _num_nan(values: jax.Array) -> jax.Array:
+    # Floats are added up in a fifth of the time of integers, exactly up to 2^24.
+    exact = values.size <= 2**24
+    return jnp.sum(jnp.isnan(values), dtype=values.dtype if exact else int).astype(int)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,13 +140,12 @@ class Weigh(Block):
     def expects(self):
         return self.log_g.source if isinstance(self.log_g, Tagged) else None
 
+    def potential(self, population):
+        """Return the potential of each particle."""
+        return jax.vmap(lambda x: self.log_g(population.stage, x))(population.particles)
+
     def run(self, key, population=None):
-        before = population.log_evidence
-        log_g = jax.vmap(lambda x: self.log_g(population.stage, x))(population.particles)
-        population, info = weighed(reweigh(population, log_g))
-        info["log_evidence_increment"] = population.log_evidence - before
-        info["num_nan"] = jnp.sum(jnp.isnan(log_g))
-        return population, info
+        return weighed(population, self.potential(population))
 
     def arrow(self, law):
         return factor_arrow(self.log_g, "weigh by")(law)
@@ -166,15 +177,15 @@ class Extend(Block):
     def expects(self):
         return self.log_g.source if isinstance(self.log_g, Tagged) else None
 
-    def run(self, key, population=None):
+    def proposed(self, key, population):
+        """Return the population with new particles, and the potential of each."""
         stage, previous = population.stage, population.particles
-        before = population.log_evidence
         particles = random.lanes(lambda k, x: self.kernel(k, stage, x), key, previous)
         log_g = jax.vmap(lambda a, b: self.log_g(stage, a, b))(previous, particles)
-        population, info = weighed(reweigh(population._replace(particles=particles), log_g))
-        info["log_evidence_increment"] = population.log_evidence - before
-        info["num_nan"] = jnp.sum(jnp.isnan(log_g))
-        return population, info
+        return population._replace(particles=particles), log_g
+
+    def run(self, key, population=None):
+        return weighed(*self.proposed(key, population))
 
     def arrow(self, law):
         return factor_arrow(self.log_g, "extend by")(law)

@@ -17,7 +17,7 @@ from bayeskit.inference.blocks import run
 from bayeskit.inference.collapse import check_collapse
 from bayeskit.inference.engines.base import as_named_states
 from bayeskit.inference.population import total_log_evidence
-from bayeskit.inference.state_space import StateSpaceTarget
+from bayeskit.inference.state_space_target import StateSpaceTarget
 
 __all__ = [
     "Adaptation",

@@ -12,7 +12,7 @@ from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import ConvergenceWarning, ParticleCollapseError
 from bayeskit.inference import random
 from bayeskit.inference.algorithms.path_exchange import log_exchange, with_path
-from bayeskit.inference.state_space import StateSpaceTarget
+from bayeskit.inference.state_space_target import StateSpaceTarget
 
 __all__ = ["paths_of_parameters"]
 

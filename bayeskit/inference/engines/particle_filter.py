@@ -2,74 +2,44 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from bayeskit import accel
-from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import ParticleCollapseError
-from bayeskit.inference import random
-from bayeskit.inference.algorithms.backward_sampling import backward_sampling, genealogy
 from bayeskit.inference.algorithms.particle_filter import particle_filter
-from bayeskit.inference.blocks import Block, extend, resample, spawn, weigh
+from bayeskit.inference.blocks import Block, resample
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.engines.base import as_chains, as_named_states
+from bayeskit.inference.engines.filter_draws import draw_last_states, draw_paths, smoother_of
+from bayeskit.inference.engines.filter_program import (
+    CHUNK,
+    FilterState,
+    advance_rows,
+    blank_state,
+)
+from bayeskit.inference.engines.filter_summaries import flat_history
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.population import (
-    History,
     Population,
-    effective_sample_size,
-    total_log_evidence,
 )
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
-from bayeskit.inference.state_space import GivenModel, Rows, StateSpaceTarget
-from bayeskit.inference.windowed_lineage import WindowedLineage, in_precision_of_weights
+from bayeskit.inference.state_space import Rows
+from bayeskit.inference.state_space_target import GivenModel, StateSpaceTarget
 
 __all__ = ["FilterState", "ParticleFilter"]
 
-# Rows that one call of the compiled program takes at most. Fewer run through the same program,
-# which is why the size of a piece changes no number.
-_CHUNK = 64
-# Steps by which a quantile is found up to a millionth of the range of the particles.
-_HALVINGS = 20
 _UNBIASED = (
     "When to resample is decided by present weights alone, so the evidence is unbiased as it "
     "is: nothing has to be frozen by a pilot run."
 )
 # A larger share of NaN than this is no accident of rounding.
 _MAX_NAN = 0.01
-# In place of a time, for what is drawn after all of them.
-_AFTER = 2**32 - 1
-
-
-class FilterState(NamedTuple):
-    """Where a filter stands between two rows.
-
-    Parameters
-    ----------
-    key : key
-        Time t draws from ``fold_in(key, t)``.
-    time : () int32 array
-        Of the row to come.
-    population : Population
-        The filter at the time before.
-    """
-
-    key: Any
-    time: Any
-    population: Population
-
-    def on_host(self) -> FilterState:
-        """Return the same state in NumPy arrays, which keep their precision in files."""
-        return FilterState(self.key, *jax.tree.map(np.asarray, self[1:]))
 
 
 @dataclass(frozen=True)
@@ -178,7 +148,7 @@ class ParticleFilter:
                 "as given. Use PMMH, ParticleGibbs or SMC2, or give numbers in params"
             )
         if isinstance(model, GivenModel) and self.num_paths:
-            _smoother(self, model.model)
+            smoother_of(self, model.model)
 
     def algorithm(self, model: FeynmanKac) -> Block:
         """Return the blocks that this engine runs, time by time."""
@@ -189,7 +159,7 @@ class ParticleFilter:
             ess_below=self.ess_below,
             history=bool(self.num_paths),
         )
-        return filtered >> _smoother(self, model) if self.num_paths else filtered
+        return filtered >> smoother_of(self, model) if self.num_paths else filtered
 
     def advance(
         self, target: StateSpaceTarget, key: Any, state: FilterState | None = None
@@ -213,11 +183,11 @@ class ParticleFilter:
         end += target.num_steps - (begin if isinstance(target.model, GivenModel) else 0)
         pieces = []
         while time < end:
-            size = min(_CHUNK, end - time)
+            size = min(CHUNK, end - time)
             rows = _rows(target, time - begin, size)
             if state is None:
                 state = blank_state(self, target.model, rows, key)
-            state, piece = _advance(self, target.model, rows, np.int32(size), state)
+            state, piece = advance_rows(self, target.model, rows, np.int32(size), state)
             piece = jax.tree.map(lambda x, n=size: np.asarray(x)[:n], piece)
             _check_collapse(piece, target, time, begin)
             time += size
@@ -234,9 +204,9 @@ class ParticleFilter:
         history, population = flat_history(history), state.population
         if self.num_paths:
             kept = history.pop("population")
-            states = _paths(self, target, kept, population, state.key)
+            states = draw_paths(self, target, kept, population, state.key)
         else:
-            states = _last_states(population, int(state.time), state.key)
+            states = draw_last_states(population, int(state.time), state.key)
         last = "" if self.num_paths else "_last"
         draws = {
             name + last: as_chains(np.asarray(v)) for name, v in as_named_states(states).items()
@@ -267,20 +237,9 @@ class ParticleFilter:
         )
 
 
-def flat_history(history: dict[str, Any]) -> dict[str, Any]:
-    """Return a history with an entry for each variable, such as ``filter_mean/x``."""
-    flat: dict[str, Any] = {}
-    for name, values in history.items():
-        if name.startswith("filter_") and "/" not in name:
-            flat |= {f"{name}/{k}": v for k, v in as_named_states(values).items()}
-        else:
-            flat[name] = values
-    return flat
-
-
 def _rows(target: StateSpaceTarget, start: int, size: int) -> Rows:
     """Return rows in a piece of fixed length, padded by their last."""
-    index = start + np.minimum(np.arange(_CHUNK), size - 1)
+    index = start + np.minimum(np.arange(CHUNK), size - 1)
     # Copies, since JAX remembers the precision in which it saw an array before.
     return jax.tree.map(lambda a: np.array(a[index]), target.rows)
 
@@ -325,169 +284,6 @@ def _doubts(engine: ParticleFilter, history: dict, variance: float) -> tuple[str
     return tuple(reasons)
 
 
-# ---------------------------------------------------------------- compiled programs
-
-
-def blank_state(engine: ParticleFilter, model: Any, rows: Rows, key: Any) -> FilterState:
-    """Return the state before any row; its population is empty and has the right shapes."""
-    shapes = jax.eval_shape(functools.partial(_founded, engine, model), rows, key)[0]
-    population = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
-    return FilterState(key, np.zeros((), np.int32), population)
-
-
-def _founded(engine: ParticleFilter, model: Any, rows: Rows, key: Any) -> tuple[Any, dict]:
-    """Return the population of time 0, and what happened."""
-    feynman_kac = model.feynman_kac(None, rows, 0)
-    start_key, weigh_key = random.split(key)
-    population, _ = spawn(feynman_kac.initial, engine.num_particles).run(start_key)
-    population = population._replace(
-        stage=jnp.zeros((), jnp.int32),
-        lineage=WindowedLineage.founders(engine.num_particles),
-        ancestors=jnp.arange(engine.num_particles, dtype=jnp.int32),
-    )
-    population, info = weigh(feynman_kac.log_g0).run(weigh_key, population)
-    return in_precision_of_weights(population), {**info, "resampled": jnp.zeros((), bool)}
-
-
-def _stepped(
-    engine: ParticleFilter, feynman_kac: FeynmanKac, key: Any, population: Population
-) -> tuple[Any, dict]:
-    """Return the population of the next time, and what happened."""
-    step = resample(engine.scheme, engine.ess_below)
-    step = step >> extend(feynman_kac.kernel, feynman_kac.log_g)
-    own_place = jnp.arange(engine.num_particles, dtype=jnp.int32)
-    population, info = step.run(key, population._replace(ancestors=own_place))
-    return in_precision_of_weights(population), {"resampled": jnp.ones((), bool), **info}
-
-
-@quick_jit(static_argnames=("engine", "model"))
-def _advance(
-    engine: ParticleFilter, model: Any, rows: Rows, size: Any, state: FilterState
-) -> tuple[FilterState, dict]:
-    """Run over the first ``size`` of the rows.
-
-    One program for the first time and for all others, and for pieces of every size: the same
-    instructions give the same bits.
-    """
-    feynman_kac = model.feynman_kac(None, rows, state.time)
-
-    def one(number, population):
-        time = state.time + number
-        key = random.fold_in(state.key, time)
-        return lax.cond(
-            time == 0,
-            lambda population: _founded(engine, model, rows, key),
-            lambda population: _stepped(engine, feynman_kac, key, population),
-            population._replace(stage=time),
-        )
-
-    def described(number, population):
-        population, info = one(number, population)
-        return population, _described(engine, population, info)
-
-    shapes = jax.eval_shape(described, jnp.zeros((), jnp.int32), state.population)[1]
-    blank = jax.tree.map(lambda s: jnp.zeros((_CHUNK, *s.shape), s.dtype), shapes)
-
-    def body(number, carry):
-        population, all_ = carry
-        population, now = described(number, population)
-        return population, jax.tree.map(lambda a, n: a.at[number].set(n), all_, now)
-
-    population, history = lax.fori_loop(0, size, body, (state.population, blank))
-    return FilterState(state.key, state.time + size, population), history
-
-
-def _described(engine: ParticleFilter, population: Population, info: dict) -> dict[str, Any]:
-    """Return what is reported of one time."""
-    weights = jnp.exp(population.log_weights)
-    moments = jax.tree.map(functools.partial(_moments, weights), population.particles)
-    pick = lambda i: jax.tree.map(lambda _, m: m[i], population.particles, moments)
-    out = {
-        "effective_sample_size": effective_sample_size(population.log_weights),
-        "log_evidence_increment": info["log_evidence_increment"],
-        "log_evidence": total_log_evidence(population),
-        "resampled": info["resampled"],
-        "num_nan": info["num_nan"],
-        "filter_mean": pick(0),
-        "filter_sd": pick(1),
-    }
-    if engine.quantiles:
-        levels = jnp.asarray(engine.quantiles, weights.dtype)
-        out["filter_quantiles"] = jax.tree.map(
-            lambda x: _quantiles(x, weights, levels), population.particles
-        )
-    if engine.num_paths:
-        out["population"] = History(
-            population.particles, population.log_weights, population.ancestors
-        )
-    return out
-
-
-def _moments(weights: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x = x.astype(weights.dtype)
-    mean = jnp.tensordot(weights, x, axes=1)
-    variance = jnp.tensordot(weights, (x - mean) ** 2, axes=1)
-    return mean, jnp.sqrt(variance)
-
-
-def _quantiles(x: jax.Array, weights: jax.Array, levels: jax.Array) -> jax.Array:
-    """Return weighted quantiles (level, ...): the least value with so much weight up to it.
-
-    By halving the range, since sorting takes several times as long as a whole step of a filter.
-    """
-    flat = x.reshape(len(x), -1).T.astype(weights.dtype)
-
-    def one(values):
-        low, high = jnp.min(values) - 1.0, jnp.max(values)
-
-        def halve(_, ends):
-            low, high = ends
-            middle = low + (high - low) / 2
-            up_to = jnp.sum(jnp.where(values <= middle[:, None], weights, 0.0), axis=1)
-            enough = up_to >= levels
-            return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
-
-        ends = (jnp.full(levels.shape, low), jnp.full(levels.shape, high))
-        low, _ = lax.fori_loop(0, _HALVINGS, halve, ends)
-        return jnp.min(jnp.where(values > low[:, None], values, high), axis=1)
-
-    found = one(flat[0])[None] if len(flat) == 1 else lax.map(one, flat)
-    return found.T.reshape(len(levels), *x.shape[1:])
-
-
 def _lineage_variance(population: Population) -> float:
     settled, older = population.lineage.settled, population.lineage.older  # type: ignore
     return float(np.asarray(settled)) + float(np.asarray(older.variance))
-
-
-def _last_states(population: Population, time: int, key: Any) -> Any:
-    """Return independent draws of the last state, made on the host: nothing is compiled."""
-    weights = np.exp(np.asarray(population.log_weights, np.float64))
-    generator = random.host_generator(key, time)
-    chosen = generator.choice(len(weights), len(weights), p=weights / weights.sum())
-    return jax.tree.map(lambda x: np.asarray(x)[chosen], population.particles)
-
-
-def _smoother(engine: ParticleFilter, model: Any) -> Any:
-    """Return the block that draws paths, if the model has what it needs."""
-    if engine.smoother == "genealogy" or (engine.smoother == "auto" and model.log_m is None):
-        return genealogy(model)
-    method = "mcmc" if engine.smoother == "mcmc" else "exact"
-    return backward_sampling(model, engine.num_paths, method=method)
-
-
-@quick_jit(static_argnames="engine")
-def _paths(
-    engine: ParticleFilter,
-    target: StateSpaceTarget,
-    history: History,
-    population: Population,
-    key: Any,
-) -> Any:
-    population = population._replace(history=History(*history), lineage=None)
-    draw_key, choice_key = random.split(random.fold_in(key, _AFTER))
-    smoothed, _ = _smoother(engine, target.feynman_kac()).run(draw_key, population)
-    if smoothed.num_particles == engine.num_paths:
-        return smoothed.particles
-    chosen = random.categorical(choice_key, smoothed.log_weights, engine.num_paths)
-    return jax.tree.map(lambda x: x[chosen], smoothed.particles)

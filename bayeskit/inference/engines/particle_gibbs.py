@@ -31,7 +31,8 @@ from bayeskit.inference.estimates import choose
 from bayeskit.inference.kernels import HMC, Kernel, Tuning
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
-from bayeskit.inference.state_space import Rows, StateSpaceTarget
+from bayeskit.inference.state_space import Rows
+from bayeskit.inference.state_space_target import StateSpaceTarget
 from bayeskit.inference.transitions import Transition
 
 __all__ = ["ParticleGibbs"]

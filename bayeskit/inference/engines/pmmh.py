@@ -28,7 +28,8 @@ from bayeskit.inference.engines.parameter_chains import (
 )
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
-from bayeskit.inference.state_space import Rows, StateSpaceTarget
+from bayeskit.inference.state_space import Rows
+from bayeskit.inference.state_space_target import StateSpaceTarget
 from bayeskit.inference.transitions import MarginalState, Proposal, Transition
 
 __all__ = ["PMMH"]

@@ -24,7 +24,8 @@ from bayeskit.inference.engines.parameter_chains import check_counts, check_free
 from bayeskit.inference.population import Population, total_log_evidence
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
-from bayeskit.inference.state_space import Rows, StateSpaceTarget
+from bayeskit.inference.state_space import Rows
+from bayeskit.inference.state_space_target import StateSpaceTarget
 from bayeskit.inference.windowed_lineage import WindowedLineage, in_precision_of_weights
 
 __all__ = ["SMC2"]

@@ -12,7 +12,8 @@ from bayeskit import inference as bi
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import law
 from bayeskit.inference.blocks import FittedProposal, MovePlan
-from bayeskit.inference.state_space import Rows, StateSpaceTarget
+from bayeskit.inference.state_space import Rows
+from bayeskit.inference.state_space_target import StateSpaceTarget
 from tests.inference.finite_models import assert_caught, assert_exact, log_table
 from tests.inference.parameter_models import PRIOR, Chains
 

@@ -18,7 +18,8 @@ from bayeskit.inference.algorithms.path_exchange import exchange_for_paths
 from bayeskit.inference.engines.parameter_paths import paths_of_parameters
 from bayeskit.inference.estimates import ancestral_path
 from bayeskit.inference.population import total_log_evidence
-from bayeskit.inference.state_space import Rows, StateSpaceTarget
+from bayeskit.inference.state_space import Rows
+from bayeskit.inference.state_space_target import StateSpaceTarget
 from tests.inference.finite_models import assert_caught, assert_exact
 from tests.inference.parameter_models import PRIOR, Chains
 

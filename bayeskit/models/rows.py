@@ -1,0 +1,79 @@
+"""Arguments of a state-space fit as rows, checked at the door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bayeskit.errors import InvalidDataError
+from bayeskit.inference.state_space import Rows
+from bayeskit.models.base import checked_array, checked_lengths
+
+__all__ = ["checked_call", "floats_in_precision", "increasing_times", "rows_of_call", "y_alone"]
+
+
+def y_alone(X: Any, y: Any) -> tuple[Any, Any]:
+    """Return X and y, where a single argument is y."""
+    return (None, X) if y is None and X is not None else (X, y)
+
+
+def checked_call(X: Any, y: Any, times: Any, is_given: bool) -> dict[str, np.ndarray]:
+    """Return what was given as arrays by name, checked."""
+    X, y = y_alone(X, y)
+    if y is None and not is_given:
+        raise InvalidDataError("y is missing: fit(y), or fit(X, y) with controls X")
+    call = {}
+    for name, value in (("X", X), ("y", y), ("times", times)):
+        if value is None:
+            continue
+        array = checked_array(np.atleast_1d(value), name, allow_nan=name == "y")
+        call[name] = array
+    checked_lengths(call)
+    if "times" in call:
+        if "y" in call and len(call["times"]) != len(call["y"]):
+            raise InvalidDataError(
+                f"times and y must have the same number of rows, got {len(call['times'])} and "
+                f"{len(call['y'])}"
+            )
+        increasing_times(call["times"])
+    return call
+
+
+def increasing_times(times: np.ndarray) -> np.ndarray:
+    """Return times that increase, or refuse them."""
+    steps = np.diff(times)
+    if times.ndim != 1 or np.any(steps <= 0):
+        place = int(np.argmax(np.ravel(steps <= 0))) + 1
+        raise InvalidDataError(
+            f"times must be one increasing column, but those of rows {place - 1} and {place} "
+            "are not in order: sort the rows"
+        )
+    return times
+
+
+def rows_of_call(
+    call: dict[str, np.ndarray], precision: str, before: dict | None = None
+) -> Rows:
+    """Return the data of a model in its precision; ``before`` holds earlier rows."""
+    dt = None
+    if "times" in call:
+        earlier = before["times"][-1:] if before else call["times"][:1]
+        dt = _increasing_differences(earlier, call["times"])
+    parts = (call.get("y"), call.get("X"), dt)
+    return Rows(*(None if v is None else floats_in_precision(v, precision) for v in parts))
+
+
+def _increasing_differences(earlier: np.ndarray, times: np.ndarray) -> np.ndarray:
+    joined = np.concatenate([earlier, times])
+    if joined[1] < joined[0]:
+        raise InvalidDataError(
+            f"times must go on from {joined[0]}, the last that the filter has seen, got "
+            f"{joined[1]}"
+        )
+    return np.diff(joined)
+
+
+def floats_in_precision(array: np.ndarray, precision: str) -> np.ndarray:
+    """Return numbers as floats of a precision, anything else as it is."""
+    return array.astype(precision) if array.dtype.kind in "biuf" else array

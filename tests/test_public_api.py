@@ -36,7 +36,7 @@ PUBLIC = {
         resample_metropolis resample_move resample_move_filter resample_threshold
         resample_transport reserve reversible_jump reversible_jump_mcmc reweigh run rungs
         scan schedule sgld slot smc2 spawn spawn_alive sqmc subsampling_hmc tempered_smc
-        transition twisted_model two_filter unbiased_mcmc until walk_within waste_free_smc
+        transition twisted_model two_filter unbiased_mcmc until untwist walk_within waste_free_smc
         weigh weighted_draw_model when""",
     "bayeskit.validation": """
         Atoms BatteryModel Check Enumeration Level Power Report SequentialPlan

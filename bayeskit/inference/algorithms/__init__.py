@@ -43,7 +43,7 @@ from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.subsampling import subsampling_hmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
-from bayeskit.inference.algorithms.twisted import twisted_model
+from bayeskit.inference.algorithms.twisted import twisted_model, untwist
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 from bayeskit.inference.algorithms.unbiased_mcmc import unbiased_mcmc
 
@@ -92,6 +92,7 @@ __all__ = [
     "twisted_model",
     "two_filter",
     "unbiased_mcmc",
+    "untwist",
     "waste_free_smc",
     "weighted_draw_model",
 ]

@@ -19,6 +19,7 @@ from bayeskit.inference.backward import (
 from bayeskit.inference.blocks import Block
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.law import Law, require
+from bayeskit.inference.population import History
 
 __all__ = ["BackwardSampling", "backward_draw", "backward_sampling", "genealogy"]
 
@@ -41,7 +42,7 @@ class BackwardSampling(Block):
         return self.model.measure.at("T")
 
     def run(self, key, population=None):
-        if population.history is None:
+        if not isinstance(population.history, History):
             raise ValueError(
                 f"{self.name} needs the populations of all times: "
                 "particle_filter(..., history=True)"

@@ -10,6 +10,7 @@ from bayeskit.inference.algorithms.gaussian_twists import (
     learned_twist,
 )
 from bayeskit.inference.algorithms.particle_filter import particle_filter
+from bayeskit.inference.algorithms.twisted import untwist
 from bayeskit.inference.blocks import Block, piloted
 
 __all__ = ["controlled_filter"]
@@ -27,7 +28,8 @@ def controlled_filter(
 
     Each filter is twisted by log-quadratic functions fitted to the particles of the one
     before. The last uses fresh random numbers, so its evidence is unbiased whatever was
-    learned (law L2); only how much it varies depends on that.
+    learned (law L2, for the measure of ``dynamics.model()``); only how much it varies depends
+    on that.
 
     Parameters
     ----------
@@ -74,10 +76,10 @@ def controlled_filter(
     check_numbers(dynamics, num_particles, num_iterations)
 
     def filter_twisted(psi: LogQuadratic, learning: bool) -> Block:
-        model = dynamics.twisted(psi)
-        return particle_filter(
-            model, num_particles, scheme=scheme, ess_below=ess_below, history=learning
-        )
+        options = {"scheme": scheme, "ess_below": ess_below, "history": learning}
+        twisted = dynamics.twisted(psi)
+        filtered = particle_filter(twisted, num_particles, **options)
+        return filtered if learning else filtered >> untwist(twisted)
 
     learn = lambda psi, population: learned_twist(dynamics, psi, population.history)
     name = f"controlled filter({num_particles}, {num_iterations} iterations)"

@@ -41,6 +41,7 @@ from bayeskit.inference.algorithms.resample_move import (
 )
 from bayeskit.inference.algorithms.resample_move_filter import resample_move_filter
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
+from bayeskit.inference.algorithms.sequential_importance import sequential_importance_sampling
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.subsampling import subsampling_hmc
@@ -311,6 +312,7 @@ __all__ = [
     "rungs",
     "scan",
     "schedule",
+    "sequential_importance_sampling",
     "sgld",
     "slot",
     "smc2",

@@ -39,6 +39,7 @@ from bayeskit.inference.algorithms.resample_move import (
 )
 from bayeskit.inference.algorithms.resample_move_filter import resample_move_filter
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
+from bayeskit.inference.algorithms.sequential_importance import sequential_importance_sampling
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.subsampling import subsampling_hmc
@@ -85,6 +86,7 @@ __all__ = [
     "resample_move",
     "resample_move_filter",
     "reversible_jump_mcmc",
+    "sequential_importance_sampling",
     "smc2",
     "sqmc",
     "subsampling_hmc",

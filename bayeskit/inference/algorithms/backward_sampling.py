@@ -104,6 +104,8 @@ def backward_sampling(
 ) -> Block:
     r"""Draw whole paths backwards through the history of a filter (law L2 for whole paths).
 
+    After a filter this is forward filtering, backward sampling (FFBS), or simulation.
+
     .. math:: a_{t-1} \sim B_t(\cdot \mid x_t), \qquad
         B_t(a \mid x) \propto W_{t-1}^a\, M_t(x_{t-1}^a, x)\, G_t(x_{t-1}^a, x)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from bayeskit.inference.algorithms.gaussian_twists import (
@@ -21,8 +23,9 @@ def controlled_filter(
     num_particles: int,
     num_iterations: int = 3,
     *,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = 0.5,
+    track_lineage: bool = False,
 ) -> Block:
     r"""Return controlled SMC: filters that learn to look ahead, then one that counts.
 
@@ -37,7 +40,7 @@ def controlled_filter(
     num_particles : int
     num_iterations : int
         Filters that learn.
-    scheme, ess_below
+    scheme, ess_below, track_lineage
         As in :func:`particle_filter`.
 
     Raises
@@ -76,9 +79,9 @@ def controlled_filter(
     check_numbers(dynamics, num_particles, num_iterations)
 
     def filter_twisted(psi: LogQuadratic, learning: bool) -> Block:
-        options = {"scheme": scheme, "ess_below": ess_below, "history": learning}
-        twisted = dynamics.twisted(psi)
-        filtered = particle_filter(twisted, num_particles, **options)
+        twisted, lineage = dynamics.twisted(psi), track_lineage and not learning
+        options: Any = {"scheme": scheme, "ess_below": ess_below, "history": learning}
+        filtered = particle_filter(twisted, num_particles, track_lineage=lineage, **options)
         return filtered if learning else filtered >> untwist(twisted)
 
     learn = lambda psi, population: learned_twist(dynamics, psi, population.history)

@@ -102,11 +102,11 @@ def twisted_model(
         coming = log_kernel_mean(t + 1, x)
         return jnp.where(t < last, coming, 0.0) - log_psi(t, x)
 
-    def log_m0(x):
-        return model.log_m0(x) + log_psi(0, x) - log_initial_mean()
+    plain_m0, plain_m = model.log_m0, model.log_m
+    log_m0 = plain_m0 and (lambda x: plain_m0(x) + log_psi(0, x) - log_initial_mean())
 
     def log_m(t, before, x):
-        return model.log_m(t, before, x) + log_psi(t, x) - log_kernel_mean(t, before)
+        return plain_m(t, before, x) + log_psi(t, x) - log_kernel_mean(t, before)
 
     return FeynmanKac(
         initial=initial,
@@ -114,8 +114,8 @@ def twisted_model(
         kernel=kernel,
         log_g=lambda t, before, x: model.log_g(t, before, x) + ahead(t, x),
         num_steps=model.num_steps,
-        log_m0=log_m0 if model.log_m0 else None,
-        log_m=log_m if model.log_m else None,
+        log_m0=log_m0,
+        log_m=plain_m and log_m,
         name=f"{model.measure.name} twisted",
         same_paths=model,
     )

@@ -42,8 +42,8 @@ class UnbiasedMCMC:
             *indented([chains.pair]),
             f"the mean of h(X_t) over t = {chains.first}..{chains.last}, and differences",
             f"    h(X_t) - h(Y_(t-{chains.lag})) of later times, as often as they are owed,",
-            "    until both meet. Each is a chain of its own, so the mean of the sum is that of",
-            "    E h(X_t) as t grows, which is π(h); after the meeting all differences are 0",
+            "    until both meet. Each is a chain of its own, so the mean of the sum is",
+            "    E h(X_t) for t to infinity, π(h); after the meeting all differences are 0",
         )
         return Law(chains.pair.measure, UNBIASED_MEAN if kind is COUPLED else kind, lines)
 

@@ -24,6 +24,7 @@ from bayeskit.inference.blocks import (
     choose,
     following,
 )
+from bayeskit.inference.blocks.resampling import check_scheme
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import diagnose
 from bayeskit.inference.engines.base import constrained_draws, prepared_target
@@ -105,11 +106,8 @@ class SMC:
             raise TypeError(f"kernel must be 'auto' or a Kernel, got {self.kernel!r}")
         if not 0 < self.ess < 1:
             raise ValueError(f"ess must be a fraction in (0, 1), got {self.ess!r}")
-        if self.scheme not in accel.SCHEMES:
-            raise ValueError(
-                f"unknown scheme {self.scheme!r}: choose one of {sorted(accel.SCHEMES)}"
-            )
-        if self.waste_free and accel.SCHEMES[self.scheme].keeps_number:
+        check_scheme(self.scheme)
+        if self.waste_free and accel.keeps_number(self.scheme):
             raise ValueError(
                 f"{self.scheme!r} makes as many offspring as there are particles, and the "
                 "waste-free sampler resamples a few of them: choose another scheme or "

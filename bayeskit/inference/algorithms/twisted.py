@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -102,7 +103,8 @@ def twisted_model(
         coming = log_kernel_mean(t + 1, x)
         return jnp.where(t < last, coming, 0.0) - log_psi(t, x)
 
-    plain_m0, plain_m = model.log_m0, model.log_m
+    plain_m0: Any = model.log_m0
+    plain_m: Any = model.log_m
     log_m0 = plain_m0 and (lambda x: plain_m0(x) + log_psi(0, x) - log_initial_mean())
 
     def log_m(t, before, x):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayeskit import accel
+from bayeskit import SMC, accel
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import UnenumerableDrawError
 from bayeskit.inference import (
@@ -314,6 +314,10 @@ def test_rejection_is_left_to_sampling():
     assert block.law.kind is PROPERLY_WEIGHTED
     relative = math.exp(float(blocks.run(block, 1).log_evidence)) / MEASURE.mass.sum()
     assert relative == pytest.approx(1, abs=0.2)
+    # One list of names for blocks, engines and conditional versions.
+    assert SMC(num_particles=100, scheme="rejection").scheme in accel.SCHEME_NAMES
+    with pytest.raises(ValueError, match=r"unknown scheme 'lucky'.*'rejection'"):
+        SMC(scheme="lucky")
     with pytest.raises(UnenumerableDrawError, match="tested by sampling"):
         fm.mean_evidence(reduced(resample("rejection"), num=2))
 

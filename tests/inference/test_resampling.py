@@ -297,7 +297,7 @@ def test_a_block_in_the_place_of_a_name():
         particle_filter(GUIDED.model, 3, scheme=resample_threshold(2))
     with pytest.raises(ValueError, match="has no rate"):
         resample(resample_transport(), rate=log_eta)
-    with pytest.raises(TypeError, match="a block that resamples, such as .* got spawn"):
+    with pytest.raises(TypeError, match=r"a block that resamples, such as .* got spawn"):
         resample(spawn(GUIDED.model.initial, 3))
     with pytest.raises(TypeError, match="rate must be a function"):
         resample_metropolis(2, rate=0.3)

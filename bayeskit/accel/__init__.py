@@ -15,11 +15,13 @@ from bayeskit.accel.offspring import (
 )
 from bayeskit.accel.prng import as_key
 from bayeskit.accel.resampling import (
+    SCHEME_NAMES,
     SCHEMES,
     Ancestors,
     Scheme,
     Transported,
     WeightedAncestors,
+    keeps_number,
     killing,
     multinomial,
     rejection,
@@ -43,6 +45,7 @@ from bayeskit.accel.weights import (
 
 __all__ = [
     "SCHEMES",
+    "SCHEME_NAMES",
     "Ancestors",
     "Scheme",
     "Transported",
@@ -54,6 +57,7 @@ __all__ = [
     "fold_words",
     "hilbert_index",
     "hilbert_order",
+    "keeps_number",
     "killing",
     "log_mean_exp",
     "multinomial",

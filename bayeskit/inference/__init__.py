@@ -13,6 +13,7 @@ from bayeskit.inference.algorithms.gaussian_twists import GaussianDynamics, LogQ
 from bayeskit.inference.algorithms.guided import guided_model
 from bayeskit.inference.algorithms.ibis import ibis
 from bayeskit.inference.algorithms.islands import island_filter, island_model, join_islands
+from bayeskit.inference.algorithms.lagged_pair import UnbiasedEstimate
 from bayeskit.inference.algorithms.missing import ignore_missing
 from bayeskit.inference.algorithms.mixture_kalman import (
     KalmanParticle,
@@ -40,13 +41,14 @@ from bayeskit.inference.algorithms.resample_move import (
 )
 from bayeskit.inference.algorithms.resample_move_filter import resample_move_filter
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
+from bayeskit.inference.algorithms.sequential_importance import sequential_importance_sampling
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.subsampling import subsampling_hmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
-from bayeskit.inference.algorithms.twisted import twisted_model
+from bayeskit.inference.algorithms.twisted import twisted_model, untwist
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
-from bayeskit.inference.algorithms.unbiased_mcmc import UnbiasedEstimate, unbiased_mcmc
+from bayeskit.inference.algorithms.unbiased_mcmc import unbiased_mcmc
 from bayeskit.inference.blocks import (
     Block,
     FittedProposal,
@@ -314,6 +316,7 @@ __all__ = [
     "rungs",
     "scan",
     "schedule",
+    "sequential_importance_sampling",
     "sgld",
     "slot",
     "smc2",
@@ -328,6 +331,7 @@ __all__ = [
     "two_filter",
     "unbiased_mcmc",
     "until",
+    "untwist",
     "walk_within",
     "waste_free_smc",
     "weigh",

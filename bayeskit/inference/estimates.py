@@ -45,10 +45,10 @@ class Estimate:
         run_key, choice_key = random.split(key)
         population, _ = self.block.run(run_key)
         place = random.categorical(choice_key, population.log_weights)
-        if population.history is None:
-            sample = jax.tree.map(lambda x: x[place], population.particles)
-        else:
+        if isinstance(population.history, History):
             sample = ancestral_path(population.history, place)
+        else:
+            sample = jax.tree.map(lambda x: x[place], population.particles)
         return total_log_evidence(population), sample
 
 

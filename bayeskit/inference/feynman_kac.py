@@ -46,6 +46,9 @@ class FeynmanKac:
     uniform_dim : int
         How many uniforms these take.
     name : str
+    same_paths : FeynmanKac, optional
+        A model whose measure on whole paths is the same, though not its potentials and hence
+        not what particles stand for on the way: this one is it, twisted.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class FeynmanKac:
         kernel_from_uniforms: Callable | None = None,
         uniform_dim: int = 1,
         name: str = "γ",
+        same_paths: FeynmanKac | None = None,
     ):
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
@@ -94,10 +98,13 @@ class FeynmanKac:
         self.initial_from_uniforms = initial_from_uniforms
         self.kernel_from_uniforms = kernel_from_uniforms
         self.uniform_dim = uniform_dim
+        self.same_paths = same_paths
 
     @property
     def paths(self) -> Measure:
         r""":math:`\gamma_T` on whole paths, as laws of smoothers speak of it."""
+        if self.same_paths is not None:
+            return self.same_paths.paths
         return Measure(f"{self.measure.name} on paths", owner=self)
 
     def require(self, attribute: str, what: str) -> Callable:

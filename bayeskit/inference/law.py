@@ -28,6 +28,7 @@ __all__ = [
     "SAME_LAW",
     "SWAPS",
     "UNBIASED_ESTIMATE",
+    "UNBIASED_MEAN",
     "UNBIASED_RESAMPLING",
     "UNKNOWN",
     "Law",
@@ -68,6 +69,7 @@ UNBIASED_RESAMPLING = LawKind(
     "L4", "unbiased resampling", "E[offspring of i | W] = num W_i, copies weigh 1/num each"
 )
 UNBIASED_ESTIMATE = LawKind("L7", "unbiased estimate", "estimate ≥ 0 and its mean is γ(1)")
+UNBIASED_MEAN = LawKind("L7m", "unbiased mean", "the mean of the estimate of h is π(h)")
 CONDITIONAL_RESAMPLING = LawKind(
     "L4c",
     "conditional resampling",

@@ -338,7 +338,7 @@ def _split_by(
     return _where(atoms, chosen), _where(atoms, ~chosen)
 
 
-@_by_parts(blocks.Resample)
+@_by_parts(blocks.Resampling)
 def _(block, atoms, enumeration):
     if block.ess_below is None:
         return push.dispatch(object)(block, atoms, enumeration)

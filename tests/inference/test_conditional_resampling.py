@@ -12,7 +12,9 @@ from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import conditional_ancestors, random
 from bayeskit.inference.blocks import conditional_resampling as conditional
 from bayeskit.inference.blocks import draw_ancestors
+from bayeskit.inference.blocks.threshold_resampling import draw_threshold
 from bayeskit.validation import Atoms, enumerate_paths
+from bayeskit.validation.exact import discrepancy
 
 LAW = "conditional resampling"
 draw = quick_jit(conditional_ancestors, optimised=False, static_argnums=(2, 3))
@@ -33,8 +35,63 @@ def test_every_scheme_has_a_conditional_version(scheme):
 
 
 def test_residual_is_systematic_by_another_name():
-    assert set(conditional._GIVEN) == set(accel.SCHEMES)
+    assert set(conditional._GIVEN) == set(accel.SCHEME_NAMES)
     assert conditional._GIVEN["residual"] is conditional._GIVEN["systematic"]
+
+
+def test_rejection_is_multinomial_in_law():
+    """Its draws are independent, so its condition changes the slot alone."""
+    validate(version_of("rejection"), law=LAW, expected="multinomial").raise_if_failed()
+
+
+WEIGHTS = np.array([0.41, 0.09, 0.33, 0.05, 0.12])
+
+
+def threshold_given(draw_kept, num):
+    """The law of what is kept, with weights, given each slot and ancestor that can be."""
+
+    def kept(key, condition):
+        slot, ancestor = condition
+        return condition, draw_kept(key, jnp.log(WEIGHTS), num, slot, ancestor)
+
+    pairs = np.stack(np.meshgrid(np.arange(num), np.arange(5), indexing="ij"), -1).reshape(
+        -1, 2
+    )
+    start = Atoms(tuple(pairs.T.astype(np.int32)), np.ones(len(pairs)))
+    return enumerate_paths(kept, start)
+
+
+def threshold_by_bayes(key, log_weights, num, slot, ancestor):
+    """What is kept, in random order, to be conditioned."""
+    draw_key, order_key = random.split(key)
+    index, kept = draw_threshold(draw_key, log_weights, num)
+    order = random.permutation(order_key, num)
+    return index[order], kept[order]
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 4, 5])
+def test_threshold_given_what_is_kept(num):
+    free = threshold_given(threshold_by_bayes, num)
+    (slot, ancestor), (index, _) = free.state
+    holds = np.take_along_axis(index, slot[:, None], 1)[:, 0] == ancestor
+    free = Atoms(jax.tree.map(lambda x: x[holds], free.state), free.mass[holds])
+    total = np.zeros((num, 5))
+    np.add.at(total, free.state[0], free.mass)
+    expected = free._replace(mass=free.mass / total[free.state[0]])
+
+    def error(version):
+        found = threshold_given(version, num)
+        return discrepancy(found.state, found.mass, expected)
+
+    assert error(conditional.conditional_threshold) < 1e-12
+    if 1 < num < 5:
+        assert error(written_over) > 1e-3
+
+
+def written_over(key, log_weights, num, slot, ancestor):
+    """Planted: draw without condition; the ancestor is written over its slot."""
+    index, kept = threshold_by_bayes(key, log_weights, num, slot, ancestor)
+    return index.at[slot].set(ancestor), kept
 
 
 # ---------------------------------------------------------------- planted mistakes
@@ -150,8 +207,8 @@ def test_one_particle():
 
 def test_what_does_not_fit_is_refused():
     key, log_weights = jax.random.key(0), jnp.zeros(3)
-    with pytest.raises(ValueError, match="'rejection' has no conditional version: choose one"):
-        conditional_ancestors(key, log_weights, "rejection", 3, 0, 0)
+    with pytest.raises(ValueError, match=r"unknown scheme 'lucky': choose one of \['killing'"):
+        conditional_ancestors(key, log_weights, "lucky", 3, 0, 0)
     with pytest.raises(ValueError, match="as many offspring as there are particles, 3, got"):
         conditional_ancestors(key, log_weights, "killing", 4, 0, 0)
 

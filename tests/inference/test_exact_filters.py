@@ -246,7 +246,7 @@ def test_wrong_ancestors_are_caught(monkeypatch, scheme, mistake):
 
 
 class TwiceGathered(blocks.Resample):
-    def _resample(self, key, population):
+    def resampled(self, key, population):
         num = population.num_particles
         ancestors = RIGHT_ANCESTORS(key, population.log_weights, self.scheme, num)
         once = accel.take_particles(population.particles, ancestors)
@@ -270,8 +270,8 @@ class LeftBehind(blocks.Resample):
     leaf: str = "path"
     scheme: str = "multinomial"
 
-    def _resample(self, key, population):
-        resampled = super()._resample(key, population)
+    def resampled(self, key, population):
+        resampled = super().resampled(key, population)
         particles = {**resampled.particles, self.leaf: population.particles[self.leaf]}
         return resampled._replace(particles=particles)
 
@@ -282,7 +282,7 @@ def test_leaf_that_is_not_gathered_is_caught():
 
 
 class StaleWeights(blocks.Resample):
-    def _resample(self, key, population):
+    def resampled(self, key, population):
         ancestors = RIGHT_ANCESTORS(key, population.log_weights, self.scheme, 2)
         kept = population.log_weights[ancestors]
         return population._replace(
@@ -298,8 +298,8 @@ def test_stale_weights_are_caught():
 class OneParticleTooMany(blocks.Resample):
     """The mean of the weights is taken over N + 1 in place of N."""
 
-    def _resample(self, key, population):
-        resampled = super()._resample(key, population)
+    def resampled(self, key, population):
+        resampled = super().resampled(key, population)
         lost = math.log(2 / 3)
         return resampled._replace(log_evidence=resampled.log_evidence + lost)
 

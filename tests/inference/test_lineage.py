@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from bayeskit import accel
+from bayeskit import inference as bi
 from bayeskit.inference import Lineage, move, resample
+from bayeskit.inference.algorithms.islands import JoinIslands
 from tests.inference import finite_models as fm
+from tests.inference.linear_gaussian import LinearGaussian
+from tests.inference.parameter_models import PRIOR, PROPOSAL, Chains
 
 NUM_RUNS = 2000
 BOOTSTRAP = fm.random_chain(num_states=4, num_steps=12, seed=6, guided=False)
@@ -79,6 +83,58 @@ def test_estimated_variance_of_waste_free_tempering():
         track_lineage=True,
     )
     assert_ratio(*variances(block))
+
+
+MODEL = fm.last_state_model(BOOTSTRAP)
+NOTHING_NEW = bi.weigh(lambda stage, x: 0.0)
+
+
+def islands():
+    options = {"scheme": "multinomial", "islands_below": 0.5, "track_lineage": True}
+    return bi.island_filter(MODEL, 40, 4, **options)
+
+
+def moving():
+    # The guess of a table: any will do.
+    kernel = bi.DiscreteMetropolis(tuple(map(tuple, np.exp(GUIDED.log_proposal))))
+    return bi.resample_move_filter(MODEL, kernel, 100, ess_below=0.5, track_lineage=True)
+
+
+def parameters():
+    chains = Chains(num_steps=3)
+    options = {"move_always": True, "scheme": "multinomial", "track_lineage": True}
+    return bi.smc2(PRIOR, chains.model, 60, 4, PROPOSAL, ess_below=0.7, **options)
+
+
+@pytest.mark.parametrize("block", [islands, moving, parameters])
+def test_estimated_variance_of_filters_of_filters_and_moves(block):
+    """Labels too: they are what the last weighing, which changes nothing, looks at."""
+    assert_ratio(*variances(block() >> NOTHING_NEW))
+
+
+def test_islands_that_forget_who_founded_them_are_caught(monkeypatch):
+    """Planted: the particles of the islands are taken for independent ones."""
+    right = JoinIslands.run
+
+    def forgetful(self, key, population=None):
+        joined, info = right(self, key, population)
+        return joined._replace(lineage=Lineage.founders(joined.num_particles)), info
+
+    monkeypatch.setattr(JoinIslands, "run", forgetful)
+    with pytest.raises(AssertionError, match="ratio 0"):
+        assert_ratio(*variances(islands() >> NOTHING_NEW))
+
+
+def test_filters_that_hand_lineages_on():
+    increment = lambda t, before, x: 1.0
+    total = bi.paris(MODEL, 20, lambda x: 0.0, increment, track_lineage=True)
+    controlled = bi.controlled_filter(
+        LinearGaussian(num_steps=4, seed=1).dynamics(), 20, 1, track_lineage=True
+    )
+    plain = bi.run(total, 0), bi.run(controlled, 0)
+    assert float(plain[0].lineage.total_variance) > 1e-3
+    # Where all is linear and Gaussian the controlled filter has none.
+    assert float(plain[1].lineage.total_variance) < 1e-4
 
 
 # ---------------------------------------------------------------- the formula

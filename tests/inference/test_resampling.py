@@ -4,6 +4,7 @@ Laws are held against their measures on every path, with no sampling error; each
 must be found by the check that the right block passes.
 """
 
+import dataclasses
 import itertools
 import math
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayeskit import accel
+from bayeskit import SMC, accel
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import UnenumerableDrawError
 from bayeskit.inference import (
@@ -20,6 +21,7 @@ from bayeskit.inference import (
     Population,
     blocks,
     effective_sample_size,
+    particle_filter,
     random,
     resample,
     resample_metropolis,
@@ -30,6 +32,7 @@ from bayeskit.inference import (
     weigh,
 )
 from bayeskit.inference.blocks import draw_ancestors, threshold_resampling
+from bayeskit.inference.blocks.offspring import offspring
 from bayeskit.inference.keys import EnumerationKey, Tape
 from bayeskit.inference.law import CONSISTENT, PROPERLY_WEIGHTED
 from bayeskit.validation import exact
@@ -73,8 +76,8 @@ def test_rate_that_is_not_finite_loses_no_particle(wrong):
 class NotDivided(blocks.Resample):
     """69: the auxiliary weight is not given back."""
 
-    def _resample(self, key, population):
-        right = super()._resample(key, population)
+    def resampled(self, key, population):
+        right = super().resampled(key, population)
         equal = jnp.full_like(right.log_weights, -math.log(right.num_particles))
         return right._replace(log_weights=equal, log_evidence=population.log_evidence)
 
@@ -82,18 +85,18 @@ class NotDivided(blocks.Resample):
 class DividedByTheSlot(blocks.Resample):
     """69: the auxiliary weight of the slot is given back, not that of the ancestor."""
 
-    def _resample(self, key, population):
-        log_rates = self._log_rates(population)
+    def resampled(self, key, population):
+        log_rates = self.log_rates(population)
         auxiliary = population._replace(log_weights=log_rates)
-        chosen = blocks.Resample(self.scheme)._resample(key, auxiliary)
+        chosen = blocks.Resample(self.scheme).resampled(key, auxiliary)
         return reweigh(chosen, population.log_weights - log_rates)
 
 
 class ScaleNotMoved(blocks.Resample):
     """61: the weights are normalised, and what they added up to is lost."""
 
-    def _resample(self, key, population):
-        right = super()._resample(key, population)
+    def resampled(self, key, population):
+        right = super().resampled(key, population)
         return right._replace(log_evidence=population.log_evidence)
 
 
@@ -152,6 +155,61 @@ def test_threshold_without_weights_is_caught(monkeypatch):
     fm.assert_caught(reduced(resample_threshold(2)), MEASURE)
 
 
+# Uneven potentials, so that some particles are heavier than the threshold.
+HIDDEN = fm.random_chain(num_states=3, num_steps=3, seed=8)
+HIDDEN = HIDDEN._replace(log_potential=4 * HIDDEN.log_potential)
+ON_PATHS = fm.path_model(HIDDEN)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Branch(blocks.Block):
+    """Follow each particle to all its successors, which share its weight: nothing is drawn."""
+
+    @property
+    def name(self):
+        return "branch"
+
+    def run(self, key, population=None):
+        t, num = population.stage, HIDDEN.num_states
+        state = jnp.tile(jnp.arange(num, dtype=jnp.int32), population.num_particles)
+        paths = jnp.repeat(population.particles, num, axis=0)
+        log_m = fm.log_table(HIDDEN.log_transition)[paths[:, t - 1], state]
+        equal = jnp.repeat(population.log_weights, num) - jnp.log(num)
+        population = population._replace(particles=paths.at[:, t].set(state), log_weights=equal)
+        log_g = fm.log_table(HIDDEN.log_potential)[t, state]
+        return reweigh(population, log_m + log_g + jnp.log(num)), {}
+
+    def arrow(self, law):
+        return law.then(law.measure.at("t"), self.name)
+
+
+def branching(resampling):
+    """All successors of all particles, of which two are kept, over three times."""
+    start = spawn(ON_PATHS.initial, 6) >> weigh(ON_PATHS.log_g0)
+    return start >> blocks.scan(resampling >> Branch(), path=ON_PATHS)
+
+
+@pytest.mark.parametrize("rate", [None, lambda t, path: 0.8 * path[t - 1] - 0.5 * t])
+def test_threshold_filter(rate):
+    expected = fm.path_measure(HIDDEN)
+    fm.assert_exact(branching(resample_threshold(2, rate=rate)), expected)
+    fm.assert_exact(branching(resample(resample_threshold(2), rate=rate)), expected)
+
+
+class Lost(blocks.ResampleThreshold):
+    """Planted: what was kept weighs the same, or as if the rates were the weights."""
+
+    def copies(self, population, ancestors, log_weights, lost_pairs=0.0):
+        if self.rate is None:
+            log_weights = jnp.full_like(log_weights, -math.log(self.num))
+        return offspring(population, ancestors, log_weights)
+
+
+@pytest.mark.parametrize("rate", [None, lambda t, path: 0.8 * path[t - 1] - 0.5 * t])
+def test_threshold_filter_that_loses_its_weights_is_caught(rate):
+    fm.assert_caught(branching(Lost(2, rate)), fm.path_measure(HIDDEN))
+
+
 def test_threshold_refuses_to_make_particles():
     with pytest.raises(ValueError, match="only 4: choose a smaller num"):
         blocks.run(reduced(resample_threshold(5)), 0)
@@ -194,6 +252,57 @@ def test_metropolis_claims_no_more_than_consistency():
         resample_metropolis(0)
 
 
+class RatesKept(blocks.ResampleMetropolis):
+    """Planted: the rates are not given back."""
+
+    def copies(self, population, ancestors, log_weights, lost_pairs=0.0):
+        return offspring(population, ancestors, log_weights)
+
+
+def test_metropolis_by_rates():
+    """Chains run by the rates, and the copies weigh what their ancestor did over its rate."""
+    weights, rates = np.array([0.2, 0.5, 0.3]), np.array([1.0, 0.3, 2.0])
+    population = Population(jnp.arange(3), jnp.log(weights), 0.0, log_evidence_remainder=0.0)
+    chosen = weights * rates / (weights @ rates)
+    steps = np.minimum(chosen / chosen[:, None], 1) / 3
+    steps = steps + np.diag(1 - steps.sum(1))
+    mean = steps.mean(0) * weights / chosen
+
+    def mass_of(block):
+        def masses(key, _):
+            after, _ = block.run(key, population)
+            mass = jnp.exp(after.log_weights + after.log_evidence)
+            return jnp.zeros(3).at[after.particles].add(mass)
+
+        law = exact.enumerate_paths(masses, fm.NOTHING)
+        return law.mass @ law.state
+
+    rate = lambda t, x: jnp.log(jnp.asarray(rates))[x]
+    with jax.enable_x64(True):
+        right = mass_of(resample_metropolis(1, rate=rate))
+        wrong = mass_of(RatesKept(1, None, rate))
+    np.testing.assert_allclose(right, mean, atol=1e-10)
+    assert np.abs(wrong - mean).max() > 0.05
+
+
+def test_a_block_in_the_place_of_a_name():
+    chains = particle_filter(GUIDED.model, 3, scheme=resample_metropolis(2))
+    assert chains.law.kind is CONSISTENT
+    assert "resample_metropolis(steps=2, ess<0.5)" in chains.explain()
+    always = particle_filter(GUIDED.model, 3, scheme=resample("killing"), ess_below=None)
+    fm.assert_exact(always, GAMMA)
+    assert resample(resample("ssp", 0.3), 0.7).ess_below == 0.3
+    assert np.isfinite(blocks.run(chains, 0).log_evidence)
+    with pytest.raises(ValueError, match=r"threshold\(num=2\) has no ess_below, got 0.5"):
+        particle_filter(GUIDED.model, 3, scheme=resample_threshold(2))
+    with pytest.raises(ValueError, match="has no rate"):
+        resample(resample_transport(), rate=log_eta)
+    with pytest.raises(TypeError, match=r"a block that resamples, such as .* got spawn"):
+        resample(spawn(GUIDED.model.initial, 3))
+    with pytest.raises(TypeError, match="rate must be a function"):
+        resample_metropolis(2, rate=0.3)
+
+
 def test_metropolis_leaves_particles_of_weight_zero():
     log_weights = jnp.array([-jnp.inf, 0.0, -jnp.inf, -1.0])
     index = blocks.metropolis_ancestors(jax.random.key(0), log_weights, 1000, 40)
@@ -205,6 +314,10 @@ def test_rejection_is_left_to_sampling():
     assert block.law.kind is PROPERLY_WEIGHTED
     relative = math.exp(float(blocks.run(block, 1).log_evidence)) / MEASURE.mass.sum()
     assert relative == pytest.approx(1, abs=0.2)
+    # One list of names for blocks, engines and conditional versions.
+    assert SMC(num_particles=100, scheme="rejection").scheme in accel.SCHEME_NAMES
+    with pytest.raises(ValueError, match=r"unknown scheme 'lucky'.*'rejection'"):
+        SMC(scheme="lucky")
     with pytest.raises(UnenumerableDrawError, match="tested by sampling"):
         fm.mean_evidence(reduced(resample("rejection"), num=2))
 

@@ -37,10 +37,12 @@ from bayeskit.accel.resampling.transport import Transported, transport
 
 __all__ = [
     "SCHEMES",
+    "SCHEME_NAMES",
     "Ancestors",
     "Scheme",
     "Transported",
     "WeightedAncestors",
+    "keeps_number",
     "killing",
     "multinomial",
     "rejection",
@@ -65,3 +67,12 @@ SCHEMES: dict[str, Scheme] = {
         KILLING,
     )
 }
+
+#: All that :func:`bayeskit.inference.resample` takes; ``"rejection"`` is no function of a fixed
+#: number of uniforms.
+SCHEME_NAMES = (*SCHEMES, "rejection")
+
+
+def keeps_number(scheme: str) -> bool:
+    """Return whether a scheme makes as many offspring as there are particles."""
+    return scheme in SCHEMES and SCHEMES[scheme].keeps_number

@@ -39,11 +39,12 @@ from bayeskit.inference.algorithms.resample_move import (
 )
 from bayeskit.inference.algorithms.resample_move_filter import resample_move_filter
 from bayeskit.inference.algorithms.reversible_jump import reversible_jump_mcmc
+from bayeskit.inference.algorithms.sequential_importance import sequential_importance_sampling
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.algorithms.sqmc import sqmc
 from bayeskit.inference.algorithms.subsampling import subsampling_hmc
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
-from bayeskit.inference.algorithms.twisted import twisted_model
+from bayeskit.inference.algorithms.twisted import twisted_model, untwist
 from bayeskit.inference.algorithms.two_filter import InformationFilter, two_filter
 from bayeskit.inference.algorithms.unbiased_mcmc import unbiased_mcmc
 
@@ -85,6 +86,7 @@ __all__ = [
     "resample_move",
     "resample_move_filter",
     "reversible_jump_mcmc",
+    "sequential_importance_sampling",
     "smc2",
     "sqmc",
     "subsampling_hmc",
@@ -92,6 +94,7 @@ __all__ = [
     "twisted_model",
     "two_filter",
     "unbiased_mcmc",
+    "untwist",
     "waste_free_smc",
     "weighted_draw_model",
 ]

@@ -27,7 +27,7 @@ def abc_smc(
     moves: Any = None,
     distinct: float = 0.5,
     correlation: float = 0.3,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     max_stages: int = 100,
 ) -> Block:
     """Return SMC for models that can only be simulated, with tolerances that adapt (law L10).
@@ -46,7 +46,7 @@ def abc_smc(
         Fraction of the distinct distances that the next tolerance keeps.
     correlation : float
         Moves go on until the worst correlation with the start is about this small.
-    scheme : str
+    scheme : str, or block that resamples
         Resampling scheme.
     max_stages : int
 

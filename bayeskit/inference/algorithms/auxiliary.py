@@ -15,7 +15,7 @@ def auxiliary_particle_filter(
     num_particles: int,
     log_eta: Callable,
     *,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = None,
     history: bool = False,
     track_lineage: bool = False,

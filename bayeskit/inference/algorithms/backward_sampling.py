@@ -19,6 +19,7 @@ from bayeskit.inference.backward import (
 from bayeskit.inference.blocks import Block
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.law import Law, require
+from bayeskit.inference.population import History
 
 __all__ = ["BackwardSampling", "backward_draw", "backward_sampling", "genealogy"]
 
@@ -41,7 +42,7 @@ class BackwardSampling(Block):
         return self.model.measure.at("T")
 
     def run(self, key, population=None):
-        if population.history is None:
+        if not isinstance(population.history, History):
             raise ValueError(
                 f"{self.name} needs the populations of all times: "
                 "particle_filter(..., history=True)"
@@ -102,6 +103,8 @@ def backward_sampling(
     num_moves: int = 1,
 ) -> Block:
     r"""Draw whole paths backwards through the history of a filter (law L2 for whole paths).
+
+    After a filter this is forward filtering, backward sampling (FFBS), or simulation.
 
     .. math:: a_{t-1} \sim B_t(\cdot \mid x_t), \qquad
         B_t(a \mid x) \propto W_{t-1}^a\, M_t(x_{t-1}^a, x)\, G_t(x_{t-1}^a, x)

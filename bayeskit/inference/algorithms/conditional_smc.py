@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayeskit import accel
 from bayeskit.inference.algorithms.backward_sampling import BackwardSampling
 from bayeskit.inference.backward import Exact, Genealogy
 from bayeskit.inference.blocks import Block, remember, scan, weigh
 from bayeskit.inference.blocks.pinned import PinnedExtend, PinnedResample, PinnedSpawn
+from bayeskit.inference.blocks.resampling import check_scheme
 from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.inference.kernels.base import StepInfo
 from bayeskit.inference.law import INVARIANT, REVERSIBLE
@@ -164,8 +164,7 @@ def conditional_smc(
             "num_particles must be at least 2, the reference and one that may replace it, got "
             f"{num_particles!r}"
         )
-    if scheme not in accel.SCHEMES:
-        raise ValueError(f"unknown scheme {scheme!r}: choose one of {sorted(accel.SCHEMES)}")
+    check_scheme(scheme)
     if backward or ancestor:
         model.require("log_m", "conditional SMC with backward or ancestor sampling")
     return ConditionalSMC(model, int(num_particles), backward, ancestor, scheme)

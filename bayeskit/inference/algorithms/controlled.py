@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from bayeskit.inference.algorithms.gaussian_twists import (
@@ -10,6 +12,7 @@ from bayeskit.inference.algorithms.gaussian_twists import (
     learned_twist,
 )
 from bayeskit.inference.algorithms.particle_filter import particle_filter
+from bayeskit.inference.algorithms.twisted import untwist
 from bayeskit.inference.blocks import Block, piloted
 
 __all__ = ["controlled_filter"]
@@ -20,14 +23,16 @@ def controlled_filter(
     num_particles: int,
     num_iterations: int = 3,
     *,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = 0.5,
+    track_lineage: bool = False,
 ) -> Block:
     r"""Return controlled SMC: filters that learn to look ahead, then one that counts.
 
     Each filter is twisted by log-quadratic functions fitted to the particles of the one
     before. The last uses fresh random numbers, so its evidence is unbiased whatever was
-    learned (law L2); only how much it varies depends on that.
+    learned (law L2, for the measure of ``dynamics.model()``); only how much it varies depends
+    on that.
 
     Parameters
     ----------
@@ -35,7 +40,7 @@ def controlled_filter(
     num_particles : int
     num_iterations : int
         Filters that learn.
-    scheme, ess_below
+    scheme, ess_below, track_lineage
         As in :func:`particle_filter`.
 
     Raises
@@ -74,10 +79,10 @@ def controlled_filter(
     check_numbers(dynamics, num_particles, num_iterations)
 
     def filter_twisted(psi: LogQuadratic, learning: bool) -> Block:
-        model = dynamics.twisted(psi)
-        return particle_filter(
-            model, num_particles, scheme=scheme, ess_below=ess_below, history=learning
-        )
+        twisted, lineage = dynamics.twisted(psi), track_lineage and not learning
+        options: Any = {"scheme": scheme, "ess_below": ess_below, "history": learning}
+        filtered = particle_filter(twisted, num_particles, track_lineage=lineage, **options)
+        return filtered if learning else filtered >> untwist(twisted)
 
     learn = lambda psi, population: learned_twist(dynamics, psi, population.history)
     name = f"controlled filter({num_particles}, {num_iterations} iterations)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from bayeskit import accel
+from bayeskit.inference.blocks import Block
 from bayeskit.inference.population import History
 
-__all__ = ["LaggedParticles", "fixed_lag"]
+__all__ = ["FixedLag", "LaggedParticles", "fixed_lag"]
 
 
 class LaggedParticles(NamedTuple):
@@ -27,9 +29,65 @@ class LaggedParticles(NamedTuple):
     particles: Any
     log_weights: jax.Array
 
+    @classmethod
+    def of(cls, history: History, lag: int) -> LaggedParticles:
+        """Return what a history says about each time from a lag later on.
 
-def fixed_lag(history: History, lag: int) -> LaggedParticles:
+        Parameters
+        ----------
+        history : History
+            Of ``particle_filter(..., history=True)``.
+        lag : int >= 0
+        """
+        history = jax.tree.map(jnp.asarray, history)
+        num_steps, num_particles = history.ancestors.shape
+        times = jnp.arange(num_steps)
+        seen_from = jnp.minimum(times + lag, num_steps - 1)
+        places = jnp.broadcast_to(
+            jnp.arange(num_particles, dtype=jnp.int32), (num_steps, num_particles)
+        )
+
+        def one_back(i, places):
+            time = seen_from - i
+            earlier = jnp.take_along_axis(history.ancestors[time], places, axis=1)
+            return jnp.where((time > times)[:, None], earlier, places)
+
+        places = lax.fori_loop(0, min(lag, num_steps - 1), one_back, places)
+        particles = jax.vmap(accel.take_particles)(history.particles, places)
+        return cls(particles, history.log_weights[seen_from])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FixedLag(Block):
+    """Trace the history back over a fixed number of times. See :func:`fixed_lag`."""
+
+    lag: int
+
+    @property
+    def name(self):
+        return f"fixed lag {self.lag}"
+
+    def run(self, key, population=None):
+        if not isinstance(population.history, History):
+            raise ValueError(
+                f"{self.name} needs the populations of all times: "
+                "particle_filter(..., history=True)"
+            )
+        lagged = LaggedParticles.of(population.history, self.lag)
+        return population._replace(history=lagged, ancestors=None), {}
+
+    def arrow(self, law):
+        of_time = law.measure.at(f"min(t+{self.lag}, T)")
+        line = f"{self.name}: at each time t the history"
+        lines = (*law.derivation, f"{line:<58} stands for {of_time} at t")
+        return law._replace(derivation=lines).then(law.measure, "the population as before")
+
+
+def fixed_lag(lag: int) -> Block:
     r"""Trace each particle back over a fixed number of times.
+
+    It follows ``particle_filter(..., history=True)`` and puts :class:`LaggedParticles` in the
+    place of the history; particles and weights of the last time stay as they are.
 
     At time t stand the ancestors of the particles of time :math:`s = \min(t + \text{lag}, T)`,
     with the weights of these. Together with the evidence estimate of time s they are properly
@@ -40,15 +98,13 @@ def fixed_lag(history: History, lag: int) -> LaggedParticles:
 
     Parameters
     ----------
-    history : History
-        Of ``particle_filter(..., history=True)``.
     lag : int
         From 0, which is filtering, up; from num_steps - 1 on it is the genealogy.
 
     Raises
     ------
     ValueError
-        For a lag below 0.
+        For a lag below 0; when it runs, without a history.
 
     Notes
     -----
@@ -69,25 +125,12 @@ def fixed_lag(history: History, lag: int) -> LaggedParticles:
     ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
     ...     num_steps=5,
     ... )
-    >>> history = bi.run(bi.particle_filter(walk, 100, history=True), key=0).history
-    >>> bi.fixed_lag(history, 2).particles.shape
+    >>> block = bi.particle_filter(walk, 100, history=True) >> bi.fixed_lag(2)
+    >>> bi.run(block, key=0).history.particles.shape
     (5, 100)
+    >>> print(block.explain().splitlines()[-3])
+    fixed lag 2: at each time t the history                    stands for γ[min(t+2, T)] at t
     """
     if lag < 0:
         raise ValueError(f"lag must be at least 0, got {lag!r}")
-    history = jax.tree.map(jnp.asarray, history)
-    num_steps, num_particles = history.ancestors.shape
-    times = jnp.arange(num_steps)
-    seen_from = jnp.minimum(times + lag, num_steps - 1)
-    places = jnp.broadcast_to(
-        jnp.arange(num_particles, dtype=jnp.int32), (num_steps, num_particles)
-    )
-
-    def one_back(i, places):
-        time = seen_from - i
-        earlier = jnp.take_along_axis(history.ancestors[time], places, axis=1)
-        return jnp.where((time > times)[:, None], earlier, places)
-
-    places = lax.fori_loop(0, min(lag, num_steps - 1), one_back, places)
-    particles = jax.vmap(accel.take_particles)(history.particles, places)
-    return LaggedParticles(particles, history.log_weights[seen_from])
+    return FixedLag(int(lag))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -71,7 +72,11 @@ class GaussianDynamics:
         return jnp.asarray(initial[0], dtype), jnp.asarray(initial[1], dtype)
 
     def model(self) -> FeynmanKac:
-        """Return the Feynman-Kac model, not twisted."""
+        """Return the Feynman-Kac model, not twisted; always the same, as laws speak of it."""
+        return self._model
+
+    @functools.cached_property
+    def _model(self) -> FeynmanKac:
         return FeynmanKac(
             initial=lambda key: _normal(key, *self.start()),
             log_g0=lambda x: self.log_potential(0, x),

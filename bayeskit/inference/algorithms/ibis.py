@@ -28,7 +28,7 @@ def ibis(
     num_particles: int,
     *,
     ess_below: float = 0.5,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     correlation: float = 0.03,
 ) -> Block:
     r"""Return iterated batch importance sampling: weigh by each datum, renew when uneven (L10).
@@ -45,7 +45,7 @@ def ibis(
     num_particles : int
     ess_below : float in (0, 1)
         Adapt, resample and move where the effective sample size is below this fraction.
-    scheme : str
+    scheme : str, or block that resamples
         Resampling scheme.
     correlation : float
         Moves go on until the worst correlation with the start is about this small.

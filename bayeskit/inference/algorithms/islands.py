@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def island_model(
     model: FeynmanKac,
     num_particles: int,
     *,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = 0.5,
 ) -> FeynmanKac:
     r"""Return the Feynman-Kac model whose particles are populations that filter a model.
@@ -90,11 +91,16 @@ class JoinIslands(Block):
         # A particle weighs what it does on its island times what the island weighs.
         log_weights = population.log_weights[:, None] + inner.log_weights
         num = log_weights.size
+        lineage = population.lineage
+        if lineage is not None:
+            label = jnp.repeat(lineage.label, num // population.num_particles)
+            lineage = lineage._replace(label=label)
         joined = Population(
             jax.tree.map(lambda x: x.reshape(num, *x.shape[2:]), inner.particles),
             log_weights.reshape(num),
             population.log_evidence,
             population.stage,
+            lineage,
             log_evidence_remainder=population.log_evidence_remainder,
         )
         return joined, {}
@@ -121,9 +127,10 @@ def island_filter(
     num_islands: int,
     num_particles: int,
     *,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = 0.5,
     islands_below: float | None = 0.5,
+    track_lineage: bool = False,
 ) -> Block:
     """Return the island particle filter: populations that are resampled as wholes.
 
@@ -135,11 +142,14 @@ def island_filter(
     model : FeynmanKac
     num_islands, num_particles : int
         Of islands, and of particles on each.
-    scheme : str
+    scheme : str, or block that resamples
         Resampling scheme of both levels.
     ess_below, islands_below : float in (0, 1], or None
         Resample within an island, or islands, where the effective sample size is below this
         fraction; None: at every step.
+    track_lineage : bool
+        Keep which island descends from which, for the standard error of the evidence: the
+        groups that are independent are islands, so it takes a number of them to be known well.
 
     Notes
     -----
@@ -169,5 +179,6 @@ def island_filter(
     => L2 properly weighted for γ[T]: ...
     """
     islands = island_model(model, num_particles, scheme=scheme, ess_below=ess_below)
-    filtered = particle_filter(islands, num_islands, scheme=scheme, ess_below=islands_below)
+    options: Any = {"ess_below": islands_below, "track_lineage": track_lineage}
+    filtered = particle_filter(islands, num_islands, scheme=scheme, **options)
     return filtered >> join_islands(islands, model)

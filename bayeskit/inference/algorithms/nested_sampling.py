@@ -31,7 +31,7 @@ def nested_sampling(
     *,
     above: float = 0.5,
     correlation: float = 0.1,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     max_stages: int = 100,
 ) -> Block:
     r"""Return nested sampling by SMC, with levels that adapt (law L10).
@@ -57,7 +57,7 @@ def nested_sampling(
         Share of the prior that is left which the next level keeps.
     correlation : float
         Moves go on until the worst correlation with the start is about this small.
-    scheme : str
+    scheme : str, or block that resamples
         Resampling scheme.
     max_stages : int
         Room for that many stages is reserved. Needed: the information in nats over
@@ -110,7 +110,7 @@ def nested_sampling_at_levels(
     *,
     steps: int = 1,
     tuning: Any = None,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
 ) -> Block:
     r"""Return nested sampling by SMC at fixed levels, with nothing that adapts (law L2).
 
@@ -129,7 +129,7 @@ def nested_sampling_at_levels(
         Kernel steps a stage.
     tuning : Tuning, optional
         Parameters of the kernel. Default: those for a standardised target.
-    scheme : str
+    scheme : str, or block that resamples
         Resampling scheme.
 
     Raises

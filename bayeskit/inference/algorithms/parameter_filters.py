@@ -65,7 +65,7 @@ class Epoch(NamedTuple):
 
 
 def filters_by_time(
-    prior: Target, model: Callable, num_particles: int | Mapping[int, int], scheme: str
+    prior: Target, model: Callable, num_particles: int | Mapping[int, int], scheme: str | Block
 ) -> list[Epoch]:
     """Return parameters with filters of the sizes asked for, one epoch after another.
 
@@ -102,7 +102,7 @@ def moving(
 
 def renewal(
     moves: Block,
-    scheme: str,
+    scheme: str | Block,
     ess_below: float | None,
     move_always: bool,
     plan: MovePlan | None,
@@ -123,7 +123,7 @@ def renewal(
 
 
 def parameters_with_filters(
-    prior: Target, model: Callable, num_particles: int, scheme: str = "systematic"
+    prior: Target, model: Callable, num_particles: int, scheme: str | Block = "systematic"
 ) -> FeynmanKac:
     r"""Return the Feynman-Kac model on parameters with filters, as :func:`smc2` filters it.
 
@@ -165,7 +165,7 @@ def rejuvenation(
     model: Callable,
     num_particles: int,
     proposal: Proposal,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
 ) -> Transition:
     """Return particle marginal Metropolis-Hastings on the data up to the time at hand."""
     estimator = _filter_up_to(model, num_particles, extended.num_steps, scheme)
@@ -173,7 +173,7 @@ def rejuvenation(
 
 
 def exchange_filters(
-    before: Epoch, now: Epoch, model: Callable, scheme: str = "systematic"
+    before: Epoch, now: Epoch, model: Callable, scheme: str | Block = "systematic"
 ) -> Block:
     r"""Give every parameter a new filter of the data before a time (law L6).
 
@@ -193,7 +193,9 @@ def exchange_filters(
     return extend(kernel, Tagged(log_ratio, source, target, title))
 
 
-def _filter_up_to(model: Callable, num_particles: int, num_steps: int, scheme: str) -> Callable:
+def _filter_up_to(
+    model: Callable, num_particles: int, num_steps: int, scheme: str | Block
+) -> Callable:
     """Return ``estimator(parameters, time)`` of the data up to a time, which may be traced."""
     later = jnp.arange(1, num_steps, dtype=jnp.int32)
 

@@ -42,8 +42,9 @@ def paris(
     method: str = "exact",
     max_trials: int = 16,
     num_moves: int = 1,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = 0.5,
+    track_lineage: bool = False,
 ) -> Block:
     r"""Return the forward-only smoother of an additive function (PaRIS).
 
@@ -67,7 +68,7 @@ def paris(
         J. With one draw the statistics degenerate as a genealogy does; two are enough.
     method, max_trials, num_moves
         How to draw backwards, as for :func:`backward_sampling`.
-    scheme, ess_below
+    scheme, ess_below, track_lineage
         As for :func:`particle_filter`.
 
     Returns
@@ -109,7 +110,8 @@ def paris(
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1, got {num_draws!r}")
     draw = backward_draw(model, method, max_trials, num_moves)
-    first = spawn(model.initial, num_particles) >> weigh(model.log_g0) >> StartStatistic(start)
+    first = spawn(model.initial, num_particles, track_lineage=track_lineage)
+    first = first >> weigh(model.log_g0) >> StartStatistic(start)
     step = resample(scheme, ess_below) >> extend(model.kernel, model.log_g)
     return first >> scan(UpdateStatistic(step, model, increment, draw, num_draws))
 

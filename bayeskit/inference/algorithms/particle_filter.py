@@ -12,7 +12,7 @@ def particle_filter(
     model: FeynmanKac,
     num_particles: int,
     *,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = 0.5,
     history: bool = False,
     track_lineage: bool = False,
@@ -27,10 +27,11 @@ def particle_filter(
     ----------
     model : FeynmanKac
     num_particles : int
-    scheme : str
-        Resampling scheme.
+    scheme : str, or block that resamples
+        Resampling scheme, or a block such as :func:`resample_metropolis`.
     ess_below : float in (0, 1], or None
         Resample where the effective sample size is below this fraction; None: at every step.
+        For a filter that never resamples see :func:`sequential_importance_sampling`.
     history : bool
         Keep the populations of all times, for smoothing.
     track_lineage : bool

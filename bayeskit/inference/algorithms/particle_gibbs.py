@@ -95,14 +95,10 @@ def particle_gibbs(
         given = Target(log_density=lambda theta: log_density(theta, state["x"]))
         return transition(parameters, given, tuning=tuning)
 
+    options: Any = {"backward": backward, "ancestor": ancestor, "scheme": scheme}
+
     def move_states(state):
-        return conditional_smc(
-            model(state["theta"]),
-            num_particles,
-            backward=backward,
-            ancestor=ancestor,
-            scheme=scheme,
-        )
+        return conditional_smc(model(state["theta"]), num_particles, **options)
 
     joint = Target(log_density=lambda s: log_density(s["theta"], s["x"]), name="π(θ, x)")
     theta = move_parameters if isinstance(parameters, Kernel) else parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bayeskit.inference.algorithms.particle_filter import particle_filter
+from bayeskit.inference.blocks import Block
 from bayeskit.inference.estimates import choose
 from bayeskit.inference.measure import Target
 from bayeskit.inference.transitions.base import Transition
@@ -20,7 +21,7 @@ def pmmh(
     num_particles: int,
     proposal: Proposal,
     *,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = 0.5,
     paths: bool = True,
 ) -> Transition:

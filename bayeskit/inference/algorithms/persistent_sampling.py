@@ -31,7 +31,7 @@ def persistent_sampling(
     ess: float = 0.9,
     ladder: Sequence[float] | None = None,
     correlation: float = 0.03,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     max_stages: int = 50,
 ) -> Block:
     r"""Return persistent sampling: each stage weighs the particles of all before (law L10).
@@ -53,7 +53,7 @@ def persistent_sampling(
         Fixed inverse temperatures instead.
     correlation : float
         Moves go on until the worst correlation with the start is about this small.
-    scheme : str
+    scheme : str, or block that resamples
         Resampling scheme.
     max_stages : int
         Room for that many stages is reserved.

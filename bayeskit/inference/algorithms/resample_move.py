@@ -20,9 +20,9 @@ def resample_move(
     *,
     steps: int = 1,
     tuning: Any = None,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
 ) -> Block:
-    r"""Return resample-move along any path, with nothing that adapts (law L2).
+    r"""Return resample-move (RMSMC) along any path, with nothing that adapts (law L2).
 
     Each stage weighs by :math:`\gamma_t / \gamma_{t-1}`, resamples, and moves by a kernel that
     leaves :math:`\gamma_t` invariant. The mean of the evidence is the evidence, for any number
@@ -40,7 +40,7 @@ def resample_move(
         Kernel steps a stage.
     tuning : Tuning, optional
         Parameters of the kernel. Default: those for a standardised target.
-    scheme : str
+    scheme : str, or block that resamples
         Resampling scheme.
 
     Raises

@@ -99,8 +99,9 @@ def resample_move_filter(
     *,
     num_moves: int = 1,
     tuning: Tuning | None = None,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = 0.5,
+    track_lineage: bool = False,
 ) -> Block:
     r"""Return the resample-move filter, whose particles move at the time they have reached.
 
@@ -118,7 +119,7 @@ def resample_move_filter(
         Kernel steps at each time.
     tuning : Tuning, optional
         Of the kernel. Default: for a standardised target.
-    scheme, ess_below
+    scheme, ess_below, track_lineage
         As in :func:`particle_filter`.
 
     Raises
@@ -153,6 +154,7 @@ def resample_move_filter(
     """
     pairs = with_previous(model)
     moves = repeat(last_state_move(model, pairs, kernel, tuning), num_moves)
-    start = spawn(pairs.initial, num_particles) >> weigh(pairs.log_g0)
+    start = spawn(pairs.initial, num_particles, track_lineage=track_lineage)
+    start = start >> weigh(pairs.log_g0)
     step = extend(pairs.kernel, pairs.log_g) >> resample(scheme, ess_below)
     return start >> scan(step >> move(moves, repeats=1))

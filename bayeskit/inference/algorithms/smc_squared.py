@@ -38,8 +38,9 @@ def smc2(
     ess_below: float | None = 0.5,
     num_moves: int = 1,
     move_always: bool = False,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     plan: MovePlan | None = None,
+    track_lineage: bool = False,
 ) -> Block:
     r"""Return SMC²: parameters weighed by the evidence that their own filters gain.
 
@@ -66,11 +67,13 @@ def smc2(
         Move at every time, whether parameters were resampled or not. The evidence is then
         unbiased (law L2). By default they move where they were resampled: the decision looks
         at the particles that it moves, so the law is L10.
-    scheme : str
+    scheme : str, or block that resamples
         Resampling scheme of both levels.
     plan : MovePlan, optional
         When to resample and move, and the constants of a fitted proposal, as a pilot run chose
         them: the evidence is then unbiased (law L2).
+    track_lineage : bool
+        Keep which parameters descend from which, for the standard error of the evidence.
 
     Returns
     -------
@@ -124,7 +127,8 @@ def smc2(
         return scan(extend(now.model.kernel, now.model.log_g) >> renewed, now.steps)
 
     first = epochs[0].model
-    whole = spawn(first.initial, num_parameters) >> weigh(first.log_g0) >> onward(epochs[0])
+    start = spawn(first.initial, num_parameters, track_lineage=track_lineage)
+    whole = start >> weigh(first.log_g0) >> onward(epochs[0])
     for before, now in itertools.pairwise(epochs):
         whole = whole >> exchange_filters(before, now, model, scheme) >> onward(now)
     return whole

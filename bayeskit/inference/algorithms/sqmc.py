@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference import random
+from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.algorithms.uniform_filter import (
     filter_from_uniforms,
     num_uniforms,
@@ -19,7 +20,6 @@ from bayeskit.inference.algorithms.uniform_filter import (
 )
 from bayeskit.inference.blocks.base import Block, set_law
 from bayeskit.inference.feynman_kac import FeynmanKac
-from bayeskit.inference.law import Law
 
 __all__ = ["shifted_points", "sqmc"]
 
@@ -83,9 +83,18 @@ class SQMC(Block):
         return filter_from_uniforms(self.model, points, self.order), {}
 
     def arrow(self, law):
-        end = self.model.measure.at("T")
-        line = f"{self.name}: Sobol' points, shifted at random at each time"
-        return Law(end).then(end, line)
+        # Its mean is that of a filter whose particles have independent uniforms.
+        filtered: Any = particle_filter(
+            self.model, self.num_particles, scheme="multinomial", ess_below=None
+        ).law
+        return filtered._replace(
+            derivation=(
+                "by Sobol' points, shifted at random and anew at each time:",
+                "each point alone is uniform given the past, so each particle has the law that",
+                "it has here, and a sum over particles has the same mean given the past:",
+                *("    " + line for line in filtered.derivation),
+            )
+        )
 
 
 def sqmc(model: FeynmanKac, num_particles: int, *, order: Callable = spatial_order) -> Block:

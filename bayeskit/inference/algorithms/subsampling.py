@@ -101,11 +101,7 @@ def subsampling_hmc(
     >>> bool(abs(draws["x"][100:].mean() - y.mean()) < 0.02)
     True
     """
-    check_batch(num_terms, 2)
-    if not 1 <= num_blocks <= num_terms:
-        raise ValueError(
-            f"num_blocks must be from 1 to num_terms={num_terms}, got {num_blocks!r}"
-        )
+    check_blocks(num_terms, num_blocks)
     estimate = DifferenceEstimate(terms, centre)
     log_density = lambda x, u: terms.log_prior(x) + estimate.corrected(x, u)
     replace = lambda key, u: replaced_block(key, u, num_blocks, terms.num_data)
@@ -120,3 +116,12 @@ def subsampling_hmc(
 
     joint = Measure(f"{terms.name}·exp(ℓ̂ - σ̂²/2)", owner=terms)
     return gibbs(joint, x=given_indices, indices=given_x)
+
+
+def check_blocks(num_terms: int, num_blocks: int) -> None:
+    """Refuse batches from which no variance is known, or that have no such blocks."""
+    check_batch(num_terms, 2)
+    if not 1 <= num_blocks <= num_terms:
+        raise ValueError(
+            f"num_blocks must be from 1 to num_terms={num_terms}, got {num_blocks!r}"
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 from bayeskit.inference.adaptation import initial_tuning
 from bayeskit.inference.blocks import (
+    Block,
     Chain,
     adapt,
     move,
@@ -28,7 +29,7 @@ def tempered_smc(
     *,
     ess: float = 0.5,
     ladder: Sequence[float] | None = None,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     correlation: float = 0.03,
     max_stages: int = 200,
 ) -> Chain:
@@ -43,7 +44,7 @@ def tempered_smc(
         Effective sample size, as a fraction, that the temperatures are chosen for.
     ladder : sequence of float, optional
         Fixed inverse temperatures instead.
-    scheme : str
+    scheme : str, or block that resamples
         Resampling scheme.
     correlation : float
         Moves go on until the worst correlation with the start is about this small. The metric
@@ -76,7 +77,7 @@ def waste_free_smc(
     *,
     ess: float = 0.5,
     ladder: Sequence[float] | None = None,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     correlation: float = 0.5,
     max_stages: int = 200,
 ) -> Chain:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 
+from bayeskit.inference.blocks import Block
 from bayeskit.inference.feynman_kac import FeynmanKac
+from bayeskit.inference.law import require
 
-__all__ = ["twisted_model"]
+__all__ = ["Untwist", "twisted_model", "untwist"]
 
 
 def twisted_model(
@@ -55,7 +59,9 @@ def twisted_model(
     Notes
     -----
     The particles of the last time stand for the measure of the model; those of earlier times
-    stand for one that looks ahead.
+    stand for one that looks ahead. :func:`untwist` says so after a filter; smoothers take the
+    twisted model, by whose dynamics particles moved, and their paths stand for the model. Where
+    the model has ``log_m0`` and ``log_m``, so has the twisted one.
 
     References
     ----------
@@ -85,7 +91,8 @@ def twisted_model(
     ...     log_initial_mean=lambda: jnp.log(0.55),
     ...     log_kernel_mean=lambda t, x: jnp.log(0.55),
     ... )
-    >>> population = bi.run(bi.particle_filter(twisted, 4), key=0)
+    >>> block = bi.particle_filter(twisted, 4) >> bi.untwist(twisted)
+    >>> population = bi.run(block, key=0)
     >>> bool(abs(population.log_evidence - 3 * jnp.log(0.55)) < 1e-5)
     True
     """
@@ -96,11 +103,72 @@ def twisted_model(
         coming = log_kernel_mean(t + 1, x)
         return jnp.where(t < last, coming, 0.0) - log_psi(t, x)
 
+    plain_m0: Any = model.log_m0
+    plain_m: Any = model.log_m
+    log_m0 = plain_m0 and (lambda x: plain_m0(x) + log_psi(0, x) - log_initial_mean())
+
+    def log_m(t, before, x):
+        return plain_m(t, before, x) + log_psi(t, x) - log_kernel_mean(t, before)
+
     return FeynmanKac(
         initial=initial,
         log_g0=lambda x: log_initial_mean() + model.log_g0(0, x) + ahead(0, x),
         kernel=kernel,
         log_g=lambda t, before, x: model.log_g(t, before, x) + ahead(t, x),
         num_steps=model.num_steps,
+        log_m0=log_m0,
+        log_m=plain_m and log_m,
         name=f"{model.measure.name} twisted",
+        same_paths=model,
     )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Untwist(Block):
+    """Call a twisted population by its name at the last time. See :func:`untwist`."""
+
+    twisted: FeynmanKac
+
+    @property
+    def name(self):
+        return "untwist"
+
+    @property
+    def expects(self):
+        return self.twisted.measure.at("T")
+
+    def run(self, key, population=None):
+        return population._replace(ancestors=None, history=None), {}
+
+    def arrow(self, law):
+        require(self.expects, law.measure, f"{self.name}: starts from")
+        model: FeynmanKac = self.twisted.same_paths  # type: ignore[assignment]
+        return law.then(model.measure.at("T"), "at the last time no twist is left to pay back:")
+
+
+def untwist(twisted: FeynmanKac) -> Block:
+    r"""State that a twisted filter stands for the model itself at the last time (keeps law L2).
+
+    .. math:: \prod_{t=0}^T M_t^\psi G_t^\psi = \prod_{t=0}^T M_t G_t
+
+    for every :math:`\psi`, as what a step was given in advance the next one pays back.
+
+    Parameters
+    ----------
+    twisted : FeynmanKac
+        Of :func:`twisted_model`.
+
+    Raises
+    ------
+    ValueError
+        For a model that is not twisted.
+
+    Notes
+    -----
+    Nothing is computed. A history is dropped: its populations look ahead, so that a smoother by
+    the dynamics of the model would be wrong. Let a smoother by the twisted ones,
+    ``backward_sampling(twisted)``, stand in the place of this block.
+    """
+    if twisted.same_paths is None:
+        raise ValueError(f"untwist needs a model of twisted_model, got {twisted.measure.name}")
+    return Untwist(twisted)

@@ -53,7 +53,7 @@ def two_filter(
     num_particles: int,
     time: int,
     *,
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = 0.5,
 ) -> Block:
     r"""Return the generalised two-filter smoother of a pair of neighbouring states.

@@ -3,51 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from bayeskit.inference import random
-from bayeskit.inference.transitions import Pair, Transition
-from bayeskit.inference.transitions.coupled import equal
+from bayeskit.inference.algorithms.lagged_pair import LaggedPair, UnbiasedEstimate
+from bayeskit.inference.law import COUPLED, UNBIASED_MEAN, Law
+from bayeskit.inference.transitions import Transition
+from bayeskit.inference.transitions.combinators import indented
 
-__all__ = ["UnbiasedEstimate", "correction_weight", "unbiased_mcmc"]
-
-
-class UnbiasedEstimate(NamedTuple):
-    """One estimate, whose mean over independent runs is exact.
-
-    Parameters
-    ----------
-    value : pytree
-        The estimate of the posterior mean of h; NaN where the chains did not meet.
-    meeting_time : () int32
-        When they met; where they did not, the number of steps that were allowed.
-    met : () bool array
-    """
-
-    value: Any
-    meeting_time: jax.Array
-    met: jax.Array
+__all__ = ["UnbiasedMCMC", "unbiased_mcmc"]
 
 
-class _Run(NamedTuple):
-    time: jax.Array
-    pair: Any
-    total: Any
-    meeting_time: jax.Array
-    met: jax.Array
+@dataclass(frozen=True, eq=False, repr=False)
+class UnbiasedMCMC:
+    """Two chains that meet, as an estimate. See :func:`unbiased_mcmc`."""
 
+    chains: LaggedPair
+    max_steps: int
 
-def correction_weight(time: Any, first: int, last: int, lag: int) -> jax.Array:
-    r"""Return how often the difference at a time belongs to the average over first..last.
+    def __call__(self, key: Any) -> UnbiasedEstimate:
+        """Return one estimate; independent keys give independent ones."""
+        *start_keys, lag_key, loop_key = random.split(key, 5)
+        chains = self.chains
+        run = chains.started(*start_keys)
+        run, _ = random.scan(chains.first_alone, lag_key, run, jnp.arange(chains.lag))
+        run, _ = random.until(chains.is_done, chains.both, loop_key, run, self.max_steps)
+        return chains.estimate(run)
 
-    The estimate at t adds the differences at t + lag, t + 2 lag, ..., so that the one at s is
-    counted for each t in first..last with :math:`s = t + j\,\mathrm{lag}`, :math:`j \ge 1`.
-    """
-    least = jnp.maximum(1, -((last - time) // lag))
-    return jnp.maximum(0, (time - first) // lag - least + 1)
+    @property
+    def law(self) -> Law:
+        """Unbiased if the pair is a faithful coupling, else the law of the pair."""
+        chains = self.chains
+        kind: Any = chains.pair.law_kind
+        lines = (
+            *indented([chains.pair]),
+            f"the mean of h(X_t) over t = {chains.first}..{chains.last}, and differences",
+            f"    h(X_t) - h(Y_(t-{chains.lag})) of later times, as often as they are owed,",
+            "    until both meet. Each is a chain of its own, so the mean of the sum is",
+            "    E h(X_t) for t to infinity, π(h); after the meeting all differences are 0",
+        )
+        return Law(chains.pair.measure, UNBIASED_MEAN if kind is COUPLED else kind, lines)
+
+    def explain(self) -> str:
+        """Return the derivation of the law as text."""
+        return self.law.explain()
 
 
 def unbiased_mcmc(
@@ -59,8 +61,8 @@ def unbiased_mcmc(
     last: int,
     lag: int = 1,
     max_steps: int = 100_000,
-) -> Callable[[Any], UnbiasedEstimate]:
-    r"""Return a function of a key whose mean is the posterior mean of h, without any bias.
+) -> UnbiasedMCMC:
+    r"""Return an estimate whose mean is the posterior mean of h, without any bias (law L7m).
 
     A chain X and a chain Y that lags behind are moved together until they meet,
     :math:`X_t = Y_{t - L}` at :math:`t = \tau`. The average of :math:`h(X_t)` over
@@ -85,9 +87,10 @@ def unbiased_mcmc(
 
     Returns
     -------
-    callable (key) -> UnbiasedEstimate
-        Independent keys give independent estimates: average over them, each on a core of its
-        own, and take the standard error from their spread. Inside
+    UnbiasedMCMC
+        A callable ``(key) -> UnbiasedEstimate`` that has a law and explains it. Independent
+        keys give independent estimates: average over them, each on a core of its own, and take
+        the standard error from their spread. Inside
         :func:`~bayeskit.inference.random.lanes` many run at once.
 
     Raises
@@ -97,7 +100,7 @@ def unbiased_mcmc(
 
     Notes
     -----
-    Law: exactly unbiased, whatever first, last and lag, if the meeting time has light tails.
+    Exactly unbiased, whatever first, last and lag, if the meeting time has light tails.
     Runs that do not meet within ``max_steps`` are NaN and never left out in silence.
 
     References
@@ -128,47 +131,4 @@ def unbiased_mcmc(
             f"unbiased_mcmc averages over first..last with 0 <= first <= last and needs a lag "
             f"of at least 1, got first={first!r}, last={last!r}, lag={lag!r}"
         )
-
-    def counted(run: _Run) -> _Run:
-        """Return the run with what time adds to the estimate."""
-        x, y = pair.value(run.pair)
-        met = equal(x, y) & (run.time >= lag)
-        own = (run.time >= first) & (run.time <= last)
-        # Before the lag has passed the second chain has not begun, and its weight is 0.
-        owed = jnp.where(run.met | met, 0, correction_weight(run.time, first, last, lag))
-        total = jax.tree.map(
-            lambda all_, hx, hy: all_ + (own * hx + owed * (hx - hy)) / (last - first + 1),
-            run.total,
-            h(x),
-            h(y),
-        )
-        time = jnp.where(run.met, run.meeting_time, run.time)
-        return run._replace(total=total, meeting_time=time, met=run.met | met)
-
-    def alone(key: Any, run: _Run, _: Any) -> tuple[_Run, None]:
-        # Both move as one, which is a step of the first chain.
-        moved = pair.step(key, Pair(run.pair.first, run.pair.first))[0].first
-        time = run.time + 1
-        return counted(_Run(time, Pair(moved, run.pair.second), *run[2:])), None
-
-    def jointly(key: Any, run: _Run, _: Any) -> _Run:
-        return counted(run._replace(time=run.time + 1, pair=pair.step(key, run.pair)[0]))
-
-    def estimate(key: Any) -> UnbiasedEstimate:
-        x_key, y_key, init_key, lag_key, loop_key = random.split(key, 5)
-        start = Pair(sample_initial(x_key), sample_initial(y_key))
-        zero = jnp.zeros((), jnp.int32)
-        total = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, jnp.result_type(s.dtype, float)),
-            jax.eval_shape(h, start.first),
-        )
-        run = _Run(zero, pair.init(init_key, start), total, zero, jnp.asarray(False))
-        run, _ = random.scan(alone, lag_key, counted(run), jnp.arange(lag))
-        run, _ = random.until(
-            lambda now: now.met & (now.time >= last), jointly, loop_key, run, max_steps
-        )
-        complete = run.met & (run.time >= last)
-        value = jax.tree.map(lambda leaf: jnp.where(complete, leaf, jnp.nan), run.total)
-        return UnbiasedEstimate(value, run.meeting_time, run.met)
-
-    return estimate
+    return UnbiasedMCMC(LaggedPair(pair, sample_initial, h, first, last, lag), max_steps)

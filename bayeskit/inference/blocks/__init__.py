@@ -14,7 +14,10 @@ The *stage* is the time index inside :func:`scan`, and a
 """
 
 from bayeskit.inference.blocks.base import Block, Chain, Custom, custom, run
-from bayeskit.inference.blocks.conditional_resampling import conditional_ancestors
+from bayeskit.inference.blocks.conditional_resampling import (
+    conditional_ancestors,
+    conditional_threshold,
+)
 from bayeskit.inference.blocks.fitted_moving import (
     FittedMove,
     FittedProposal,
@@ -37,6 +40,7 @@ from bayeskit.inference.blocks.metropolis_resampling import (
     resample_metropolis,
 )
 from bayeskit.inference.blocks.moving import Move, move
+from bayeskit.inference.blocks.offspring import Resampling
 from bayeskit.inference.blocks.piloting import Piloted, piloted
 from bayeskit.inference.blocks.remembering import Remember, remember
 from bayeskit.inference.blocks.renewing import Persist, Renew, Reserve, persist, renew, reserve
@@ -80,6 +84,7 @@ __all__ = [
     "ResampleMetropolis",
     "ResampleThreshold",
     "ResampleTransport",
+    "Resampling",
     "Reserve",
     "Scan",
     "Schedule",
@@ -90,6 +95,7 @@ __all__ = [
     "When",
     "adapt",
     "conditional_ancestors",
+    "conditional_threshold",
     "custom",
     "draw_ancestors",
     "extend",

@@ -22,10 +22,12 @@ from bayeskit.accel.resampling.killing import survival
 from bayeskit.accel.resampling.residual import split_remainders
 from bayeskit.accel.resampling.scheme import fraction, offspring_count
 from bayeskit.accel.resampling.ssp import ancestors_of_duels, duels
+from bayeskit.accel.resampling.threshold import threshold_cdf
 from bayeskit.accel.scan import prefix_sum
 from bayeskit.inference import random
+from bayeskit.inference.blocks.resampling import check_scheme
 
-__all__ = ["conditional_ancestors"]
+__all__ = ["conditional_ancestors", "conditional_threshold"]
 
 
 def conditional_ancestors(
@@ -47,7 +49,7 @@ def conditional_ancestors(
     key : key of any kind
     log_weights : (num_particles,) array, real or -inf, any normalisation
     scheme : str
-        A name in ``bayeskit.accel.SCHEMES``.
+        A name in ``bayeskit.accel.SCHEME_NAMES``.
     num : int
         Number of offspring, static.
     slot : int or () int array in [0, num)
@@ -62,8 +64,7 @@ def conditional_ancestors(
     Raises
     ------
     ValueError
-        For a scheme that has no conditional version, with those that have one, and for a
-        number of offspring that the scheme does not make.
+        For an unknown scheme, and for a number of offspring that the scheme does not make.
 
     Notes
     -----
@@ -85,18 +86,59 @@ def conditional_ancestors(
     >>> conditional_ancestors(jax.random.key(0), log_weights, "systematic", 4, 2, 0)[2]
     Array(0, dtype=int32)
     """
-    if scheme not in _GIVEN:
-        raise ValueError(
-            f"{scheme!r} has no conditional version: choose one of {sorted(_GIVEN)}"
-        )
-    num = offspring_count(accel.SCHEMES[scheme], log_weights.shape[-1], num)
+    check_scheme(scheme)
+    if scheme in accel.SCHEMES:
+        num = offspring_count(accel.SCHEMES[scheme], log_weights.shape[-1], num)
     draw_key, order_key = random.split(key)
     cdf = accel.scaled_cdf(log_weights, num)
-    slot, ancestor = jnp.asarray(slot, jnp.int32), jnp.asarray(ancestor, jnp.int32)
+    ancestor = jnp.asarray(ancestor, jnp.int32)
     index = _GIVEN[scheme](draw_key, cdf, num, ancestor)
+    return _in_slots(order_key, index, jnp.asarray(slot, jnp.int32), ancestor)
+
+
+def conditional_threshold(
+    key: Any,
+    log_weights: jax.Array,
+    num: int,
+    slot: int | jax.Array,
+    ancestor: int | jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    r"""Return what :func:`resample_threshold` keeps given an ancestor in a slot (law L4c).
+
+    It holds for any numbers: particle b has one offspring with probability
+    :math:`\min(1, W_b / c)`, as systematic resampling with these chances chooses it, and none
+    otherwise. Times its weight :math:`\max(W_b, c)` that is :math:`W_b`, so that the weights of
+    a particle filter given a path work out as they do for the other schemes.
+
+    Parameters
+    ----------
+    key : key of any kind
+    log_weights : (num_particles,) array, real or -inf, any normalisation
+    num : int
+        From 1 to num_particles, static.
+    slot, ancestor
+        As for :func:`conditional_ancestors`.
+
+    Returns
+    -------
+    ancestors : (num,) int32 array
+    log_weights : (num,) array
+        Of the ancestors, normalised.
+    """
+    draw_key, order_key = random.split(key)
+    cdf, by_particle, _ = threshold_cdf(log_weights, num)
+    ancestor = jnp.asarray(ancestor, jnp.int32)
+    index = _systematic(draw_key, cdf, num, ancestor)
+    index = _in_slots(order_key, index, jnp.asarray(slot, jnp.int32), ancestor)
+    return index, by_particle[index]
+
+
+def _in_slots(key: Any, index: jax.Array, slot: jax.Array, ancestor: jax.Array) -> jax.Array:
+    """Put one copy of the ancestor into the slot, and the others anywhere."""
+    num = index.shape[0]
     others = jnp.arange(num - 1)
     place = jnp.argmax(index == ancestor)
-    shuffled = index[others + (others >= place)][random.permutation(order_key, num - 1)]
+    shuffled = index[others + (others >= place)][random.permutation(key, num - 1)]
     result = jnp.zeros(num, jnp.int32).at[others + (others >= slot)].set(shuffled)
     return result.at[slot].set(ancestor)
 
@@ -227,6 +269,7 @@ _GIVEN: dict[str, Callable] = {
     "residual": _systematic,
     "stratified": _stratified,
     "multinomial": _multinomial,
+    "rejection": _multinomial,
     "residual_multinomial": _residual_multinomial,
     "ssp": _ssp,
     "killing": _killing,

@@ -13,7 +13,7 @@ from jax import lax
 from bayeskit.errors import LawMismatch, UnenumerableDrawError
 from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block, leaves, path_of
-from bayeskit.inference.blocks.resampling import Resample
+from bayeskit.inference.blocks.offspring import Resampling
 from bayeskit.inference.keys import EnumerationKey
 from bayeskit.inference.law import CONSISTENT, UNKNOWN, Law, Measure, require
 from bayeskit.inference.population import Population
@@ -57,7 +57,7 @@ class When(Block):
             )
         # Resampling keeps the mean of every population. A move keeps that of the measure as a
         # whole, not of the part of it where the condition holds.
-        is_safe = self.is_planned or all(isinstance(b, Resample) for b in leaves(self.body))
+        is_safe = self.is_planned or all(isinstance(b, Resampling) for b in leaves(self.body))
         if inner.kind != UNKNOWN and not is_safe:
             return law.then(law.measure, self.name, CONSISTENT)
         return law.then(law.measure, self.name, inner.kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,30 +12,31 @@ import jax.numpy as jnp
 
 from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block
-from bayeskit.inference.blocks.resampling import offspring
+from bayeskit.inference.blocks.offspring import Resampling
 from bayeskit.inference.law import CONSISTENT
 
 __all__ = ["ResampleMetropolis", "metropolis_ancestors", "resample_metropolis"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ResampleMetropolis(Block):
+class ResampleMetropolis(Resampling):
     """Resample by Markov chains. See :func:`resample_metropolis`."""
 
     steps: int
     num: int | None = None
+    rate: Callable | None = None
+    ess_below: float | None = None
 
     @property
     def name(self):
-        number = "" if self.num is None else f", num={self.num}"
-        return f"resample_metropolis(steps={self.steps}{number})"
+        return f"resample_metropolis(steps={self.steps}{self.options()})"
 
-    def run(self, key, population=None):
+    def resampled(self, key, population):
         num = self.num or population.num_particles
-        ancestors = metropolis_ancestors(key, population.log_weights, num, self.steps)
+        ancestors = metropolis_ancestors(key, self.log_rates(population), num, self.steps)
         equal = jnp.full(num, -math.log(num), population.log_weights.dtype)
         # Nearly independent draws from the weights, a pair of which is lost as if they were.
-        return offspring(population, ancestors, equal, 1.0 / num if num > 1 else 0.0), {}
+        return self.copies(population, ancestors, equal, 1.0 / num if num > 1 else 0.0)
 
     def arrow(self, law):
         return law.then(law.measure, self.name, CONSISTENT)
@@ -59,7 +61,9 @@ def metropolis_ancestors(key: Any, log_weights: jax.Array, num: int, steps: int)
     return random.repeat(step, key, start, steps)
 
 
-def resample_metropolis(steps: int, num: int | None = None) -> Block:
+def resample_metropolis(
+    steps: int, num: int | None = None, *, rate: Callable | None = None
+) -> Block:
     r"""Resample by a Metropolis chain over the particles in each slot (law L10).
 
     A chain starts at the particle of its slot, proposes any particle with equal probability and
@@ -78,11 +82,16 @@ def resample_metropolis(steps: int, num: int | None = None) -> Block:
         B. For a bias below δ: :math:`N \max W \cdot \log (1/δ)` steps suffice.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
+    rate : callable log_rate(stage, particle) -> () array, optional
+        As in :func:`resample`: chains run by the rates, and copies weigh
+        :math:`W_i / (\text{num}\, r_i)`.
 
     Raises
     ------
     ValueError
         For ``steps`` or ``num`` below 1.
+    TypeError
+        For a rate that is no function.
 
     References
     ----------
@@ -91,6 +100,4 @@ def resample_metropolis(steps: int, num: int | None = None) -> Block:
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps!r}")
-    if num is not None and num < 1:
-        raise ValueError(f"num must be at least 1, got {num!r}")
-    return ResampleMetropolis(steps, num)
+    return Resampling.checked(ResampleMetropolis(steps, num, rate))

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from bayeskit import accel
 from bayeskit.accel.resampling.scheme import offspring_count
 from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block
 from bayeskit.inference.blocks.coalescence import lost_pairs
-from bayeskit.inference.population import Population, effective_sample_size, reweigh
+from bayeskit.inference.blocks.offspring import Resampling
 
-__all__ = ["Resample", "draw_ancestors", "offspring", "resample"]
+__all__ = ["Resample", "check_scheme", "draw_ancestors", "resample"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Resample(Block):
+class Resample(Resampling):
     """Replace weights by numbers of offspring. See :func:`resample`."""
 
     scheme: str = "systematic"
@@ -34,78 +32,18 @@ class Resample(Block):
 
     @property
     def name(self):
-        condition = "" if self.ess_below is None else f", ess<{self.ess_below:g}"
-        number = "" if self.num is None else f", num={self.num}"
-        rate = f", rate={getattr(self.rate, '__name__', 'rate')}" if self.rate else ""
-        return f"resample({self.scheme}{condition}{number}{rate})"
+        return f"resample({self.scheme}{self.options()})"
 
-    def _resample(self, key, population):
+    def resampled(self, key, population):
         num = self.num or population.num_particles
-        log_rates = self._log_rates(population)
-        log_ratio = population.log_weights - log_rates
+        log_rates = self.log_rates(population)
         ancestors = draw_ancestors(key, log_rates, self.scheme, num)
         lost: jax.Array | float = 0.0
         if population.lineage is not None:
-            label = population.lineage.label
+            log_ratio, label = population.log_weights - log_rates, population.lineage.label
             lost = lost_pairs(self.scheme, log_rates, log_ratio, label, num)
         equal = jnp.full(num, -math.log(num), population.log_weights.dtype)
-        result = offspring(population, ancestors, equal, lost)
-        if self.rate is None and not self.keep_gradient:
-            return result
-        result = reweigh(result, log_ratio[ancestors])
-        if result.lineage is not None:
-            result = result._replace(lineage=result.lineage.weighed(result.log_weights))
-        return result
-
-    def _log_rates(self, population):
-        """Return the log-probabilities to be chosen, normalised, without their gradient."""
-        log_weights = population.log_weights
-        rate = self.rate
-        if rate is not None:
-            log_rate = jax.vmap(lambda x: rate(population.stage, x))(population.particles)
-            usable = jnp.isfinite(log_rate)
-            smallest = jnp.min(jnp.where(usable, log_rate, jnp.inf))
-            smallest = jnp.where(jnp.isfinite(smallest), smallest, 0.0)
-            log_rate = jnp.where(usable, log_rate, smallest).astype(log_weights.dtype)
-            log_weights = jax.nn.log_softmax(log_weights + log_rate)
-        return lax.stop_gradient(log_weights)
-
-    def is_needed(self, population: Population) -> jax.Array:
-        """Return whether the weights are uneven enough to resample."""
-        if self.ess_below is None:
-            return jnp.asarray(True)
-        ess = effective_sample_size(population.log_weights)
-        return ess < self.ess_below * population.num_particles
-
-    @functools.cached_property
-    def always(self) -> Resample:
-        """The same block without a condition."""
-        return replace(self, ess_below=None)
-
-    def run(self, key, population=None):
-        if self.ess_below is None:
-            return self._resample(key, population), {}
-        needed = self.is_needed(population)
-        return random.cond(needed, self._resample, key, population), {"resampled": needed}
-
-    def arrow(self, law):
-        return law.then(law.measure, self.name)
-
-
-def offspring(
-    population: Population,
-    ancestors: jax.Array,
-    log_weights: jax.Array,
-    lost_pairs: jax.Array | float = 0.0,
-) -> Population:
-    """Return the copies of the ancestors with new weights, and who descends from whom."""
-    lineage = population.lineage
-    return population._replace(
-        particles=accel.take_particles(population.particles, ancestors),
-        log_weights=log_weights,
-        lineage=None if lineage is None else lineage.resampled(ancestors, lost_pairs),
-        ancestors=None if population.ancestors is None else ancestors,
-    )
+        return self.copies(population, ancestors, equal, lost)
 
 
 def draw_ancestors(key: Any, log_weights: jax.Array, scheme: str, num: int) -> jax.Array:
@@ -123,7 +61,7 @@ def draw_ancestors(key: Any, log_weights: jax.Array, scheme: str, num: int) -> j
 
 
 def resample(
-    scheme: str = "systematic",
+    scheme: str | Block = "systematic",
     ess_below: float | None = None,
     num: int | None = None,
     *,
@@ -143,9 +81,11 @@ def resample(
 
     Parameters
     ----------
-    scheme : str
-        A name in ``bayeskit.accel.SCHEMES``, or ``"rejection"``, whose ancestors are those of
-        ``"multinomial"`` in law and which the exact mode cannot enumerate.
+    scheme : str, or block that resamples
+        A name in ``bayeskit.accel.SCHEME_NAMES``. The ancestors of ``"rejection"`` are those of
+        ``"multinomial"`` in law, but the exact mode cannot enumerate them. A block such as
+        :func:`resample_metropolis` is returned with the other options, where it has none of its
+        own: so the ``scheme`` of every algorithm may be a block.
     ess_below : float in (0, 1], optional
         Resample only where the effective sample size is below this fraction of the particles.
     num : int, optional
@@ -163,31 +103,42 @@ def resample(
     ------
     ValueError
         For an unknown scheme, a fraction outside (0, 1], ``num`` with ``ess_below``, or ``num``
-        with a scheme that keeps the number.
+        with a scheme that keeps the number; for an option that the given block has not.
     TypeError
-        For a rate that is no function.
+        For a rate that is no function, or a block that does not resample.
 
     References
     ----------
     Pitt & Shephard (1999), for the auxiliary particle filter. Ścibior & Wood (2021),
     *Differentiable particle filtering without modifying the forward pass*.
     """
-    if scheme not in accel.SCHEMES and scheme != "rejection":
-        known = sorted([*accel.SCHEMES, "rejection"])
-        raise ValueError(f"unknown scheme {scheme!r}: choose one of {known}")
-    if ess_below is not None and not 0 < ess_below <= 1:
-        raise ValueError(f"ess_below must be a fraction in (0, 1], got {ess_below!r}")
-    if num is not None and num < 1:
-        raise ValueError(f"num must be at least 1, got {num!r}")
-    if num is not None and ess_below is not None:
-        raise ValueError("num changes the number of particles, so ess_below cannot be given")
-    if num is not None and scheme in accel.SCHEMES and accel.SCHEMES[scheme].keeps_number:
+    if isinstance(scheme, Block):
+        if not isinstance(scheme, Resampling):
+            raise TypeError(
+                f"scheme must be a name or a block that resamples, such as "
+                f"resample_metropolis(10), got {scheme.name}"
+            )
+        return scheme.adopted(
+            ess_below=ess_below, num=num, rate=rate, keep_gradient=keep_gradient
+        )
+    check_scheme(scheme)
+    block = Resampling.checked(Resample(scheme, ess_below, num, rate, keep_gradient))
+    if num is not None and accel.keeps_number(scheme):
         raise ValueError(
             f"{scheme} resampling makes as many offspring as there are particles: leave num "
             "out or choose another scheme"
         )
-    if rate is not None and not callable(rate):
-        raise TypeError(
-            f"rate must be a function log_rate(stage, particle), got {type(rate).__name__}"
+    return block
+
+
+def check_scheme(scheme: Any) -> None:
+    """Refuse what is no name of a scheme.
+
+    Raises
+    ------
+    ValueError
+    """
+    if scheme not in accel.SCHEME_NAMES:
+        raise ValueError(
+            f"unknown scheme {scheme!r}: choose one of {sorted(accel.SCHEME_NAMES)}"
         )
-    return Resample(scheme, ess_below, num, rate, keep_gradient)

@@ -15,7 +15,7 @@ from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block, set_law
 from bayeskit.inference.blocks.weighting import weighed
 from bayeskit.inference.law import Law, Measure, Tagged, factor_arrow
-from bayeskit.inference.population import Population, reweigh
+from bayeskit.inference.population import Population
 
 __all__ = ["ExtendAlive", "SpawnAlive", "extend_alive", "log_share", "spawn_alive"]
 
@@ -91,10 +91,8 @@ def _weighed(population: Population, found: Survivors) -> tuple[Population, dict
     num = population.num_particles
     equal = jnp.full(num, -math.log(num), population.log_weights.dtype)
     share = log_share(num, found.num_trials.astype(equal.dtype))
-    after, info = weighed(
-        reweigh(population._replace(log_weights=equal, lineage=None), found.log_g + share)
-    )
-    info["log_evidence_increment"] = after.log_evidence - population.log_evidence
+    fresh = population._replace(log_weights=equal, lineage=None)
+    after, info = weighed(fresh, found.log_g + share)
     info["num_nan"] = found.num_nan
     info["num_trials"] = found.num_trials
     info["num_alive"] = jnp.minimum(found.num_alive, num)

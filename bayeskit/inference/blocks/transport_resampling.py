@@ -6,23 +6,25 @@ from dataclasses import dataclass
 
 from bayeskit import accel
 from bayeskit.inference.blocks.base import Block
+from bayeskit.inference.blocks.offspring import Resampling
 from bayeskit.inference.law import CONSISTENT
 
 __all__ = ["ResampleTransport", "resample_transport"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ResampleTransport(Block):
+class ResampleTransport(Resampling):
     """Move particles to nearly equal weights. See :func:`resample_transport`."""
 
     epsilon: float
     num_iterations: int
+    ess_below: float | None = None
 
     @property
     def name(self):
-        return f"resample_transport(epsilon={self.epsilon:g})"
+        return f"resample_transport(epsilon={self.epsilon:g}{self.options()})"
 
-    def run(self, key, population=None):
+    def resampled(self, key, population):
         if population.lineage is not None or population.ancestors is not None:
             raise ValueError(
                 f"{self.name} mixes all particles, so that none descends from a single one: "
@@ -32,7 +34,7 @@ class ResampleTransport(Block):
         particles, log_weights = accel.transport(
             population.particles, population.log_weights, self.epsilon, self.num_iterations
         )
-        return population._replace(particles=particles, log_weights=log_weights), {}
+        return population._replace(particles=particles, log_weights=log_weights)
 
     def arrow(self, law):
         return law.then(law.measure, self.name, CONSISTENT)
@@ -45,6 +47,10 @@ def resample_transport(epsilon: float = 0.1, num_iterations: int = 100) -> Block
     and agree only as N grows and ``epsilon`` shrinks. There is no randomness, and the evidence
     of a filter has a gradient in all its parameters. See
     :func:`bayeskit.accel.transport`, also for the cost, which grows with N².
+
+    There is no ``rate``: it would have to be given back particle by particle, and what comes
+    out is a mixture of many, each of which was chosen at another rate. Let the potential of a
+    step look ahead instead, as that of a :func:`twisted_model` does.
 
     Parameters
     ----------

@@ -21,6 +21,7 @@ from bayeskit.errors import (
 from bayeskit.inference.adaptation import initial_tuning
 from bayeskit.inference.algorithms.tempered_smc import tempered_smc, waste_free_smc
 from bayeskit.inference.blocks import Chain, Plan, following
+from bayeskit.inference.blocks.resampling import check_scheme
 from bayeskit.inference.collapse import check_infinite
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import diagnose
@@ -125,11 +126,8 @@ class SMC:
             raise TypeError(f"kernel must be 'auto' or a Kernel, got {self.kernel!r}")
         if not 0 < self.ess < 1:
             raise ValueError(f"ess must be a fraction in (0, 1), got {self.ess!r}")
-        if self.scheme not in accel.SCHEMES:
-            raise ValueError(
-                f"unknown scheme {self.scheme!r}: choose one of {sorted(accel.SCHEMES)}"
-            )
-        if self.waste_free and accel.SCHEMES[self.scheme].keeps_number:
+        check_scheme(self.scheme)
+        if self.waste_free and accel.keeps_number(self.scheme):
             raise ValueError(
                 f"{self.scheme!r} makes as many offspring as there are particles, and the "
                 "waste-free sampler resamples a few of them: choose another scheme or "

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from bayeskit import inference as bi
+from bayeskit.errors import LawMismatch
 from bayeskit.inference import law, random
+from bayeskit.inference.algorithms.backward_sampling import BackwardSampling
+from bayeskit.inference.backward import Exact
+from bayeskit.inference.blocks.piloting import Piloted, piloted
 from bayeskit.validation import Atoms, enumerate_paths
 from tests.inference.finite_models import (
     CAUGHT,
@@ -16,6 +20,7 @@ from tests.inference.finite_models import (
     last_state_measure,
     last_state_model,
     log_table,
+    path_measure,
     random_chain,
 )
 from tests.inference.linear_gaussian import (
@@ -28,19 +33,26 @@ from tests.inference.linear_gaussian import (
 CHAIN = random_chain(2, 3, seed=3, guided=False)
 
 
-def twisted(table, **changes):
+MODEL = last_state_model(CHAIN)
+
+
+def twisted(table, model=MODEL, **changes):
     """The model of the finite chain twisted by a table (T, K) of log psi."""
-    initial = CHAIN.log_initial + table[0]
-    rows = np.stack([CHAIN.log_transition + psi for psi in table])
-    means = np.logaddexp.reduce(rows, axis=2)
+    initial = lambda: log_table(CHAIN.log_initial) + log_table(table)[0]
+    rows = lambda t: log_table(CHAIN.log_transition) + log_table(table)[t]
+
+    def log_kernel_mean(t, before):
+        t = jnp.minimum(t, len(table) - 1)
+        return jax.nn.logsumexp(rows(t)[before])
+
     functions = {
         "log_psi": lambda t, x: log_table(table)[t, x],
-        "initial": lambda key: random.categorical(key, log_table(initial)),
-        "kernel": lambda key, t, before: random.categorical(key, log_table(rows)[t, before]),
-        "log_initial_mean": lambda: log_table(np.logaddexp.reduce(initial)),
-        "log_kernel_mean": lambda t, before: log_table(means)[jnp.minimum(t, 2), before],
+        "initial": lambda key: random.categorical(key, initial()),
+        "kernel": lambda key, t, before: random.categorical(key, rows(t)[before]),
+        "log_initial_mean": lambda: jax.nn.logsumexp(initial()),
+        "log_kernel_mean": log_kernel_mean,
     }
-    return bi.twisted_model(last_state_model(CHAIN), **(functions | changes))
+    return bi.twisted_model(model, **(functions | changes))
 
 
 ANY = np.log(np.random.default_rng(5).uniform(0.2, 3.0, (3, 2)))
@@ -55,14 +67,47 @@ def optimal():
     return np.stack(psi)
 
 
-def filtered(model):
-    return bi.particle_filter(model, 2, scheme="multinomial", ess_below=None)
+def filtered(model, history=False):
+    return bi.particle_filter(model, 2, scheme="multinomial", ess_below=None, history=history)
 
 
 def test_any_functions_leave_the_measure():
-    whole = filtered(twisted(ANY))
+    model = twisted(ANY)
+    whole = filtered(model) >> bi.untwist(model)
     assert whole.law.kind is law.PROPERLY_WEIGHTED
+    assert whole.law.measure == MODEL.measure.at("T")
+    assert whole.explain().splitlines()[-2:] == [
+        "at the last time no twist is left to pay back:             stands for γ[T]",
+        f"=> L2 properly weighted for γ[T]: {law.PROPERLY_WEIGHTED.statement}",
+    ]
     assert_exact(whole, last_state_measure(CHAIN))
+
+
+SHORT = CHAIN._replace(log_potential=CHAIN.log_potential[:2])
+
+
+class NotTwisted(Exact):
+    """Planted: backwards by the dynamics that the particles did not move by."""
+
+    def draw(self, key, model, *rest):
+        return super().draw(key, model.same_paths, *rest)
+
+
+def test_paths_of_a_twisted_filter_are_those_of_the_model():
+    model = twisted(ANY[:2], last_state_model(SHORT))
+    for way in (bi.genealogy(model), bi.backward_sampling(model)):
+        whole = filtered(model, history=True) >> way
+        assert whole.law.measure == model.same_paths.paths
+        assert_exact(whole, path_measure(SHORT))
+    with pytest.raises(LawMismatch, match=r"starts from γ\[T\], but .* γ twisted\[T\]"):
+        filtered(model, history=True) >> bi.backward_sampling(model.same_paths)
+    with pytest.raises(ValueError, match="needs the populations of all times"):
+        bi.run(filtered(model, True) >> bi.untwist(model) >> bi.genealogy(model.same_paths), 0)
+    # Planted: what the first of these refuses.
+    wrong = filtered(model, history=True) >> BackwardSampling(model, NotTwisted())
+    assert_caught(wrong, path_measure(SHORT))
+    with pytest.raises(ValueError, match="untwist needs a model of twisted_model, got γ"):
+        bi.untwist(MODEL)
 
 
 def test_the_right_functions_leave_no_variance():
@@ -94,6 +139,53 @@ def test_the_right_functions_leave_no_variance():
 )
 def test_planted(changes):
     assert_caught(filtered(twisted(ANY, **changes)), last_state_measure(CHAIN))
+
+
+# ---------------------------------------------------------------- learned in a finite world
+
+
+class CountsThePilot(Piloted):
+    """Planted: where the pilot run found more than the last one, its result stands."""
+
+    def run(self, key, population=None):
+        pilot_key, run_key = random.split(key)
+        pilot, _ = self.build(self.start, True).run(pilot_key)
+        last, _ = self.build(self.learn(self.start, pilot), False).run(run_key)
+        better = pilot.log_evidence > last.log_evidence
+        pilot = pilot._replace(history=None, ancestors=None)
+        return jax.tree.map(lambda a, b: jnp.where(better, a, b), pilot, last), {}
+
+
+def controlled(**changes):
+    """The controlled filter of the finite chain: a table of log psi in place of quadratics."""
+    model = last_state_model(SHORT)
+
+    def build(table, learning):
+        model_now = twisted(table, model, **changes)
+        run = filtered(model_now, learning)
+        return run if learning else run >> bi.untwist(model_now)
+
+    def learn(table, population):
+        visited = population.history.particles[..., None] == jnp.arange(2)
+        weights = jnp.exp(population.history.log_weights)
+        return jnp.log(0.2 + jnp.sum(weights[..., None] * visited, axis=1))
+
+    return piloted(build, learn, np.zeros((2, 2)), 1, "controlled filter")
+
+
+def test_what_was_learned_leaves_the_law():
+    """All 4096 paths of a pilot run, what it teaches, and the run that counts."""
+    whole = controlled()
+    assert whole.law.measure.time == "T"
+    assert str(whole.law.measure) == "γ[T]"
+    assert_exact(whole, last_state_measure(SHORT))
+    assert_caught(CountsThePilot(**_fields(whole)), last_state_measure(SHORT))
+    # Planted: potentials that do not know what was learned.
+    assert_caught(controlled(log_psi=lambda t, x: 0.0), last_state_measure(SHORT))
+
+
+def _fields(block):
+    return {field: getattr(block, field) for field in Piloted.__match_args__}
 
 
 # ---------------------------------------------------------------- Gaussian dynamics
@@ -138,6 +230,7 @@ def test_controlled_smc_is_exact_where_all_is_linear():
     whole = bi.controlled_filter(LINEAR.dynamics(), 64, num_iterations=2)
     assert whole.law.kind is law.PROPERLY_WEIGHTED
     assert "then frozen" in whole.explain()
+    assert whole.explain().count("stands for γ[T]") == 1
     assert np.abs(log_errors(whole, LINEAR, 20)).max() < 1e-3
     plain = bi.particle_filter(LINEAR.dynamics().model(), 64)
     assert np.abs(log_errors(plain, LINEAR, 20)).max() > 0.1

@@ -14,11 +14,19 @@ from bayeskit import accel
 from bayeskit import inference as bi
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import MissingDensityError
-from bayeskit.inference import law
+from bayeskit.inference import law, random
 from bayeskit.inference.algorithms.correlated_marginal import systematic_uniforms
 from bayeskit.inference.algorithms.sqmc import SQMC, points_shifted_by, shifted_points
 from bayeskit.inference.algorithms.uniform_filter import filter_from_uniforms
 from bayeskit.inference.population import total_log_evidence
+from tests.inference.finite_models import (
+    assert_caught,
+    assert_exact,
+    last_state_measure,
+    last_state_model,
+    log_table,
+    random_chain,
+)
 from tests.inference.linear_gaussian import (
     LinearGaussian,
     LinearGaussianPlane,
@@ -47,7 +55,12 @@ def test_sqmc_is_unbiased_and_varies_less():
     """|z| < 5.5 over 2000 runs (false alarm 4e-8), and a variance a tenth of plain SMC."""
     whole = bi.sqmc(LINEAR.model(), 64)
     assert whole.law.kind is law.PROPERLY_WEIGHTED
-    assert "shifted at random" in whole.explain()
+    text = whole.explain()
+    assert "by Sobol' points, shifted at random" in text
+    assert "each point alone is uniform" in text
+    # The lines of the filter whose mean it has.
+    plain = bi.particle_filter(whole.model, 64, scheme="multinomial", ess_below=None)
+    assert all(line in text for line in plain.explain().splitlines())
     errors = log_errors(whole, LINEAR, 2000)
     assert abs(z_of_evidence(errors)) < 5.5
     plain = log_errors(bi.particle_filter(LINEAR.model(), 64), LINEAR, 400)
@@ -190,6 +203,108 @@ def test_weights_sorted_without_their_particles_are_caught(monkeypatch):
     names["scaled_cdf"] = lambda log_weights, num: accel.scaled_cdf(jnp.sort(log_weights), num)
     monkeypatch.setattr(module, "accel", types.SimpleNamespace(**names))
     assert np.abs(square_law(filter_from_uniforms) - square_measure()).max() > 1e-3
+
+
+# ---------------------------------------------------------------- any probabilities, exactly
+
+CHAIN = random_chain(num_states=2, num_steps=3, seed=6, guided=False)
+
+
+def chain_by_uniforms(num_steps):
+    """The finite chain, moved by one uniform: a state is where the cumulated row passes it."""
+    chain = CHAIN._replace(log_potential=CHAIN.log_potential[:num_steps])
+    model = last_state_model(chain)
+    state = lambda row, u: (u[0] > jnp.exp(row[..., 0])).astype(jnp.int32)
+    model.initial_from_uniforms = lambda u: state(log_table(chain.log_initial), u)
+    model.kernel_from_uniforms = lambda t, x, u: state(log_table(chain.log_transition)[x], u)
+    return model
+
+
+class InCells(SQMC):
+    """A filter of two particles whose uniforms are drawn from the cells that matter.
+
+    A uniform is only compared: with the cumulated weights, and with rows of the tables. All
+    values between two of these numbers give one result, so the midpoint stands for them.
+    """
+
+    def run(self, key, population=None):
+        points, num_steps = [], self.model.num_steps
+        for t, time_key in enumerate(random.split(key, num_steps)):
+            weights, tables = jnp.array([0.5]), jnp.exp(CHAIN.log_transition[:, 0])
+            if t == 0:
+                tables = jnp.exp(CHAIN.log_initial[:1])
+            else:
+                past = filter_from_uniforms(chain_by_uniforms(t), jnp.stack(points), self.order)
+                places = jnp.argsort(self.order(past.particles))
+                weights = jnp.cumsum(jnp.exp(past.log_weights[places]))[:-1]
+            points.append(self.points(time_key, weights, tables))
+        return filter_from_uniforms(self.model, jnp.stack(points), self.order), {}
+
+    def points(self, key, weights, tables):
+        """Shifted Sobol' points: shifts differ by where a point or its partner is compared."""
+        return self.shifted(*random.split(key), weights, tables)
+
+    def shift(self, key, compared):
+        half = jnp.concatenate([compared, (compared + 0.5) % 1.0, jnp.array([0.5])])
+        v = random.piecewise_uniform(key, (), lambda: half)
+        return jnp.floor(v * 2.0**32).astype(jnp.uint32)
+
+    def shifted(self, first_key, second_key, weights, tables):
+        shifts = jnp.stack([self.shift(first_key, weights), self.shift(second_key, tables)])
+        return points_shifted_by(shifts[None], 2)[0]
+
+
+class OneShift(InCells):
+    """Planted: one shift for both coordinates."""
+
+    def shifted(self, first_key, second_key, weights, tables):
+        shift = self.shift(first_key, jnp.concatenate([weights, tables]))
+        return points_shifted_by(jnp.stack([shift, shift])[None], 2)[0]
+
+
+class ByNormals(InCells):
+    """The filter of correlated PMMH: normals, of which one a time chooses all ancestors."""
+
+    def points(self, key, weights, tables):
+        ancestor_key, move_key = random.split(key)
+        chooses = random.piecewise_uniform(ancestor_key, (), lambda: (2.0 * weights) % 1.0)
+        moves = random.piecewise_uniform(
+            move_key, (2,), lambda: jnp.broadcast_to(tables, (2, len(tables)))
+        )
+        return self.of_normals(*map(jax.scipy.special.ndtri, (chooses, moves)))
+
+    def of_normals(self, chooses, moves):
+        normals = jnp.stack([jnp.stack([chooses, jnp.zeros(())]), moves], axis=-1)
+        return systematic_uniforms(normals[None])[0]
+
+
+class AnyStart(ByNormals):
+    """Planted: ancestors are chosen by an even grid that has no random place."""
+
+    def of_normals(self, chooses, moves):
+        return super().of_normals(jnp.zeros(()), moves)
+
+
+class MovesByTheChoice(ByNormals):
+    """Planted: the uniform that chooses ancestors moves the first of them."""
+
+    def of_normals(self, chooses, moves):
+        return super().of_normals(chooses, moves.at[0].set(chooses))
+
+
+def in_cells(kind):
+    return kind(chain_by_uniforms(CHAIN.num_steps), 2, lambda x: x.astype(float))
+
+
+@pytest.mark.parametrize("kind", [InCells, ByNormals])
+def test_filters_of_uniforms_exactly(kind):
+    """With any weights and tables, no dyadic ones needed: all paths are walked."""
+    assert_exact(in_cells(kind), last_state_measure(CHAIN))
+
+
+@pytest.mark.parametrize("kind", [OneShift, AnyStart, MovesByTheChoice])
+def test_wrong_uniforms_are_caught(kind):
+    assert_caught(in_cells(kind), last_state_measure(CHAIN))
 
 
 # ---------------------------------------------------------------- correlated PMMH

@@ -39,7 +39,7 @@ class NotDivided(Resample):
     """69: copies weigh the same, whatever they were chosen by."""
 
     def run(self, key, population=None):
-        log_rates = self._log_rates(population)
+        log_rates = self.log_rates(population)
         return Resample("multinomial").run(key, population._replace(log_weights=log_rates))
 
 
@@ -48,7 +48,7 @@ class DividedBySlot(Resample):
     """69: each copy is divided by the rate of its slot, not of its ancestor."""
 
     def run(self, key, population=None):
-        log_rates = self._log_rates(population)
+        log_rates = self.log_rates(population)
         chosen = random.categorical(key, log_rates, population.num_particles)
         equal = jnp.full_like(log_rates, -jnp.log(population.num_particles))
         copies = population._replace(

@@ -56,7 +56,7 @@ def test_systematic_resampling_given_the_reference(options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", accel.SCHEMES)
+@pytest.mark.parametrize("scheme", accel.SCHEME_NAMES)
 def test_every_scheme(scheme):
     step = bi.conditional_smc(fm.last_state_model(SHORT), 2, scheme=scheme)
     assert step.law_kind is law.REVERSIBLE

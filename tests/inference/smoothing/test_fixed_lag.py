@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bayeskit import inference as bi
+from bayeskit.inference import law
 from bayeskit.inference.blocks import Block
 from bayeskit.inference.population import History
 from bayeskit.validation import Atoms
@@ -30,12 +31,12 @@ class Lagged(Block):
         return f"lag {self.lag} at {self.time}"
 
     def run(self, key, population=None):
-        lagged = bi.fixed_lag(population.history, self.lag)
+        population, _ = bi.fixed_lag(self.lag).run(key, population)
+        lagged = population.history
         return population._replace(
             particles=lagged.particles[self.time + self.off],
             log_weights=lagged.log_weights[self.time],
             history=None,
-            ancestors=None,
         ), {}
 
     def arrow(self, law):
@@ -55,7 +56,7 @@ def test_law_where_the_lag_reaches_the_last_time(lag, time):
 def test_off_by_one_is_caught():
     """85: the state of the time after the one that is asked for; a lag that is one short."""
     fm.assert_caught(FILTER >> Lagged(1, 1, off=1), marginal(1))
-    lagged, short = (bi.fixed_lag(random_history(), lag) for lag in (2, 1))
+    lagged, short = (bi.LaggedParticles.of(random_history(), lag) for lag in (2, 1))
     assert np.any(lagged.log_weights != short.log_weights)
     assert np.any(lagged.particles != short.particles)
 
@@ -70,7 +71,7 @@ def random_history():
 def test_what_stands_at_a_time(lag, x64):
     """At t it says what the genealogy says when the history ends at t + lag."""
     history = random_history()
-    lagged = bi.fixed_lag(history, lag)
+    lagged = bi.LaggedParticles.of(history, lag)
     for t in range(5):
         end = min(t + lag, 4)
         places = np.arange(6)
@@ -83,9 +84,26 @@ def test_what_stands_at_a_time(lag, x64):
 def test_a_long_lag_is_the_genealogy():
     population = bi.run(FILTER, 1)
     paths = bi.genealogy(MODEL).run(jax.random.key(0), population)[0].particles
-    np.testing.assert_array_equal(bi.fixed_lag(population.history, 2).particles.T, paths)
+    lagged, _ = bi.fixed_lag(2).run(jax.random.key(0), population)
+    np.testing.assert_array_equal(lagged.history.particles.T, paths)
+    assert lagged.particles is population.particles
+
+
+def test_law():
+    whole = FILTER >> bi.fixed_lag(2)
+    assert whole.law.kind is law.PROPERLY_WEIGHTED
+    assert whole.law.measure == MODEL.measure.at("T")
+    assert "at each time t the history                    stands for γ[min(t+2, T)] at t" in (
+        whole.explain()
+    )
+    # It has no ancestors left to trace, nor is there anything for a lag without a history.
+    again = whole >> bi.genealogy(MODEL)
+    with pytest.raises(ValueError, match="needs the populations of all times"):
+        bi.run(again, 0)
+    with pytest.raises(ValueError, match="fixed lag 1 needs the populations of all times"):
+        bi.run(bi.particle_filter(MODEL, 2) >> bi.fixed_lag(1), 0)
 
 
 def test_wrong_input():
     with pytest.raises(ValueError, match="lag must be at least 0, got -1"):
-        bi.fixed_lag(random_history(), -1)
+        bi.fixed_lag(-1)

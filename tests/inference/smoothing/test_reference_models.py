@@ -75,7 +75,7 @@ def test_linear_gaussian_filter_and_smoothers(reference):
         found["smooth"].append(
             moments_over_time(paths.T, np.full(paths.T.shape, -np.log(1000)))
         )
-        lagged = bi.fixed_lag(history, 15)
+        lagged = bi.LaggedParticles.of(history, 15)
         found["lag"].append(moments_over_time(lagged.particles, lagged.log_weights))
         evidence.append(float(total_log_evidence(population)))
         variance.append(float(population.lineage.total_variance))

@@ -1,7 +1,6 @@
 """Coupled chains: each moves by its kernel, they stay together, and nothing is biased."""
 
 import functools
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,8 @@ import bayeskit as bk
 from bayeskit import inference as bi
 from bayeskit.errors import UnenumerableDrawError
 from bayeskit.inference import law
-from bayeskit.inference.algorithms.unbiased_mcmc import correction_weight
+from bayeskit.inference.algorithms import lagged_pair
+from bayeskit.inference.algorithms.lagged_pair import correction_weight
 from bayeskit.inference.transitions.coupled import Coupled, CoupledMetropolis, equal
 from bayeskit.validation import Atoms, Level, battery, enumerate_paths
 from tests.inference.finite_models import log_table
@@ -379,9 +379,7 @@ def test_runs_are_unbiased(monkeypatch):
     z, runs = scores()
     assert np.all(np.abs(z) < 5.2)
     assert np.all(runs.meeting_time >= 3)
-    # The package holds the function under the name of its module.
-    module = sys.modules["bayeskit.inference.algorithms.unbiased_mcmc"]
-    monkeypatch.setattr(module, "correction_weight", wrong_lag)
+    monkeypatch.setattr(lagged_pair, "correction_weight", wrong_lag)
     assert np.max(np.abs(scores()[0])) > 5.2
 
 
@@ -396,6 +394,15 @@ def test_runs_that_do_not_meet_are_nan():
         last=1,
         max_steps=3,
     )
+    assert estimate.law.kind is law.UNBIASED_MEAN
+    text = estimate.explain()
+    assert "where they are equal the second copies the first" in text
+    assert text.endswith(
+        "=> L7m unbiased mean for each of two π: the mean of the estimate of h is π(h)"
+    )
+    # What is no faithful coupling hands on its own law.
+    single = bi.unbiased_mcmc(SINGLE, None, jnp.sum, first=0, last=1)
+    assert single.law.kind is law.REVERSIBLE
     run = jax.jit(estimate)(jax.random.key(0))
     assert not run.met
     assert np.isnan(run.value)

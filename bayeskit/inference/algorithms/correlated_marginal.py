@@ -67,8 +67,8 @@ def correlated_pmmh(
     O(num_steps num_particles log(num_particles)) a step; the random numbers are kept in the
     state. The resampling sorts particles, so that the estimate varies little with them.
 
-    It is for long series. Of short ones :func:`pmmh` with more particles may give more effective
-    draws at the same cost: try both.
+    It is for long series. Of short ones :func:`pmmh` with more particles may give more
+    effective draws at the same cost: try both.
 
     References
     ----------

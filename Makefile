@@ -5,6 +5,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+# All ten cases with reference draws and three seeds: make bench GRADIENT_ARGS="--seeds 3"
 GRADIENT_ARGS ?= --cases eight_schools,gp_regr --seeds 1
 
 VENV := .venv
@@ -53,6 +54,7 @@ docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html
 bench: $(VENV)/.installed-bench  ## speed and accuracy beside other packages
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/particle_filters.py
+	$(BIN)/python benchmarks/gradient_engines.py $(GRADIENT_ARGS)
 
 bench-gradient: $(VENV)/.installed-bench  ## gradient engines on posteriors with reference draws
 	$(BIN)/python benchmarks/gradient_engines.py $(GRADIENT_ARGS)

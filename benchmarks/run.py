@@ -105,7 +105,10 @@ def _logistic(X, y=None):
 
 
 def logistic(quick: bool) -> None:
-    """Evidence (reference -58.68) and draws of the 31-dimensional logistic regression."""
+    """Evidence (reference -58.68) and draws of the 31-dimensional logistic regression.
+
+    Then SMC samplers side by side, see ``smc_samplers.py``.
+    """
     import bayeskit as bk
 
     X, y = _breast_cancer()
@@ -138,7 +141,10 @@ def logistic(quick: bool) -> None:
             ess_per_cpu_s=round(result.diagnostics.ess_bulk_min / seconds),
         )
     if not quick:
+        from benchmarks.smc_samplers import compare
+
         _numpyro_nuts(X, y)
+        compare(num_particles=1000, seeds=5)
 
 
 def _numpyro_nuts(X: np.ndarray, y: np.ndarray) -> None:

@@ -35,7 +35,7 @@ from bayeskit.inference.blocks import draw_ancestors, threshold_resampling
 from bayeskit.inference.blocks.offspring import offspring
 from bayeskit.inference.keys import EnumerationKey, Tape
 from bayeskit.inference.law import CONSISTENT, PROPERLY_WEIGHTED
-from bayeskit.validation import exact
+from bayeskit.validation import exact, validate
 from tests.inference import finite_models as fm
 
 CHAIN = fm.random_chain(num_states=2, num_steps=3)
@@ -116,13 +116,14 @@ PRIOR, WEIGHT, LATER = (
 MEASURE = exact.Atoms(np.arange(3), PRIOR * WEIGHT * LATER)
 
 
-def reduced(resampling, num=4):
+def reduced(resampling, num=4, weights=None):
     """Draw, weigh, resample and weigh again, on three states."""
+    first, later = weights or (WEIGHT, LATER)
     return (
         spawn(lambda key: random.categorical(key, fm.log_table(np.log(PRIOR))), num)
-        >> weigh(lambda stage, x: fm.log_table(np.log(WEIGHT))[x])
+        >> weigh(lambda stage, x: fm.log_table(np.log(first))[x])
         >> resampling
-        >> weigh(lambda stage, x: fm.log_table(np.log(LATER))[x])
+        >> weigh(lambda stage, x: fm.log_table(np.log(later))[x])
     )
 
 
@@ -239,17 +240,33 @@ def test_bias_of_metropolis_is_within_its_bound(steps):
     assert 0.01 < distance <= (1 - 1 / (3 * weights.max())) ** steps
 
 
-def test_metropolis_claims_no_more_than_consistency():
+def evidence_error(resampling):
+    """The exact error of the mean evidence of two particles, resampled once."""
+    return abs(fm.mean_evidence(reduced(resampling, num=2)) - MEASURE.mass.sum())
+
+
+def bound_of_evidence_error(steps):
+    """Over all pairs: what the range of a function and the distance to W allow for its mean."""
+    bound = 0.0
+    for pair in itertools.product(range(3), repeat=2):
+        first, later = WEIGHT[list(pair)], LATER[list(pair)]
+        distance = (1 - first.sum() / (2 * first.max())) ** steps
+        bound += PRIOR[list(pair)].prod() * first.mean() * np.ptp(later) * distance
+    return bound
+
+
+def test_metropolis_of_a_population_is_within_its_bound(monkeypatch):
+    """Enumerated with 1, 2 and 3 steps; chains that accept all are far outside."""
     block = reduced(resample_metropolis(2), num=2)
     assert block.law.kind is CONSISTENT
-    assert abs(fm.mean_evidence(block) / MEASURE.mass.sum() - 1) > 1e-3
-    # With many steps the bias is gone.
-    many = reduced(resample_metropolis(60), num=1000)
-    population = blocks.run(many, 3)
-    relative = math.exp(float(population.log_evidence)) / MEASURE.mass.sum()
-    assert relative == pytest.approx(1, abs=0.2)
+    errors = [evidence_error(resample_metropolis(steps)) for steps in (1, 2, 3)]
+    bounds = [bound_of_evidence_error(steps) for steps in (1, 2, 3)]
+    assert np.all(np.array(errors) <= bounds), (errors, bounds)
+    assert errors[0] > errors[1] > errors[2] > 1e-4
     with pytest.raises(ValueError, match="steps must be at least 1"):
         resample_metropolis(0)
+    monkeypatch.setattr(random, "accept", lambda key, log_ratio: log_ratio > -np.inf)
+    assert evidence_error(resample_metropolis(3)) > 2 * bounds[2]
 
 
 class RatesKept(blocks.ResampleMetropolis):
@@ -309,17 +326,35 @@ def test_metropolis_leaves_particles_of_weight_zero():
     assert set(np.asarray(index).tolist()) == {1, 3}
 
 
-def test_rejection_is_left_to_sampling():
-    block = reduced(resample("rejection"), num=1000)
+def gives_up(key, log_weights, num):
+    """Rejection that takes the second proposal in any case."""
+    propose_key, accept_key = jax.random.split(key)
+    proposals = jax.random.randint(propose_key, (2, num), 0, len(log_weights))
+    chance = jnp.exp(log_weights - log_weights.max())[proposals]
+    taken = jax.random.uniform(accept_key, (2, num)) < chance
+    last = jnp.argmax(taken.at[1].set(True), axis=0)
+    return jnp.take_along_axis(proposals, last[None], axis=0)[0]
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_rejection_in_a_population(wrong, monkeypatch):
+    """The mean of the evidence of four particles; false alarms at most one in a million."""
+    first, later = np.array([0.4, 2.0, 1.0]), np.array([0.5, 2.0, 1.0])
+    block = reduced(resample("rejection"), weights=(first, later))
     assert block.law.kind is PROPERLY_WEIGHTED
-    relative = math.exp(float(blocks.run(block, 1).log_evidence)) / MEASURE.mass.sum()
-    assert relative == pytest.approx(1, abs=0.2)
     # One list of names for blocks, engines and conditional versions.
     assert SMC(num_particles=100, scheme="rejection").scheme in accel.SCHEME_NAMES
     with pytest.raises(ValueError, match=r"unknown scheme 'lucky'.*'rejection'"):
         SMC(scheme="lucky")
     with pytest.raises(UnenumerableDrawError, match="tested by sampling"):
         fm.mean_evidence(reduced(resample("rejection"), num=2))
+    if wrong:
+        replaced = lambda key, log_weights, scheme, num: gives_up(key, log_weights, num)
+        monkeypatch.setattr("bayeskit.inference.blocks.resampling.draw_ancestors", replaced)
+    estimate = lambda key: block.run(key)[0].log_evidence
+    truth = math.log(np.sum(PRIOR * first * later))
+    report = validate(estimate, expected=truth, law="unbiased", level="quick")
+    assert report.verdict == ("fail" if wrong else "pass"), report
 
 
 # ---------------------------------------------------------------- transport

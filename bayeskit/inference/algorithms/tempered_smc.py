@@ -49,7 +49,7 @@ def tempered_smc(
     correlation : float
         Moves go on until the worst correlation with the start is about this small. The metric
         is fitted to the particles that it moves, and what they keep of their start biases the
-        evidence: with 0.1, 2000 particles in 31 dimensions gave a log evidence 0.13 too low.
+        evidence.
     max_stages : int
 
     References

@@ -133,23 +133,55 @@ def test_finite_chains(reference, number):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_smoothing_of_finite_chains(reference, number):
+    """The share of sampled paths in each state at each time but one state, which follows."""
+    case = reference["hmm"][number]
+    transition, emission = np.array(case["trans"]), np.array(case["emit"])
+    emitted = np.log(emission[:, case["obs"]].T)
+    chain = fm.Chain(np.log(case["init"]), np.log(transition), np.log(transition), emitted)
+    model = fm.bootstrap_model(chain)
+    particles = bi.particle_filter(model, 1000, history=True)
+    backward = bi.backward_sampling(model, 1000).compiled
+    shares = []
+    for key in range(NUM_RUNS):
+        paths = backward(jax.random.key(100 + key), bi.run(particles, key))[0].particles
+        states = np.arange(len(transition) - 1)
+        shares.append((np.asarray(paths)[..., None] == states).mean(axis=0).ravel())
+    exact = np.array(case["smoothing"])
+    assert_moments(np.array(shares), exact[:, :-1].ravel())
+    # The shares of one time are not those of the next.
+    with pytest.raises(AssertionError, match="worst of"):
+        assert_moments(np.array(shares), np.roll(exact, 1, axis=0)[:, :-1].ravel())
+
+
+@pytest.mark.slow
 def test_nile(reference, reference_data):
     case = reference["nile_local_level"]
     flow = np.loadtxt(reference_data / "core" / "nile.csv", delimiter=",", skiprows=1)[:, 1]
     model = linear_gaussian(flow, 1.0, 1469.1, 15099.0, 1000.0, 1e5)
     particles = bi.particle_filter(model, 2000, history=True, track_lineage=True)
     backward = bi.backward_sampling(model, 1000, method="mcmc", num_moves=5).compiled
+    names = [("filter", "last"), ("smooth", "first"), ("smooth", "1898")]
+    mean, var = (np.array([case[f"{a}_{m}_{b}"] for a, b in names]) for m in ("mean", "var"))
     rows, evidence, variance = [], [], []
     for key in range(NUM_RUNS):
         population = bi.run(particles, key)
         paths = np.asarray(backward(jax.random.key(100 + key), population)[0].particles)
-        last = float(population.expectation(lambda x: x))
-        rows.append([last, paths[:, 0].mean(), paths[:, 27].mean()])
+        # Deviations from the exact mean, whose squares have the variance as their mean.
+        last = np.array(population.expectation(lambda x: jnp.stack([x, (x - mean[0]) ** 2])))
+        past = paths[:, [0, 27]] - mean[1:]
+        first = np.append(last[0] - mean[0], past.mean(axis=0))
+        rows.append([*first, last[1], *(past**2).mean(axis=0)])
         evidence.append(float(total_log_evidence(population)))
         variance.append(float(population.lineage.total_variance))
-    exact = [case[name] for name in ("filter_mean_last", "smooth_mean_first")]
-    assert_moments(np.array(rows), np.array([*exact, case["smooth_mean_1898"]]))
+    rows = np.array(rows)
+    exact = np.append(np.zeros(3), var)
+    assert_moments(rows, exact)
     assert_evidence(evidence, variance, case["log_evidence"])
+    # Variances of the filter are not those of the smoother.
+    with pytest.raises(AssertionError, match="worst of 6"):
+        assert_moments(rows, np.append(np.zeros(3), np.roll(var, 1)))
 
 
 @pytest.mark.slow

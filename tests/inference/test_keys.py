@@ -1,5 +1,7 @@
 """Keys: one draw for all lanes, and keys of the exact mode that refuse to be used twice."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,13 +150,20 @@ def test_lanes_draw_once_for_all(name):
     np.testing.assert_array_equal(drawn, at_once)
 
 
-def test_lanes_cost_no_key_splitting():
-    """No random bits are generated lane by lane: the program draws one array."""
-    program = jax.make_jaxpr(
-        lambda key: random.lanes(lambda k, x: x + random.normal(k), key, jnp.zeros(1000))
-    )(KEY)
-    assert str(program).count("random_bits") == 1
-    assert "random_fold_in" not in str(program)
+@pytest.mark.parametrize("num", [100, 1000])
+def test_lanes_cost_no_key_splitting(num):
+    """No random bits are generated lane by lane: one key gives one array, small or large."""
+
+    def text(of_all):
+        return str(jax.make_jaxpr(lambda key: of_all(key, jnp.zeros(num)))(KEY))
+
+    program = text(lambda key, x: random.lanes(lambda k, x: x + random.normal(k), key, x))
+    # Short arrays come from JAX, long ones from the words of the key.
+    assert program.count("random_bits") + program.count("random_unwrap") == 1
+    keys_of_lanes = re.compile(r"key<\w+>\[\d")
+    assert not keys_of_lanes.search(program)
+    by_lane = text(lambda key, x: jax.vmap(jax.random.normal)(jax.random.split(key, num)))
+    assert keys_of_lanes.search(by_lane)
 
 
 def test_parts_of_a_lane_key_differ_from_one_another_and_between_lanes():

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit.errors import InvalidDataError
 from bayeskit.inference.measure import Target
 from bayeskit.inference.random import real_key
 
@@ -73,6 +74,11 @@ class NumPyroModel:
             If it has no latent variables, discrete ones, or subsamples.
         """
         bare, data, facts = cls._look(model, arguments, keywords)
+        if keywords.get("y") is not None and all(f.kind != "observed" for f in facts):
+            raise ValueError(
+                "y was given, but the model observes nothing: write obs=y in the site that "
+                "holds the data, numpyro.sample(name, distribution, obs=y)"
+            )
         sites, observed, proper = _inspect(facts)
         return replace(bare, sites=sites, observed=observed, proper_prior=proper), data
 
@@ -351,6 +357,8 @@ def _fact(site: dict[str, Any]) -> _Fact:
     if site["type"] != "sample":
         return _Fact(name, "other")
     if site["is_observed"]:
+        if _is_data(site):
+            _check_broadcasting(site)
         return _Fact(name, "observed")
     distribution = site["fn"]
     family = type(distribution).__name__
@@ -358,6 +366,20 @@ def _fact(site: dict[str, Any]) -> _Fact:
         return _Fact(name, "latent", family=family, discrete=True)
     shape = jax.eval_shape(biject_to(distribution.support).inv, site["value"]).shape
     return _Fact(name, "latent", tuple(shape), family, proper=not _is_improper(distribution))
+
+
+def _check_broadcasting(site: dict[str, Any]) -> None:
+    """Refuse data that would be compared with every row, and not each with its own."""
+    rows = jnp.shape(site["value"])
+    rows = rows[: len(rows) - site["fn"].event_dim]
+    own = tuple(site["fn"].batch_shape)
+    both = np.broadcast_shapes(rows, own)
+    if both not in (rows, own):
+        raise InvalidDataError(
+            f"the data of {site['name']!r} have shape {rows}, its distribution {own}: together "
+            f"they would be {both}, each value compared with all rows. Give y one value a row, "
+            "such as y.ravel() or a column of a data frame"
+        )
 
 
 def _is_improper(distribution: Any) -> bool:

@@ -213,6 +213,12 @@ class StateSpaceEstimator(BayesianModel):
         return self
 
     def _online_engine(self) -> tuple[ParticleFilter, str]:
+        if self._engine() is None and self.model.free:
+            raise TypeError(
+                f"partial_fit goes on with a particle filter, but {list(self.model.free)} are "
+                "free parameters: give them as numbers in StateSpaceModel(params=...), or fit "
+                "all data again"
+            )
         engine, reason = self._engine_for(StateSpaceTarget.of(self.model, None))
         if not isinstance(engine, ParticleFilter):
             raise TypeError(

@@ -344,3 +344,27 @@ def test_counts_can_be_generated():
     )
     assert est.posterior_["posterior_predictive"]["y"].shape == (4, 504, 5)
     assert est.sample_predictive(num_draws=3, random_state=1)["y"].shape == (3, 5)
+
+
+def slope(X, y=None):
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    with numpyro.plate("rows", len(X)):
+        numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0), obs=y)
+
+
+@pytest.mark.parametrize("as_column", [lambda y: y[:, None], lambda y: pd.DataFrame({"y": y})])
+def test_data_that_would_meet_every_row_are_refused(as_column):
+    """A column of n values against n means is n times n comparisons, and a wrong posterior."""
+    X = np.linspace(-1.0, 1.0, 7)[:, None]
+    message = r"the data of 'y' have shape \(7, 1\), its distribution \(7,\): .*y.ravel\(\)"
+    with pytest.raises(InvalidDataError, match=message):
+        bk.BayesianModel(slope).fit(X, as_column(2.0 * X[:, 0]))
+
+
+def test_data_that_nothing_observes_are_refused():
+    def forgotten(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(b * X[:, 0], 1.0))
+
+    with pytest.raises(ValueError, match=r"y was given, but the model observes nothing: write"):
+        bk.BayesianModel(forgotten).fit(np.ones((5, 1)), np.ones(5))

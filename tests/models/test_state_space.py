@@ -444,6 +444,11 @@ def test_collapse_names_time_and_observation():
         clone(fitted()).fit(y)
 
 
+def test_free_parameters_are_not_fitted_row_by_row():
+    with pytest.raises(TypeError, match=r"particle filter, but \['rho'\] are free parameters"):
+        bk.BayesianModel(ONE_UNKNOWN, random_state=0).partial_fit(Y[:3])
+
+
 def test_an_infinite_likelihood_is_refused():
     model = bi.FeynmanKac(
         initial=lambda key: bi.random.normal(key),

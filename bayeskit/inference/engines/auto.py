@@ -17,6 +17,7 @@ from bayeskit.errors import (
 from bayeskit.inference.engines.ensemble.run import Ensemble
 from bayeskit.inference.engines.ensemble_hmc import EnsembleHMC
 from bayeskit.inference.engines.nuts import NUTS
+from bayeskit.inference.engines.parallel_tempering import ParallelTempering
 from bayeskit.inference.engines.smc import SMC
 from bayeskit.inference.kernels.base import LowRankFactor
 from bayeskit.inference.measure import Target
@@ -85,12 +86,17 @@ def run_auto(
         return result is not None and result.diagnostics.converged
 
     if len(start.separate_modes) > 1 and proper:
-        converges("SMC", _smc(target, data, key))
-        if "SMC" in tried:
-            # Converged or not: no engine that moves in small steps would do better.
-            num = len(start.separate_modes)
-            reason = f"{num} separate modes carry weight, and chains do not cross"
+        reason = (
+            f"{len(start.separate_modes)} separate modes carry weight, and chains do not cross"
+        )
+        if converges("SMC", _smc(target, data, key)):
             return _chosen(tried, "SMC", reason)
+        reason += ", nor does SMC converge"
+        if converges("ParallelTempering", _parallel_tempering(target, data, key)):
+            return _chosen(tried, "ParallelTempering", reason)
+        if tried:
+            # No engine that moves in small steps would do better.
+            return _chosen(tried, min(tried, key=lambda name: _r_hat(tried[name])), reason)
     if converges("EnsembleHMC", ensemble.sample()):
         return _chosen(tried, "EnsembleHMC", "the default for densities with a gradient")
     doubt = tried["EnsembleHMC"].diagnostics.reasons[0]
@@ -100,6 +106,12 @@ def run_auto(
         return _chosen(tried, "SMC", f"neither EnsembleHMC nor NUTS converged ({doubt})")
     best = min(tried, key=lambda name: _r_hat(tried[name]))
     reason = f"none of {', '.join(tried)} converged, this has the smallest R-hat"
+    # What the chains saw often says how the model should be written.
+    seen = [f"EnsembleHMC: {text}" for text in tried["EnsembleHMC"].diagnostics.reasons]
+    if best != "EnsembleHMC":
+        found = tried[best].diagnostics
+        diagnostics = replace(found, reasons=(*found.reasons, *seen))
+        tried[best] = replace(tried[best], diagnostics=diagnostics)
     return _chosen(tried, best, reason)
 
 
@@ -121,6 +133,13 @@ def _smc(target: Target, data: tuple | None, key: Any) -> Posterior | None:
     try:
         return SMC().run(target, data, key)
     except (ParticleCollapseError, StalledError):
+        return None
+
+
+def _parallel_tempering(target: Target, data: tuple | None, key: Any) -> Posterior | None:
+    try:
+        return ParallelTempering().run(target, data, key)
+    except (ParticleCollapseError, StalledError, InitializationError):
         return None
 
 

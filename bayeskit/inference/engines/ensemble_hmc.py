@@ -140,8 +140,8 @@ class EnsembleHMC:
             Default: the data that the target holds.
         key : int or JAX key
         initial_positions : pytree of arrays (num_starts, ...), optional
-            Where the searches for modes start. Default: uniform on (-2, 2), and prior draws
-            where the density is not finite there.
+            Where the searches for modes start. Default: uniform on (-2, 2), each point with its
+            mirror image, and prior draws where the density is not finite there.
 
         Raises
         ------

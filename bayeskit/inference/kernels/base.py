@@ -158,11 +158,17 @@ class Kernel:
         self, key: Any, state: PointState, density: Density, tuning: Tuning
     ) -> tuple[PointState, StepInfo]:
         """Return the next state and what happened on the way."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define step(key, state, density, tuning), which "
+            "returns the next state and a StepInfo"
+        )
 
     def default_step_size(self, dim: int) -> float:
         """Return the step size to start tuning from, in whitened coordinates."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define default_step_size(dim), the step size to start "
+            "tuning from, in whitened coordinates: 1.0 for a kernel that has none"
+        )
 
     def default_tuning(self, dim: int, dtype: Any = float) -> Tuning:
         """Return the tuning for a standardised target of dimension ``dim``."""

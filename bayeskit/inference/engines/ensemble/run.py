@@ -175,8 +175,10 @@ class Ensemble:
             )
             yield np.asarray(flat, np.float64)
             return
-        shape = (_MAX_TRIES, self.program.dim)
-        yield self._generator.uniform(-_START_WIDTH, _START_WIDTH, shape)
+        shape = (_MAX_TRIES // 2, self.program.dim)
+        points = self._generator.uniform(-_START_WIDTH, _START_WIDTH, shape)
+        # Each with its mirror image, so that searches do not all begin on one side.
+        yield np.stack([points, -points], axis=1).reshape(_MAX_TRIES, -1)
         if self.target.sample_prior is not None:
             keys = jax.random.split(jax.random.fold_in(self.program.key, 1), _MAX_TRIES)
             yield np.asarray(jax.vmap(self.target.draw_prior)(keys), np.float64)

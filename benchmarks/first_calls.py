@@ -65,12 +65,12 @@ def numpyro_nuts(case_name: str) -> Any:
 
 
 def tempered_smc() -> Any:
-    """Logistic regression with 31 coefficients by SMC with its defaults."""
+    """Logistic regression with 31 coefficients by SMC, 2000 particles."""
     import bayeskit as bk
     from benchmarks.run import _breast_cancer, _logistic
 
     X, y = _breast_cancer()
-    model = bk.BayesianModel(_logistic, inference=bk.SMC(progress=False))
+    model = bk.BayesianModel(_logistic, inference=bk.SMC(num_particles=2000, progress=False))
     return lambda seed: model.set_params(random_state=seed).fit(X, y)
 
 

@@ -81,7 +81,7 @@ LOG_EVIDENCE = log_normal(1.0, 1.5)
 
 
 def levels():
-    """Complete after about three levels; a run that had no room for its last would be biased."""
+    """Complete after about three levels; without room for its last a run would be biased."""
     path = bi.LevelPath(CONJUGATE, negligible=0.5)
     options = {"above": 0.4, "correlation": 0.5, "max_stages": 6}
     return lambda num: bi.nested_sampling(path, KERNEL, num // 2, **options), LOG_EVIDENCE

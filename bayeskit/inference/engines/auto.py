@@ -45,9 +45,9 @@ def run_auto(
 
     The order: SMC with a random walk where there is no gradient; SMC, then parallel tempering,
     where several separate modes carry weight and the prior is proper; EnsembleHMC; if it does
-    not converge, NUTS from its points and its metric; then SMC if the prior is proper. The first result without a
-    reason for doubt is returned, else the one with the smallest R-hat, with its reasons.
-    State-space models have engines of their own and do not come here.
+    not converge, NUTS from its points and its metric; then SMC if the prior is proper. The
+    first result without a reason for doubt is returned, else the one with the smallest R-hat,
+    with its reasons. State-space models have engines of their own and do not come here.
 
     Parameters
     ----------

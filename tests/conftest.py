@@ -1,5 +1,6 @@
 """What all tests share: pinned threads, reference data, double precision on request."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,6 +21,33 @@ for name, value in {
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+# Linux allows a process 65 530 memory maps, and each compiled program takes several.
+MAX_MAPS = 40_000
+
+
+def num_maps() -> int:
+    """Return how many memory maps this process has; 0 where the system does not tell."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
+
+
+class FreesPrograms:
+    """Drops compiled programs between files before there are too many for one process.
+
+    Within a file tests may share them, and some hold that nothing is compiled again.
+    """
+
+    def pytest_runtest_teardown(self, item, nextitem):
+        is_last = nextitem is None or nextitem.path != item.path
+        if is_last and num_maps() > MAX_MAPS:
+            jax.clear_caches()
+            gc.collect()
+
+
+def pytest_configure(config):
+    # A plugin, and not hooks of this file, so that doctests outside this folder count too.
+    config.pluginmanager.register(FreesPrograms())
 
 
 def pytest_collection_modifyitems(items):

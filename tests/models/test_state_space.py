@@ -235,7 +235,7 @@ def test_online_is_batch_to_the_bit(tmp_path):
 
 
 def test_no_second_compilation():
-    est = clone(fitted())
+    est = clone(fitted()).fit(Y)
     with CompileClock() as clock:
         est.fit(Y[:31])
     assert clock.num_compiled == 0

@@ -10,7 +10,7 @@ import numpy as np
 from bayeskit.errors import InvalidWeightsError, ParticleCollapseError
 from bayeskit.inference.population import Population
 
-__all__ = ["check_collapse", "check_infinite"]
+__all__ = ["check_collapse", "check_infinite", "infinite_weight"]
 
 
 def check_collapse(
@@ -83,7 +83,12 @@ def check_infinite(population: Population, info: Mapping[str, Any] | None = None
     if info is not None and increments and np.ndim(population.log_evidence) == 0:
         infinite = np.isposinf(_by_time(info, "log_evidence_increment"))
         where = f" at step {int(np.argmax(infinite))}" if infinite.any() else ""
-    raise InvalidWeightsError(
+    raise infinite_weight(where)
+
+
+def infinite_weight(where: str) -> InvalidWeightsError:
+    """Return the error for a weight of +inf; ``where`` says at which time or stage."""
+    return InvalidWeightsError(
         f"a log-likelihood or log potential was +inf{where}, so the log evidence is +inf: a "
         "density is finite almost everywhere. Look for a division by zero or a scale of zero, "
         "and return -inf where the likelihood is zero"

@@ -98,10 +98,7 @@ def draw_indices(key: Any, num_data: int, num: int) -> jax.Array:
     >>> bi.draw_indices(jax.random.key(0), 1000, 5).shape
     (5,)
     """
-    inner = lambda: jnp.broadcast_to(jnp.arange(1, num_data) / num_data, (num, num_data - 1))
-    u = random.piecewise_uniform(key, (num,), inner)
-    with jax.enable_x64(True):
-        return jnp.minimum(jnp.floor(u * num_data), num_data - 1).astype(jnp.int32)
+    return random.integers(key, num_data, (num,))
 
 
 class DifferenceEstimate:

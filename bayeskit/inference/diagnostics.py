@@ -164,8 +164,8 @@ def diagnose(
     if num_not_finite > _MAX_NOT_FINITE * num_chains * num_draws:
         found.append(
             f"the log density was NaN or +inf at {num_not_finite} of the points tried, which "
-            "were rejected: return -inf where the density is zero, and look for overflow or a "
-            "division by zero elsewhere"
+            "were rejected. Trajectories that run away do that: a non-centred form helps. Else "
+            "look for overflow or a division by zero, and return -inf where the density is zero"
         )
     return Diagnostics(
         r_hat, bulk, tail, num_divergent, num_not_finite, acceptance, tuple(found), squared

@@ -223,6 +223,33 @@ def _log_softmax(logits: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(_usable(logits), axis=-1)
 
 
+def integers(key: Key, num_values: int, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Return whole numbers drawn uniformly from 0, ..., num_values - 1.
+
+    Parameters
+    ----------
+    key : key
+    num_values : int >= 1
+    shape : tuple of int
+        Shape of the result.
+
+    Returns
+    -------
+    shape int32 array
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> bool(random.integers(jax.random.key(0), 6, (1000,)).max() == 5)
+    True
+    """
+    edges = np.arange(1, num_values) / num_values
+    u = piecewise_uniform(key, shape, lambda: jnp.broadcast_to(edges, (*shape, edges.size)))
+    with jax.enable_x64(True):
+        return jnp.floor(u * num_values).astype(jnp.int32)
+
+
 def categorical(key: Key, logits: jax.Array, num: int | None = None) -> jax.Array:
     r"""Return indices drawn with probabilities :math:`\propto \exp(\text{logits})`.
 
@@ -300,7 +327,8 @@ def piecewise_uniform(
     if breaks is None:
         raise UnenumerableDrawError("piecewise_uniform needs its breaks in the exact mode")
     inner = jnp.clip(jnp.sort(breaks(), axis=-1), 0.0, 1.0)
-    ends = jnp.zeros_like(inner[..., :1])
+    # Without breaks there is one cell.
+    ends = jnp.zeros((*inner.shape[:-1], 1), inner.dtype)
     edges = jnp.concatenate([ends, inner, ends + 1.0], axis=-1)
     cell = key.draw(jnp.log(jnp.diff(edges, axis=-1)))[..., None]
     low = jnp.take_along_axis(edges, cell, axis=-1)

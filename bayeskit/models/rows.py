@@ -58,20 +58,21 @@ def rows_of_call(
     """Return the data of a model in its precision; ``before`` holds earlier rows."""
     dt = None
     if "times" in call:
-        earlier = before["times"][-1:] if before else call["times"][:1]
-        dt = _increasing_differences(earlier, call["times"])
+        times = call["times"]
+        if before:
+            dt = _differences_from(before["times"][-1], times)
+        else:
+            dt = np.diff(times, prepend=times[:1])
     parts = (call.get("y"), call.get("X"), dt)
     return Rows(*(None if v is None else floats_in_precision(v, precision) for v in parts))
 
 
-def _increasing_differences(earlier: np.ndarray, times: np.ndarray) -> np.ndarray:
-    joined = np.concatenate([earlier, times])
-    if joined[1] < joined[0]:
+def _differences_from(last: float, times: np.ndarray) -> np.ndarray:
+    if times[0] <= last:
         raise InvalidDataError(
-            f"times must go on from {joined[0]}, the last that the filter has seen, got "
-            f"{joined[1]}"
+            f"times must go on after {last}, the last that the filter has seen, got {times[0]}"
         )
-    return np.diff(joined)
+    return np.diff(times, prepend=last)
 
 
 def floats_in_precision(array: np.ndarray, precision: str) -> np.ndarray:

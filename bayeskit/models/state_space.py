@@ -494,6 +494,11 @@ class StateSpaceEstimator(BayesianModel):
         **options
             Passed on to :meth:`forecast`.
         """
+        if np.ndim(X) == 0 and X is not None:
+            raise InvalidDataError(
+                f"X holds the controls to come, one row a step, got {X!r}: for a number of "
+                "steps call predict(steps=...)"
+            )
         if steps is None:
             steps = 1 if X is None else len(X)
         options.setdefault("num_draws", _MAX_FORECAST_DRAWS)

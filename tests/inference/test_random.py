@@ -70,6 +70,12 @@ FINITE = {
         dict.fromkeys(itertools.permutations(range(3)), 1 / 6),
     ),
     "piecewise_uniform": (above_a_fifth, {(0,): 0.2, (1,): 0.8}),
+    "integers": (
+        lambda key: random.integers(key, 3, (2,)),
+        dict.fromkeys(itertools.product(range(3), repeat=2), 1 / 9),
+    ),
+    # One value has one outcome, and not none.
+    "integers, of one value": (lambda key: random.integers(key, 1), {(0,): 1.0}),
     "sample Bernoulli": (
         lambda key: random.sample(key, dist.Bernoulli(0.25)),
         {(0,): 0.75, (1,): 0.25},

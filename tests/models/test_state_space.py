@@ -22,6 +22,7 @@ from bayeskit.errors import (
     ParticleCollapseError,
 )
 from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.inference.engines import smc2 as smc2_module
 from bayeskit.models import StateSpaceEstimator
 
 FILTER = bk.ParticleFilter(1000)
@@ -444,6 +445,29 @@ def test_collapse_names_time_and_observation():
         clone(fitted()).fit(y)
 
 
+def test_times_that_stand_still_are_refused_online_as_well():
+    model = dataclasses.replace(MODEL, transition=lambda p, x, t, dt: dist.Normal(x, 1.0 + dt))
+    est = bk.BayesianModel(model, inference=FILTER, random_state=0)
+    est.partial_fit(Y[:2], times=[0.0, 1.0])
+    with pytest.raises(InvalidDataError, match=r"go on after 1\.0, .* seen, got 1\.0"):
+        est.partial_fit(Y[2:4], times=[1.0, 2.0])
+
+
+def test_a_number_of_steps_is_no_control():
+    with pytest.raises(InvalidDataError, match=r"got 5: .* call predict\(steps=\.\.\.\)"):
+        fitted().predict(5)
+
+
+def test_infinite_likelihoods_of_parameters_are_no_collapse():
+    target = bi.StateSpaceTarget.of(ONE_UNKNOWN, bi.Rows(np.arange(4.0)))
+    with pytest.raises(
+        InvalidWeightsError, match=r"at time 3 \(observation 3\.0\), so the log"
+    ):
+        smc2_module._check_alive({"log_evidence": np.array([0.0, np.inf])}, target, 2)
+    with pytest.raises(ParticleCollapseError, match=r"likelihood of zero at time 2 "):
+        smc2_module._check_alive({"log_evidence": np.array([-np.inf])}, target, 2)
+
+
 def test_free_parameters_are_not_fitted_row_by_row():
     with pytest.raises(TypeError, match=r"particle filter, but \['rho'\] are free parameters"):
         bk.BayesianModel(ONE_UNKNOWN, random_state=0).partial_fit(Y[:3])
@@ -457,7 +481,7 @@ def test_an_infinite_likelihood_is_refused():
         log_g=lambda t, before, x: jnp.where((t == 3) & (x > 0), jnp.inf, 0.0),
         num_steps=5,
     )
-    with pytest.raises(InvalidWeightsError, match=r"of a particle is \+inf at time 3: "):
+    with pytest.raises(InvalidWeightsError, match=r"was \+inf at time 3, so the log"):
         bk.BayesianModel(model, inference=bk.ParticleFilter(50), random_state=0).fit()
 
 

@@ -48,12 +48,7 @@ def metropolis_ancestors(key: Any, log_weights: jax.Array, num: int, steps: int)
 
     def step(step_key, index, _):
         propose_key, accept_key = random.split(step_key)
-        edges = jnp.arange(1, num_particles) / num_particles
-        u = random.piecewise_uniform(
-            propose_key, (num,), lambda: jnp.broadcast_to(edges, (num, num_particles - 1))
-        )
-        with jax.enable_x64(True):
-            proposal = jnp.floor(u * num_particles).astype(jnp.int32)
+        proposal = random.integers(propose_key, num_particles, (num,))
         accepted = random.accept(accept_key, log_weights[proposal] - log_weights[index])
         return jnp.where(accepted, proposal, index)
 

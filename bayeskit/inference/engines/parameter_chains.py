@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ __all__ = [
     "constrained_parameters",
     "filter_estimates",
     "named_draws",
+    "pieces",
     "starting_points",
 ]
 
@@ -120,6 +122,16 @@ def filter_estimates(
 def prior_draws(model: Any, num: int, key: Any) -> jax.Array:
     """Return draws (num, dim) of the free parameters."""
     return random.lanes(lambda k, _: model.prior.draw_prior(k), key, jnp.arange(num))
+
+
+def pieces(num_warmup: int, num_draws: int, most: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield first step, number of steps, and whether they are kept, of each program call.
+
+    No piece has more than ``most`` steps, or reaches across the end of the warm-up.
+    """
+    for begin, end in ((0, num_warmup), (num_warmup, num_warmup + num_draws)):
+        for first in range(begin, end, most):
+            yield first, min(most, end - first), begin == num_warmup
 
 
 def starting_points(

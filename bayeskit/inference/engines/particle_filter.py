@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from bayeskit import accel
-from bayeskit.errors import InvalidWeightsError, ParticleCollapseError
+from bayeskit.errors import ParticleCollapseError
 from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.blocks import Block, resample
+from bayeskit.inference.collapse import infinite_weight
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.engines.base import as_chains, as_named_states
@@ -253,11 +254,7 @@ def _check_collapse(piece: dict, target: StateSpaceTarget, time: int, begin: int
     if target.rows.y is not None:
         seen = f" (observation {np.asarray(target.rows.y)[time - begin + place]})"
     if np.isposinf(piece["log_evidence_increment"][place]):
-        raise InvalidWeightsError(
-            f"the log-likelihood of a particle is +inf at time {time + place}{seen}: a density "
-            "is finite almost everywhere. Look for a scale of zero, and return -inf where the "
-            "likelihood is zero"
-        )
+        raise infinite_weight(f" at time {time + place}{seen}")
     num_nan = int(piece["num_nan"][place])
     why = f", {num_nan} of them because their log-likelihood is NaN" if num_nan else ""
     raise ParticleCollapseError(

@@ -24,6 +24,7 @@ from bayeskit.inference.engines.parameter_chains import (
     check_free,
     filter_estimates,
     named_draws,
+    pieces,
     prior_draws,
     starting_points,
 )
@@ -163,21 +164,19 @@ class ParticleGibbs:
         self, target: StateSpaceTarget, state: Any, adaptation: Any, key: Any, line: Any
     ) -> tuple[dict[str, Any], float, np.ndarray]:
         """Return kept states, the acceptance of parameters, and how often each time moved."""
-        total, done = self.num_warmup + self.num_draws, 0
+        total = self.num_warmup + self.num_draws
         kept, acceptances, moves = [], [], []
-        while done < total:
-            end = self.num_warmup if done < self.num_warmup else total
-            size = min(_CHUNK, end - done)
+        for first, size, is_kept in pieces(self.num_warmup, self.num_draws, _CHUNK):
             state, adaptation, seen = _advance(
-                self, target, state, adaptation, key, np.int32(done), np.int32(size)
+                self, target, state, adaptation, key, np.int32(first), np.int32(size)
             )
             seen, acceptance, moved = jax.tree.map(lambda x, n=size: np.asarray(x)[:n], seen)
-            if done >= self.num_warmup:
+            if is_kept:
                 kept.append(seen)
                 acceptances.append(acceptance)
                 moves.append(moved.mean(axis=(0, 1)) * len(moved))
-            done += size
-            line.show(f"sweep {done} of {total}, acceptance {float(acceptance.mean()):.2f}")
+            rate = float(acceptance.mean())
+            line.show(f"sweep {first + size} of {total}, acceptance {rate:.2f}")
         line.close(f"{total} sweeps")
         join = lambda *parts: np.swapaxes(np.concatenate(parts), 0, 1)
         rate = float(np.concatenate(acceptances).mean())

@@ -23,6 +23,7 @@ from bayeskit.inference.engines.parameter_chains import (
     check_free,
     filter_estimates,
     named_draws,
+    pieces,
     prior_draws,
     starting_points,
 )
@@ -159,20 +160,18 @@ class PMMH:
     ) -> tuple[MarginalState, float]:
         """Return kept states (chain, draw, ...) and their acceptance rate."""
         states = _blank_states(self, target, starts)
-        total, done = self.num_warmup + self.num_draws, 0
+        total = self.num_warmup + self.num_draws
         kept, acceptances = [], []
-        while done < total:
-            end = self.num_warmup if done < self.num_warmup else total
-            size = min(_CHUNK, end - done)
-            states, adaptation, seen, acceptance = _advance(
-                self, target, states, adaptation, key, np.int32(done), np.int32(size)
+        for first, size, is_kept in pieces(self.num_warmup, self.num_draws, _CHUNK):
+            states, adaptation, *seen = _advance(
+                self, target, states, adaptation, key, np.int32(first), np.int32(size)
             )
-            if done >= self.num_warmup:
-                kept.append(jax.tree.map(lambda x, n=size: np.asarray(x)[:n], seen))
-                acceptances.append(np.asarray(acceptance)[:size])
-            done += size
-            rate = float(np.asarray(acceptance)[:size].mean())
-            line.show(f"step {done} of {total}, acceptance {rate:.2f}")
+            seen, acceptance = jax.tree.map(lambda x, n=size: np.asarray(x)[:n], seen)
+            if is_kept:
+                kept.append(seen)
+                acceptances.append(acceptance)
+            rate = float(acceptance.mean())
+            line.show(f"step {first + size} of {total}, acceptance {rate:.2f}")
         line.close(f"{total} steps")
         join = lambda *parts: np.swapaxes(np.concatenate(parts), 0, 1)
         return jax.tree.map(join, *kept), float(np.concatenate(acceptances).mean())

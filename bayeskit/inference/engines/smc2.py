@@ -17,6 +17,7 @@ from bayeskit.errors import ParticleCollapseError
 from bayeskit.inference import random
 from bayeskit.inference.algorithms.smc_squared import smc2
 from bayeskit.inference.blocks import Block, Chain, MovePlan, fitted_random_walk, resample
+from bayeskit.inference.collapse import infinite_weight
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.engines.base import as_chains
@@ -210,11 +211,14 @@ class SMC2:
 def _check_alive(piece: dict[str, Any], target: StateSpaceTarget, time: int) -> None:
     alive = np.isfinite(piece["log_evidence"])
     if not alive.all():
-        time += int(np.argmin(alive))
+        place = int(np.argmin(alive))
+        time += place
+        where = f" at time {time} (observation {np.asarray(target.rows.y)[time]})"
+        if np.isposinf(piece["log_evidence"][place]):
+            raise infinite_weight(where)
         raise ParticleCollapseError(
-            f"all parameters have a likelihood of zero at time {time} (observation "
-            f"{np.asarray(target.rows.y)[time]}): take more of them and more particles, check "
-            "that observation, or narrow the prior"
+            f"all parameters have a likelihood of zero{where}: take more of them and more "
+            "particles, check that observation, or narrow the prior"
         )
 
 

@@ -330,9 +330,12 @@ def _check_signature(model: Callable, arguments: tuple, keywords: Mapping[str, A
         signature.bind(*arguments, **keywords)
     except TypeError as error:
         name = getattr(model, "__name__", "the model")
+        hint = ""
+        if "X" in keywords and "X" not in signature.parameters:
+            hint = ". What fit(X, y) is given goes to arguments named X and y: call them so"
         raise TypeError(
             f"{name}{signature} cannot take what fit or predict was given "
-            f"({', '.join(keywords) or 'nothing'}): {error}"
+            f"({', '.join(keywords) or 'nothing'}): {error}{hint}"
         ) from error
 
 

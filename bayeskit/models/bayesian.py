@@ -133,7 +133,7 @@ class BayesianModel(BaseEstimator):
         Parameters
         ----------
         X : array, DataFrame, or mapping of keywords, optional
-            Passed on to the model as its first argument; a mapping is passed as keywords.
+            Passed on to the model as ``X``; a mapping is passed as keywords.
         y : array, optional
             Passed on as ``y``.
         **keywords

@@ -11,6 +11,8 @@ from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, panel_a
 __all__ = ["trace_rank"]
 
 _NUM_BINS = 20
+# Names of more chains would cover what they name.
+_MOST_NAMED = 6
 
 
 def trace_rank(
@@ -78,8 +80,9 @@ def trace_rank(
     ax.set_xlabel("draw")
     name = parameter + (f"[{', '.join(map(str, index))}]" if index else "")
     headline(ax, f"{name} along each chain")
-    above.legend(
-        loc="lower right", ncols=num_chains, frameon=False, labelcolor=INK, fontsize=9.5
-    )
+    if num_chains <= _MOST_NAMED:
+        above.legend(
+            loc="lower right", ncols=num_chains, frameon=False, labelcolor=INK, fontsize=9.5
+        )
     tidy(ax)
     return ax

@@ -368,3 +368,11 @@ def test_data_that_nothing_observes_are_refused():
 
     with pytest.raises(ValueError, match=r"y was given, but the model observes nothing: write"):
         bk.BayesianModel(forgotten).fit(np.ones((5, 1)), np.ones(5))
+
+
+def test_a_model_without_X_says_how_to_name_it():
+    def of_sigma(sigma, y=None):
+        numpyro.sample("b", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(TypeError, match="goes to arguments named X and y: call them so"):
+        bk.BayesianModel(of_sigma).fit(np.ones((3, 1)), np.ones(3))

@@ -1,6 +1,7 @@
 """Plots return axes, label what they show, and never show themselves."""
 
 import dataclasses
+import io
 
 import matplotlib as mpl
 import numpy as np
@@ -61,6 +62,23 @@ def test_forest_draws_into_given_axes(posterior):
 def test_unknown_parameter(posterior):
     with pytest.raises(ValueError, match="zeta"):
         plots.forest(posterior, parameters=["zeta"])
+
+
+@pytest.mark.parametrize(("num_chains", "is_named"), [(4, True), (32, False)])
+def test_trace_names_chains_where_there_is_room(posterior, num_chains, is_named):
+    """Names of 32 chains in a row would cover the ranks that they name."""
+    draws = {"b": np.random.default_rng(1).normal(size=(num_chains, 60, 2))}
+    axis = plots.trace_rank(dataclasses.replace(posterior, draws=draws), "b", (1,))
+    assert len(axis.lines) == num_chains
+    (above,) = (other for other in axis.figure.axes if other is not axis)
+    assert (above.get_legend() is not None) == is_named
+    assert axis.get_title(loc="left") == "b[1] along each chain"
+    axis.figure.savefig(io.BytesIO())
+
+
+def test_trace_refuses_what_is_no_single_number(posterior):
+    with pytest.raises(ValueError, match=r"'b' has shape \(2,\): choose one entry"):
+        plots.trace_rank(posterior, "b")
 
 
 def test_smc_history_shows_every_stage(posterior):

@@ -8,6 +8,7 @@ import pytest
 from bayeskit.errors import LawMismatch, MissingGradientError
 from bayeskit.inference import (
     HMC,
+    Block,
     RandomWalk,
     Target,
     TemperedPath,
@@ -347,3 +348,12 @@ def test_frozen_algorithm_of_another_target_is_refused():
         fm.tempering_start(PATH, 3) >> until(
             other.is_complete, schedule(other, ladder=fm.LADDER) >> weigh(other.increment)
         )
+
+
+@pytest.mark.parametrize("part", ["name", "run", "arrow"])
+def test_a_block_of_ones_own_is_told_what_it_lacks(part):
+    class Mine(Block):
+        pass
+
+    with pytest.raises(NotImplementedError, match=f"Mine must define {part}"):
+        Mine().name if part == "name" else getattr(Mine(), part)(None)

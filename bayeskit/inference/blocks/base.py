@@ -34,7 +34,7 @@ class Block:
     @property
     def name(self) -> str:
         """Short name, as printed in derivations."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define name, for derivations")
 
     @property
     def parts(self) -> tuple[Block, ...]:
@@ -48,11 +48,17 @@ class Block:
 
     def run(self, key: Any, population: Any = None) -> tuple[Any, dict[str, jax.Array]]:
         """Return the next population and what there is to say about the step."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define run(key, population), which returns the next "
+            "population and a dict of what there is to say"
+        )
 
     def arrow(self, law: Law | None) -> Law:
         """Return the law of the result for a population with the given law."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define arrow(law), which returns the law of what "
+            "comes out, such as law.then(law.measure, self.name)"
+        )
 
     @functools.cached_property
     def compiled(self) -> Callable:

@@ -24,6 +24,7 @@ from bayeskit.accel._checks import (
     largest,
     refuse_bad_weights,
 )
+from bayeskit.accel.exponential import relative_weights
 from bayeskit.accel.scan import prefix_sum
 
 __all__ = [
@@ -95,9 +96,7 @@ def scaled_cdf_and_verdict(log_weights: jax.Array, num: int) -> tuple[jax.Array,
     maximum = largest(log_weights)
     ok = jnp.isfinite(maximum)
     with jax.enable_x64(True):
-        # In float64, so that the result is exact for the log-weights as they were given.
-        relative = log_weights.astype(jnp.float64) - maximum.astype(jnp.float64)
-        weights = jnp.where(ok, jnp.exp(relative), 1.0)
+        weights = relative_weights(log_weights, maximum, ok)
         if num == 0:
             return jnp.zeros_like(weights), ok[..., 0]
         total_bits, unit_bits, grid_bits = _fractional_bits(num_particles, num)

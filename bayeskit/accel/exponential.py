@@ -9,9 +9,9 @@ every platform rounds alike, so that it can be repeated bit for bit in any langu
 1. In float64, ``t = min((m - l) * SCALE, 900 * 2**32)``, where ``SCALE`` is the float64 nearest
    to ``2**32 * log2(e)``; as an integer, towards zero. ``k = t >> 32``, and ``f``, the lower 32
    bits.
-2. A polynomial of degree 7 in f by Horner's rule, in 64 bits without a sign: from
-   ``a = COEFFICIENTS[-1]`` on, ``a = c - (a * f >> s)`` with the coefficients ``c`` before it and
-   the shifts ``s``, from the end. All are below 2**32. Then
+2. A polynomial of degree 7 in f by Horner's rule, in 64 bits without a sign: beginning with
+   ``a = COEFFICIENTS[-1]``, ``a = c - (a * f >> s)``, where ``c`` and ``s`` go from the end
+   through the coefficients before it and the shifts. All are below 2**32. Then
    ``significand = 2**35 - (f << 2) - (a * f >> 31)``.
 3. The weight is ``significand * 2**-(35 + k)``, exactly in float64, with a relative error below
    2**-31: a hundredth of what the rounding of a float32 log-weight makes of it.

@@ -17,6 +17,7 @@ __all__ = [
     "KeyReuseError",
     "LawMismatch",
     "MissingDensityError",
+    "MissingDependencyError",
     "MissingGradientError",
     "NumericalWarning",
     "ParticleCollapseError",
@@ -75,6 +76,10 @@ class ImproperPriorError(BayeskitError, ValueError):
 
 class MissingDensityError(BayeskitError, TypeError):
     """An algorithm needs a transition density that the model does not give."""
+
+
+class MissingDependencyError(BayeskitError, ImportError):
+    """Something was asked for by name that needs a package which is not installed."""
 
 
 class MissingGradientError(BayeskitError, TypeError):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import bayeskit as bk
+from bayeskit.accel import backend_report
 from bayeskit.cli import main
 from bayeskit.errors import StalledError
 
@@ -100,6 +101,7 @@ def test_info(capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["versions"]["jax"]
     assert facts["float64_by_default_in_jax"] is False
+    assert facts["array_kernels"] == backend_report()
 
 
 class TestWhatComesOut:

@@ -4,6 +4,7 @@ Arrays in, arrays out; nothing here knows a probability model. Everything is pur
 under ``jit``, ``vmap`` and ``grad``, on every platform, in 32-bit and in 64-bit mode.
 """
 
+from bayeskit.accel.dispatch import backend, backend_report
 from bayeskit.accel.gather import take_particles
 from bayeskit.accel.hilbert import hilbert_index, hilbert_order
 from bayeskit.accel.noise import fold_words, normal_of_words, random_normals, random_words
@@ -52,6 +53,8 @@ __all__ = [
     "WeightedAncestors",
     "Weights",
     "as_key",
+    "backend",
+    "backend_report",
     "cumulative_offspring",
     "effective_sample_size",
     "fold_words",

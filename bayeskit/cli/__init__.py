@@ -109,11 +109,13 @@ def _probability(text: str) -> float:
 def _info(options: argparse.Namespace) -> int:
     import jax
 
+    from bayeskit.accel import backend_report
     from bayeskit.cli.report import versions
 
     facts: dict[str, Any] = {
         "versions": versions(),
         "devices": [str(device) for device in jax.devices()],
+        "array_kernels": backend_report(),
         "float64_by_default_in_jax": bool(jax.config.read("jax_enable_x64")),
     }
     if options.json:
@@ -122,6 +124,8 @@ def _info(options: argparse.Namespace) -> int:
         for name, version in facts["versions"].items():
             print(f"{name:<14} {version}")
         print(f"{'devices':<14} {', '.join(facts['devices'])}")
+        for name, kernel in facts["array_kernels"].items():
+            print(f"{name:<24} {kernel}")
     return 0
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "InitializationError",
     "InvalidDataError",
     "InvalidWeightsError",
+    "KernelBuildError",
     "KeyReuseError",
     "LawMismatch",
     "MissingDensityError",
@@ -68,6 +69,10 @@ class StalledError(BayeskitError, RuntimeError):
 
 class InitializationError(BayeskitError, RuntimeError):
     """No starting point with a finite density and a finite gradient was found."""
+
+
+class KernelBuildError(BayeskitError, RuntimeError):
+    """Compiled kernels were asked for, and this machine cannot make them."""
 
 
 class ImproperPriorError(BayeskitError, ValueError):

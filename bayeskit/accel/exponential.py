@@ -25,10 +25,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["COEFFICIENTS", "SCALE", "SHIFTS", "relative_weights"]
+__all__ = ["COEFFICIENTS", "LARGEST_EXPONENT", "SCALE", "SHIFTS", "relative_weights"]
 
 SCALE = math.log2(math.e) * 2.0**32
-_LARGEST_EXPONENT = 900  # beyond it a weight counts as zero for any number of particles
+LARGEST_EXPONENT = 900  # beyond it a weight counts as zero for any number of particles
 # Absolute values of the coefficients of the minimax polynomial, whose signs alternate, as
 # multiples of 2**-34, 2**-34, 2**-36, ...: as many bits as 32 allow. One half of the first is
 # taken away, which step 2 puts back.
@@ -58,7 +58,7 @@ def relative_weights(log_weights: jax.Array, maximum: jax.Array, ok: jax.Array) 
     below = maximum.astype(jnp.float64) - log_weights.astype(jnp.float64)
     if log_weights.dtype != jnp.float32:
         return jnp.where(ok, jnp.exp(-below), 1.0)
-    steps = jnp.minimum(below * SCALE, _LARGEST_EXPONENT * 2.0**32)
+    steps = jnp.minimum(below * SCALE, LARGEST_EXPONENT * 2.0**32)
     steps = jnp.where(ok, steps, 0.0).astype(jnp.int64)
     significand = _significand((steps & 0xFFFFFFFF).astype(jnp.uint32))
     # A power of two, put together from its bits: nothing is rounded.

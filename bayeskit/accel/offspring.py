@@ -24,6 +24,7 @@ from bayeskit.accel._checks import (
     largest,
     refuse_bad_weights,
 )
+from bayeskit.accel.dispatch import dispatch
 from bayeskit.accel.exponential import relative_weights
 from bayeskit.accel.scan import prefix_sum
 
@@ -91,26 +92,40 @@ def scaled_cdf(log_weights: Any, num: int) -> jax.Array:
 @functools.partial(jax.jit, static_argnames="num")
 def scaled_cdf_and_verdict(log_weights: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
     """Return :func:`scaled_cdf` of checked input and whether its rows are usable."""
-    num_particles = log_weights.shape[-1]
     log_weights = lax.stop_gradient(log_weights)
-    maximum = largest(log_weights)
-    ok = jnp.isfinite(maximum)
     with jax.enable_x64(True):
-        weights = relative_weights(log_weights, maximum, ok)
         if num == 0:
-            return jnp.zeros_like(weights), ok[..., 0]
-        total_bits, unit_bits, grid_bits = _fractional_bits(num_particles, num)
-        # Integers again, if stored as floats: their sum is exact in any order.
-        whole = jnp.ceil(weights * 2.0**total_bits)
-        total = jnp.sum(whole, axis=-1, keepdims=True) * 2.0**-total_bits
-        in_units = weights * (num * 2.0**unit_bits / total)
-        cumulative = prefix_sum(in_units.astype(jnp.int64))
-        last = cumulative[..., -1:]
-        cdf = cumulative.astype(jnp.float64) * (num / last.astype(jnp.float64))
-        cdf = jnp.round(cdf * 2.0**grid_bits) * 2.0**-grid_bits
-        # Rounding may leave the end above or below num, and so for dead particles before it.
-        cdf = jnp.where(cumulative == last, float(num), jnp.minimum(cdf, float(num)))
-        return cdf, ok[..., 0]
+            return jnp.zeros(log_weights.shape, jnp.float64), _usable(largest(log_weights))
+        bits = _fractional_bits(log_weights.shape[-1], num)
+        return dispatch("scaled_cdf", _scaled_cdf, log_weights, num=num, bits=bits)
+
+
+def _usable(maximum: jax.Array) -> jax.Array:
+    return jnp.isfinite(maximum[..., 0])
+
+
+def _scaled_cdf(
+    log_weights: jax.Array, num: int, bits: tuple[int, int, int]
+) -> tuple[jax.Array, jax.Array]:
+    maximum = largest(log_weights)
+    weights = relative_weights(log_weights, maximum, jnp.isfinite(maximum))
+    cdf = dispatch("cdf_of_weights", _cdf_of_weights, weights, num=num, bits=bits)
+    return cdf, _usable(maximum)
+
+
+def _cdf_of_weights(weights: jax.Array, num: int, bits: tuple[int, int, int]) -> jax.Array:
+    """Return :func:`scaled_cdf` for float64 weights in [0, 1], not all zero."""
+    total_bits, unit_bits, grid_bits = bits
+    # Integers again, if stored as floats: their sum is exact in any order.
+    whole = jnp.ceil(weights * 2.0**total_bits)
+    total = jnp.sum(whole, axis=-1, keepdims=True) * 2.0**-total_bits
+    in_units = weights * (num * 2.0**unit_bits / total)
+    cumulative = prefix_sum(in_units.astype(jnp.int64))
+    last = cumulative[..., -1:]
+    cdf = cumulative.astype(jnp.float64) * (num / last.astype(jnp.float64))
+    cdf = jnp.round(cdf * 2.0**grid_bits) * 2.0**-grid_bits
+    # Rounding may leave the end above or below num, and so for dead particles before it.
+    return jnp.where(cumulative == last, float(num), jnp.minimum(cdf, float(num)))
 
 
 def _fractional_bits(num_particles: int, num: int) -> tuple[int, int, int]:
@@ -171,6 +186,36 @@ def cumulative_offspring(log_weights: Any, u: Any, num: int) -> jax.Array:
         return round_up_where_above(cdf, u[..., None])
 
 
+def ancestors_at_levels(cdf: jax.Array, uniforms: Any, num: int) -> jax.Array:
+    r"""Return the ancestors :math:`a_m = \#\{i : R_i \le m + u_m\}` of one row.
+
+    Parameters
+    ----------
+    cdf : (num_particles,) float64 array, R
+    uniforms : (1,) or (num,) array in [0, 1)
+        One for all m, or one for each.
+    num : int
+    """
+    if num == 0:
+        return jnp.zeros(0, jnp.int32)
+    with jax.enable_x64(True):
+        return _ancestors_at_levels(cdf, jnp.asarray(uniforms, jnp.float64), num)
+
+
+@functools.partial(jax.jit, static_argnames="num")
+def _ancestors_at_levels(cdf: jax.Array, uniforms: jax.Array, num: int) -> jax.Array:
+    def by_xla(cdf, uniforms, num):
+        own = uniforms
+        if uniforms.shape[0] > 1:
+            # Only the uniform of the stratum that holds R_i matters: all strata below are
+            # wholly below R_i. At R_i = num the fraction is 0 and the uniform is not used.
+            stratum = jnp.minimum(jnp.floor(cdf).astype(jnp.int32), num - 1)
+            own = uniforms.at[stratum].get(mode="clip")
+        return offspring_to_ancestors(round_up_where_above(cdf, own), num)
+
+    return dispatch("ancestors_at_levels", by_xla, cdf, uniforms, num=num)
+
+
 def round_up_where_above(values: jax.Array, u: jax.Array) -> jax.Array:
     """Return ceil(values - u) as int32 without the rounding of a subtraction.
 
@@ -219,6 +264,11 @@ def offspring_to_ancestors(cumulative: Any, num: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="num")
 def _ancestors(cumulative: jax.Array, num: int) -> jax.Array:
+    cumulative = cumulative.astype(jnp.int32)
+    return dispatch("offspring_to_ancestors", _count_in_rows, cumulative, num=num)
+
+
+def _count_in_rows(cumulative: jax.Array, num: int) -> jax.Array:
     def one_row(row):
         # XLA stores a constant array from the start of a program; zeros that seem to depend on
         # the data are made when they are needed, which takes an eighth off the peak memory.
@@ -228,7 +278,7 @@ def _ancestors(cumulative: jax.Array, num: int) -> jax.Array:
 
     for _ in range(cumulative.ndim - 1):
         one_row = jax.vmap(one_row)
-    return one_row(cumulative.astype(jnp.int32))
+    return one_row(cumulative)
 
 
 def permute_for_inplace(ancestors: Any) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
@@ -16,7 +17,7 @@ import jax
 import jaxlib
 from jax.experimental.compilation_cache import compilation_cache
 
-__all__ = ["ENVIRONMENT", "program_cache"]
+__all__ = ["ENVIRONMENT", "processor_name", "program_cache", "user_folder"]
 
 ENVIRONMENT = "BAYESKIT_PROGRAM_CACHE"
 _OFF = ("0", "off", "false", "no")
@@ -62,7 +63,7 @@ def _folder() -> Path | None:
     wanted = os.environ.get(ENVIRONMENT, "")
     if configured or not _setting("jax_enable_compilation_cache") or wanted.lower() in _OFF:
         return None
-    folder = (Path(wanted) if wanted else _user_folder()) / _processor()
+    folder = (Path(wanted) if wanted else user_folder("programs")) / processor_name()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -78,17 +79,19 @@ def _setting(name: str) -> Any:
     return getattr(jax.config, name)
 
 
-def _user_folder() -> Path:
+def user_folder(kind: str) -> Path:
+    """Return the folder for one kind of what is compiled on a user's machine."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "bayeskit" / "programs"
+    return base / "bayeskit" / kind
 
 
-def _processor() -> str:
+@functools.cache
+def processor_name() -> str:
     """Return a name for this kind of processor and this version of XLA."""
     facts = [platform.machine(), platform.processor(), jax.__version__, jaxlib.__version__]
     with contextlib.suppress(OSError):

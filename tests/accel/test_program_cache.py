@@ -75,7 +75,7 @@ def test_a_cache_of_the_users_own_is_respected(unconfigured, tmp_path):
 def test_old_programs_go_first(unconfigured, monkeypatch):
     import os
 
-    folder = unconfigured / module._processor()
+    folder = unconfigured / module.processor_name()
     folder.mkdir()
     for age, name in enumerate(["new", "middle", "old"]):
         (folder / name).write_bytes(b"x" * 100)

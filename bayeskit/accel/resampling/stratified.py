@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayeskit.accel.offspring import offspring_to_ancestors, round_up_where_above
+from bayeskit.accel.offspring import ancestors_at_levels
 from bayeskit.accel.resampling.scheme import Ancestors, Scheme, draw, inner
 
 __all__ = ["STRATIFIED", "stratified"]
@@ -24,15 +24,7 @@ def _breaks(cdf: jax.Array, num: int) -> jax.Array:
 
 
 def _ancestors(cdf: jax.Array, u: jax.Array, num: int) -> jax.Array:
-    if num == 0:
-        return jnp.zeros(0, jnp.int32)
-    with jax.enable_x64(True):
-        # Only the uniform of the stratum that holds R_i matters: all strata below are
-        # wholly below R_i. At R_i = num the fraction is 0 and the uniform is not used.
-        stratum = jnp.minimum(jnp.floor(cdf).astype(jnp.int32), num - 1)
-        own = jnp.asarray(u, jnp.float64).at[stratum].get(mode="clip")
-        cumulative = round_up_where_above(cdf, own)
-    return offspring_to_ancestors(cumulative, num)
+    return ancestors_at_levels(cdf, u, num)
 
 
 STRATIFIED = Scheme("stratified", _uniform_shape, _breaks, _ancestors)

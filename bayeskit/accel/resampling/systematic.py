@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayeskit.accel.offspring import offspring_to_ancestors, round_up_where_above
+from bayeskit.accel.offspring import ancestors_at_levels
 from bayeskit.accel.resampling.scheme import Ancestors, Scheme, draw, fraction, inner
 
 __all__ = ["SYSTEMATIC", "systematic"]
@@ -23,9 +23,7 @@ def _breaks(cdf: jax.Array, num: int) -> jax.Array:
 
 
 def _ancestors(cdf: jax.Array, u: jax.Array, num: int) -> jax.Array:
-    with jax.enable_x64(True):
-        cumulative = round_up_where_above(cdf, jnp.asarray(u, jnp.float64))
-    return offspring_to_ancestors(cumulative, num)
+    return ancestors_at_levels(cdf, jnp.reshape(u, 1), num)
 
 
 SYSTEMATIC = Scheme("systematic", _uniform_shape, _breaks, _ancestors)

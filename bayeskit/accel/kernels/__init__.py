@@ -1,0 +1,1 @@
+"""Kernels for one kind of hardware each, beside the XLA programs that run anywhere."""

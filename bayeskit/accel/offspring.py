@@ -26,7 +26,7 @@ from bayeskit.accel._checks import (
 )
 from bayeskit.accel.dispatch import dispatch
 from bayeskit.accel.exponential import relative_weights
-from bayeskit.accel.scan import prefix_sum
+from bayeskit.accel.scan import prefix_sum, prefix_sum_of_whole_parts
 
 __all__ = [
     "cumulative_offspring",
@@ -119,8 +119,7 @@ def _cdf_of_weights(weights: jax.Array, num: int, bits: tuple[int, int, int]) ->
     # Integers again, if stored as floats: their sum is exact in any order.
     whole = jnp.ceil(weights * 2.0**total_bits)
     total = jnp.sum(whole, axis=-1, keepdims=True) * 2.0**-total_bits
-    in_units = weights * (num * 2.0**unit_bits / total)
-    cumulative = prefix_sum(in_units.astype(jnp.int64))
+    cumulative = prefix_sum_of_whole_parts(weights, num * 2.0**unit_bits / total)
     last = cumulative[..., -1:]
     cdf = cumulative.astype(jnp.float64) * (num / last.astype(jnp.float64))
     cdf = jnp.round(cdf * 2.0**grid_bits) * 2.0**-grid_bits

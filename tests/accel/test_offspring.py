@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 from fractions import Fraction
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from bayeskit import accel
+from bayeskit.accel import offspring as module
 from bayeskit.accel.offspring import _fractional_bits
 from bayeskit.errors import DegenerateWeightsError, InvalidWeightsError
 from tests.accel.scheme_checks import ALMOST_ONE, quick_jit, rational_weights
@@ -147,6 +149,44 @@ def test_systematic_is_exact_for_many_particles(num):
     where_clear = np.abs((reference - u) - np.round(reference - u)) > 1e-3
     assert where_clear.mean() > 0.99
     assert np.array_equal(cumulative[where_clear], np.ceil(reference - u)[where_clear])
+
+
+def ancestors_in_blocks(monkeypatch, block_size, dtype):
+    """Ancestors with prefix sums in blocks, of numbers of a given dtype."""
+
+    def sum_up(units):
+        num_blocks = -(-units.size // block_size)
+        padded = jnp.pad(units, (0, num_blocks * block_size - units.size)).astype(dtype)
+        within = jnp.cumsum(padded.reshape(num_blocks, block_size), axis=1)
+        before = jnp.cumsum(within[:, -1]) - within[:, -1]
+        return (within + before[:, None]).reshape(-1)[: units.size].astype(units.dtype)
+
+    if dtype == jnp.int64:
+        sum_up = functools.partial(accel.prefix_sum, block_size=block_size)
+    monkeypatch.setattr(
+        module, "prefix_sum_of_whole_parts", lambda w, scale: sum_up((w * scale).astype(int))
+    )
+    monkeypatch.setattr(module, "prefix_sum", sum_up)
+    num, weights = 3000, np.exp(dead_and_alive(3000).astype(np.float64))
+    bits = _fractional_bits(num, num)
+
+    @quick_jit
+    def run(weights):
+        cdf = module._cdf_of_weights(weights, num, bits)
+        return module._count_in_rows(module.round_up_where_above(cdf, 0.3), num)
+
+    return np.asarray(run(weights))
+
+
+def test_ancestors_do_not_depend_on_the_size_of_blocks(monkeypatch, x64):
+    whole = ancestors_in_blocks(monkeypatch, 3000, jnp.int64)
+    for block_size in (1, 7, 128, 2048):
+        blocks = ancestors_in_blocks(monkeypatch, block_size, jnp.int64)
+        assert np.array_equal(blocks, whole)
+    # Sums that round do depend on them; in half precision so few particles show it.
+    rounded = [ancestors_in_blocks(monkeypatch, b, jnp.bfloat16) for b in (1, 7, 3000)]
+    assert not np.array_equal(rounded[0], rounded[1])
+    assert not np.array_equal(rounded[1], rounded[2])
 
 
 def test_32_bit_and_64_bit_callers_agree():

@@ -509,13 +509,32 @@ def test_lowers_for_other_platforms(wide, num):
         assert exported.platforms == ("cpu", "cuda")
 
 
+def test_memory_for_a_million_particles():
+    """Bytes a particle, those of the log-weights and of the result included."""
+    shape = jax.ShapeDtypeStruct((10**6,), jnp.float32)
+    programs = {
+        "scaled_cdf": lambda x: accel.scaled_cdf(x, 10**6),
+        "systematic": lambda x: accel.systematic(accel.as_key(0), x),
+        "normalize": lambda x: accel.normalize(x).weights,
+    }
+    used = {}
+    with accel.backend("xla"):
+        for name, program in programs.items():
+            found = jax.jit(program).lower(shape).compile().memory_analysis()
+            total = found.argument_size_in_bytes + found.output_size_in_bytes
+            used[name] = (total + found.temp_size_in_bytes) / 10**6
+    assert used["scaled_cdf"] < 24  # six arrays of floats
+    assert used["normalize"] < 24
+    assert used["systematic"] < 36
+
+
 def test_repeated_calls_compile_once():
     for name in SCHEMES:
         draw(name, accel.as_key(0), jnp.zeros(SIZE))
-        before = drawing._draw_ancestors._cache_size()
+        before = drawing.draw_checked._cache_size()
         draw(name, accel.as_key(1), jnp.ones(SIZE))
         draw(name, accel.as_key(1), jnp.ones(SIZE), SIZE)
-        assert drawing._draw_ancestors._cache_size() == before
+        assert drawing.draw_checked._cache_size() == before
 
 
 # ------------------------------------------------------------ bad input

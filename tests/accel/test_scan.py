@@ -5,7 +5,7 @@ import pytest
 from jax import lax
 
 from bayeskit import accel
-from bayeskit.accel.scan import _sequential, running_max
+from bayeskit.accel.scan import _sequential, prefix_sum_of_whole_parts, running_max
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 1000, 4099])
@@ -58,7 +58,28 @@ def test_both_forms_of_the_running_sum_and_maximum():
     assert np.array_equal(running_max(jnp.asarray(x)), expected)
 
 
+@pytest.mark.parametrize("block_size", [1, 7, 128, 2048])
+def test_blocks_of_any_size(block_size):
+    x = np.random.default_rng(3).integers(-(2**31), 2**31, (2, 300)).astype(np.int32)
+    expected = np.cumsum(x, axis=1, dtype=np.int32)
+    assert np.array_equal(accel.prefix_sum(x, block_size), expected)
+
+
+@pytest.mark.parametrize("shape", [(5000,), (3, 70)])
+def test_whole_parts(shape, x64):
+    rng = np.random.default_rng(4)
+    x, scale = rng.random(shape), rng.random((*shape[:-1], 1)) * 1e15
+    expected = np.cumsum((x * scale).astype(np.int64), axis=-1)
+    assert np.array_equal(
+        prefix_sum_of_whole_parts(jnp.asarray(x), jnp.asarray(scale)), expected
+    )
+    exported = jax.export.export(jax.jit(prefix_sum_of_whole_parts), platforms=["cpu", "cuda"])
+    assert exported(x, scale).platforms
+
+
 def test_bad_input():
+    with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
+        accel.prefix_sum(jnp.arange(3), 0)
     with pytest.raises(TypeError, match="adds integers exactly, got dtype float32"):
         accel.prefix_sum(jnp.ones(3))
     with pytest.raises(TypeError, match="got dtype bool"):

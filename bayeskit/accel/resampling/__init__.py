@@ -19,19 +19,19 @@ the heavy particles with their weights, and :func:`transport` moves particles in
 choosing among them.
 """
 
-from bayeskit.accel.resampling.killing import KILLING, killing
-from bayeskit.accel.resampling.multinomial import MULTINOMIAL, multinomial
+from bayeskit.accel.resampling.killing import killing
+from bayeskit.accel.resampling.multinomial import multinomial
+from bayeskit.accel.resampling.registry import SCHEME_NAMES, SCHEMES, keeps_number
 from bayeskit.accel.resampling.rejection import rejection
+from bayeskit.accel.resampling.resample_and_gather import resample_and_gather
 from bayeskit.accel.resampling.residual import (
-    RESIDUAL,
-    RESIDUAL_MULTINOMIAL,
     residual,
     residual_multinomial,
 )
 from bayeskit.accel.resampling.scheme import Ancestors, Scheme
-from bayeskit.accel.resampling.ssp import SSP, ssp
-from bayeskit.accel.resampling.stratified import STRATIFIED, stratified
-from bayeskit.accel.resampling.systematic import SYSTEMATIC, systematic
+from bayeskit.accel.resampling.ssp import ssp
+from bayeskit.accel.resampling.stratified import stratified
+from bayeskit.accel.resampling.systematic import systematic
 from bayeskit.accel.resampling.threshold import WeightedAncestors, threshold
 from bayeskit.accel.resampling.transport import Transported, transport
 
@@ -46,6 +46,7 @@ __all__ = [
     "killing",
     "multinomial",
     "rejection",
+    "resample_and_gather",
     "residual",
     "residual_multinomial",
     "ssp",
@@ -54,25 +55,3 @@ __all__ = [
     "threshold",
     "transport",
 ]
-
-SCHEMES: dict[str, Scheme] = {
-    scheme.name: scheme
-    for scheme in (
-        SYSTEMATIC,
-        STRATIFIED,
-        MULTINOMIAL,
-        RESIDUAL,
-        RESIDUAL_MULTINOMIAL,
-        SSP,
-        KILLING,
-    )
-}
-
-#: All that :func:`bayeskit.inference.resample` takes; ``"rejection"`` is no function of a fixed
-#: number of uniforms.
-SCHEME_NAMES = (*SCHEMES, "rejection")
-
-
-def keeps_number(scheme: str) -> bool:
-    """Return whether a scheme makes as many offspring as there are particles."""
-    return scheme in SCHEMES and SCHEMES[scheme].keeps_number

@@ -26,6 +26,7 @@ __all__ = [
     "Ancestors",
     "Scheme",
     "draw",
+    "draw_checked",
     "draw_uniforms",
     "fraction",
     "inner",
@@ -140,9 +141,8 @@ def draw_uniforms(key: jax.Array, shape: tuple[int, ...], two_words: bool) -> ja
 
 
 @functools.partial(jax.jit, static_argnames=("scheme", "num"))
-def _draw_ancestors(
-    key: jax.Array, log_weights: jax.Array, scheme: Scheme, num: int
-) -> Ancestors:
+def draw_checked(key: jax.Array, log_weights: jax.Array, scheme: Scheme, num: int) -> Ancestors:
+    """Return :func:`draw` of checked input; never raises."""
     *batch, num_particles = log_weights.shape
     two_words = scheme.inverts_cdf and max(num, num_particles) >= NUM_FOR_TWO_WORDS
     shape = scheme.uniform_shape(num_particles, num)
@@ -166,6 +166,6 @@ def draw(scheme: Scheme, key: Any, log_weights: Any, num: int | None) -> Ancesto
     key = require_key(key)
     log_weights = as_log_array(log_weights, "log_weights")
     num = offspring_count(scheme, log_weights.shape[-1], num)
-    result = _draw_ancestors(key, log_weights, scheme, num)
+    result = draw_checked(key, log_weights, scheme, num)
     refuse_bad_weights(log_weights, result.ok, "log_weights")
     return result

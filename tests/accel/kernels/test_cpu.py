@@ -141,6 +141,15 @@ def test_numbers_that_no_caller_should_give_stay_inside(built):
     assert np.all((index >= 0) & (index <= 5))
 
 
+def test_memory_for_a_million_particles(built):
+    with accel.backend("ffi"):
+        program = jax.jit(lambda x: accel.systematic(accel.as_key(0), x))
+        shape = jax.ShapeDtypeStruct((10**6,), jnp.float32)
+        found = program.lower(shape).compile().memory_analysis()
+    used = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    assert used / 10**6 < 20  # log-weights, R in double precision, and ancestors: 16
+
+
 def test_gradients_pass_by(built):
     with accel.backend("ffi"):
         log_mean = lambda x: accel.systematic(jax.random.key(0), x).log_mean

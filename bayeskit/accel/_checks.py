@@ -16,11 +16,14 @@ from bayeskit.errors import DegenerateWeightsError, InvalidWeightsError
 _LARGEST_COUNT = 2**31 - 1
 
 
-def as_log_array(values: Any, name: str) -> jax.Array:
+def as_log_array(values: Any, name: str, nan: str = "refuse") -> jax.Array:
     """Return ``values`` as float32 or float64 (..., num_particles), or refuse them.
 
-    Half precision is raised to float32: it could not tell 1000 from 1001 particles.
+    Half precision is raised to float32: it could not tell 1000 from 1001 particles. With
+    ``nan="drop"`` each NaN becomes -inf; else it stays, for a later check to find.
     """
+    if nan not in ("refuse", "drop"):
+        raise ValueError(f"nan must be 'refuse' or 'drop', got {nan!r}")
     array = jnp.asarray(values)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
@@ -34,7 +37,8 @@ def as_log_array(values: Any, name: str) -> jax.Array:
             f"{name} must hold at least 1 and fewer than 2**31 particles on its last axis, "
             f"got shape {array.shape}"
         )
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    array = array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return jnp.where(jnp.isnan(array), -jnp.inf, array) if nan == "drop" else array
 
 
 def as_count(num: Any, name: str = "num") -> int:

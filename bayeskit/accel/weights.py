@@ -47,7 +47,7 @@ class Weights(NamedTuple):
     ok: jax.Array
 
 
-def normalize(log_weights: Any) -> Weights:
+def normalize(log_weights: Any, *, nan: str = "refuse") -> Weights:
     r"""Normalise weights and return them with all their usual summaries.
 
     .. math:: W_i = \frac{w_i}{\sum_j w_j}, \qquad
@@ -57,6 +57,8 @@ def normalize(log_weights: Any) -> Weights:
     Parameters
     ----------
     log_weights : (..., num_particles) array, real or -inf, any normalisation
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def normalize(log_weights: Any) -> Weights:
     >>> round(float(summary.effective_sample_size), 4)
     2.6667
     """
-    log_weights = as_log_array(log_weights, "log_weights")
+    log_weights = as_log_array(log_weights, "log_weights", nan)
     summary = normalize_checked(log_weights)
     refuse_bad_weights(log_weights, summary.ok, "log_weights")
     return summary
@@ -157,7 +159,7 @@ def log_mean_exp(log_values: Any) -> jax.Array:
     return normalize_checked(as_log_array(log_values, "log_values")).log_mean
 
 
-def effective_sample_size(log_weights: Any) -> jax.Array:
+def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> jax.Array:
     r"""Return the effective number of particles of a weighted sample.
 
     .. math:: \text{ESS} = \frac{(\sum_i w_i)^2}{\sum_i w_i^2}
@@ -165,6 +167,8 @@ def effective_sample_size(log_weights: Any) -> jax.Array:
     Parameters
     ----------
     log_weights : (..., num_particles) array, real or -inf, any normalisation
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -190,7 +194,7 @@ def effective_sample_size(log_weights: Any) -> jax.Array:
     >>> float(effective_sample_size(jnp.zeros(4)))
     4.0
     """
-    summary = normalize_checked(as_log_array(log_weights, "log_weights"))
+    summary = normalize_checked(as_log_array(log_weights, "log_weights", nan))
     return jnp.where(summary.ok, summary.effective_sample_size, jnp.nan)
 
 

@@ -51,7 +51,10 @@ def test_bad_weights_are_refused_before_the_particles_are_gone():
         for donate in (False, True):
             with pytest.raises(error):
                 accel.resample_and_gather(KEY, bad, tree, donate=donate)
-    assert tree["x"].shape == (50, 2)
+    dropped, _ = accel.resample_and_gather(
+        KEY, LOG_WEIGHTS.at[7].set(jnp.nan), tree, nan="drop"
+    )
+    assert not np.any(np.all(dropped["x"] == tree["x"][7], axis=1))
     assert not tree["x"].is_deleted()
 
 

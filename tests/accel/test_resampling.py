@@ -578,6 +578,28 @@ def test_bad_input_inside_jit(name, bad, log_mean):
     assert result.effective_sample_size.tolist() == [[0] * 3, [1] * 3]
 
 
+@pytest.mark.parametrize("name", [*SCHEMES, "rejection"])
+def test_nan_is_dropped_on_request(name):
+    scheme, key = getattr(accel, name), accel.as_key(0)
+    log_weights = jnp.asarray(mixed(SIZE))
+    expected = scheme(key, log_weights.at[3:20:4].set(-INF))
+    result = scheme(key, log_weights.at[3:20:4].set(jnp.nan), nan="drop")
+    for a, b in zip(result, expected, strict=True):
+        assert np.array_equal(a, b)
+    with pytest.raises(DegenerateWeightsError):
+        scheme(key, jnp.full(SIZE, jnp.nan), nan="drop")
+    with pytest.raises(ValueError, match="nan must be 'refuse' or 'drop', got 'ignore'"):
+        scheme(key, log_weights, nan="ignore")
+
+
+def test_too_many_particles_or_offspring():
+    key = accel.as_key(0)
+    with pytest.raises(ValueError, match=r"fewer than 2\*\*31 particles"):
+        jax.eval_shape(accel.systematic, key, jax.ShapeDtypeStruct((2**31,), jnp.float32))
+    with pytest.raises(ValueError, match=r"num must be in \[0, 2\*\*31\), got 2147483648"):
+        accel.systematic(key, jnp.zeros(3), 2**31)
+
+
 def test_unchanged_particles_are_counted_through():
     """More offspring than particles where no weight is usable: all particles in turn."""
     result = jax.jit(lambda x: accel.systematic(jax.random.key(0), x, 5))(jnp.full(3, -INF))

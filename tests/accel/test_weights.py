@@ -98,6 +98,19 @@ def test_bad_input_inside_jit(bad, log_mean):
     np.testing.assert_array_equal(accel.log_mean_exp(rows)[0], log_mean)
 
 
+def test_nan_is_dropped_on_request():
+    log_weights = jnp.array([0.0, jnp.nan, 1.0, jnp.nan])
+    expected = accel.normalize(log_weights.at[1::2].set(-INF))
+    for a, b in zip(accel.normalize(log_weights, nan="drop"), expected, strict=True):
+        assert np.array_equal(a, b)
+    size = accel.effective_sample_size(log_weights, nan="drop")
+    assert size == expected.effective_sample_size
+    gradient = jax.grad(lambda x: accel.normalize(x, nan="drop").log_mean)(log_weights)
+    np.testing.assert_allclose(gradient, expected.weights, rtol=1e-6)
+    with pytest.raises(ValueError, match="nan must be"):
+        accel.normalize(log_weights, nan="zero")
+
+
 # ------------------------------------------------------------ tempering
 
 

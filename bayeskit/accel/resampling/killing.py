@@ -49,7 +49,9 @@ KILLING = Scheme(
 )
 
 
-def killing(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
+def killing(
+    key: Any, log_weights: Any, num: int | None = None, *, nan: str = "refuse"
+) -> Ancestors:
     r"""Resample by keeping each particle in its slot, or replacing it by an independent draw.
 
     Particle i is kept with probability :math:`p_i = W_i / \max_j W_j`. Otherwise its slot goes
@@ -66,6 +68,8 @@ def killing(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
         Further leading axes are independent rows.
     num : int, optional
         Number of offspring, which must be the number of particles.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -97,4 +101,4 @@ def killing(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
     >>> killing(jax.random.key(0), jnp.zeros(3)).index.tolist()
     [0, 1, 2]
     """
-    return draw(KILLING, key, log_weights, num)
+    return draw(KILLING, key, log_weights, num, nan)

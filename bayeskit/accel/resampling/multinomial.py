@@ -35,7 +35,9 @@ MULTINOMIAL = Scheme(
 )
 
 
-def multinomial(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
+def multinomial(
+    key: Any, log_weights: Any, num: int | None = None, *, nan: str = "refuse"
+) -> Ancestors:
     r"""Resample with independent draws.
 
     .. math:: a_m = \#\{i : R_i \le \text{num}\, u_m\}, \qquad
@@ -51,6 +53,8 @@ def multinomial(key: Any, log_weights: Any, num: int | None = None) -> Ancestors
         Further leading axes are independent rows.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -83,4 +87,4 @@ def multinomial(key: Any, log_weights: Any, num: int | None = None) -> Ancestors
     >>> multinomial(jax.random.key(0), jnp.array([-jnp.inf, 0.0])).index.tolist()
     [1, 1]
     """
-    return draw(MULTINOMIAL, key, log_weights, num)
+    return draw(MULTINOMIAL, key, log_weights, num, nan)

@@ -18,7 +18,9 @@ from bayeskit.accel.weights import normalize_checked
 __all__ = ["rejection"]
 
 
-def rejection(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
+def rejection(
+    key: Any, log_weights: Any, num: int | None = None, *, nan: str = "refuse"
+) -> Ancestors:
     r"""Resample by independent draws, each made of proposals that are accepted or not.
 
     Particles are proposed uniformly and accepted with probability :math:`W_j / \max W`; the
@@ -32,6 +34,8 @@ def rejection(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
         One row; map over more with ``jax.vmap``.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def rejection(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
     [1, 1, 1]
     """
     key = require_key(key)
-    log_weights = as_log_array(log_weights, "log_weights")
+    log_weights = as_log_array(log_weights, "log_weights", nan)
     if log_weights.ndim != 1:
         raise ValueError(
             f"log_weights must be one row, got shape {log_weights.shape}: map over rows with "

@@ -24,6 +24,7 @@ def resample_and_gather(
     scheme: str = "systematic",
     num: int | None = None,
     *,
+    nan: str = "refuse",
     donate: bool = False,
 ) -> tuple[Any, Ancestors]:
     r"""Resample, and return the copied particles with their ancestors.
@@ -41,6 +42,8 @@ def resample_and_gather(
         A name in ``bayeskit.accel.SCHEMES``.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
     donate : bool
         Give the memory of ``tree`` to the result: the arrays of ``tree`` must not be used any
         more. Inside ``jit`` it changes nothing; there, donate to the outermost function.
@@ -74,7 +77,7 @@ def resample_and_gather(
     ([4.0, 4.0], [1, 1])
     """
     key = require_key(key)
-    log_weights = as_log_array(log_weights, "log_weights")
+    log_weights = as_log_array(log_weights, "log_weights", nan)
     if log_weights.ndim != 1:
         raise ValueError(
             f"log_weights must be one row, got shape {log_weights.shape}: map over rows with "

@@ -87,7 +87,9 @@ RESIDUAL_MULTINOMIAL = Scheme(
 )
 
 
-def residual(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
+def residual(
+    key: Any, log_weights: Any, num: int | None = None, *, nan: str = "refuse"
+) -> Ancestors:
     r"""Resample by sure copies, and systematically what remains.
 
     Each particle has :math:`\lfloor \text{num}\, W_i \rfloor` sure copies. With
@@ -105,6 +107,8 @@ def residual(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
         Further leading axes are independent rows.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -135,10 +139,12 @@ def residual(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
     >>> residual(jax.random.key(0), jnp.log(jnp.array([0.5, 0.25, 0.25])), 4).index.tolist()
     [0, 0, 1, 2]
     """
-    return draw(RESIDUAL, key, log_weights, num)
+    return draw(RESIDUAL, key, log_weights, num, nan)
 
 
-def residual_multinomial(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
+def residual_multinomial(
+    key: Any, log_weights: Any, num: int | None = None, *, nan: str = "refuse"
+) -> Ancestors:
     r"""Resample by sure copies, and by independent draws what remains.
 
     Each particle has :math:`\lfloor \text{num}\, W_i \rfloor` sure copies; the other M
@@ -152,6 +158,8 @@ def residual_multinomial(key: Any, log_weights: Any, num: int | None = None) -> 
         Further leading axes are independent rows.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -182,4 +190,4 @@ def residual_multinomial(key: Any, log_weights: Any, num: int | None = None) -> 
     >>> residual_multinomial(jax.random.key(0), jnp.zeros(2), 4).index.tolist()
     [0, 0, 1, 1]
     """
-    return draw(RESIDUAL_MULTINOMIAL, key, log_weights, num)
+    return draw(RESIDUAL_MULTINOMIAL, key, log_weights, num, nan)

@@ -161,10 +161,12 @@ def draw_checked(key: jax.Array, log_weights: jax.Array, scheme: Scheme, num: in
     )
 
 
-def draw(scheme: Scheme, key: Any, log_weights: Any, num: int | None) -> Ancestors:
+def draw(
+    scheme: Scheme, key: Any, log_weights: Any, num: int | None, nan: str = "refuse"
+) -> Ancestors:
     """Check the input, draw the uniforms and return the ancestors with their summaries."""
     key = require_key(key)
-    log_weights = as_log_array(log_weights, "log_weights")
+    log_weights = as_log_array(log_weights, "log_weights", nan)
     num = offspring_count(scheme, log_weights.shape[-1], num)
     result = draw_checked(key, log_weights, scheme, num)
     refuse_bad_weights(log_weights, result.ok, "log_weights")

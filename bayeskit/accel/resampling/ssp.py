@@ -98,7 +98,9 @@ def _ancestors(cdf: jax.Array, u: jax.Array, num: int) -> jax.Array:
 SSP = Scheme("ssp", _uniform_shape, _breaks, _ancestors)
 
 
-def ssp(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
+def ssp(
+    key: Any, log_weights: Any, num: int | None = None, *, nan: str = "refuse"
+) -> Ancestors:
     r"""Resample by the Srinivasan sampling process.
 
     Each particle has :math:`\lfloor \text{num}\, W_i \rfloor` or one more offspring, the latter
@@ -114,6 +116,8 @@ def ssp(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
         Further leading axes are independent rows.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -146,4 +150,4 @@ def ssp(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
     >>> ssp(jax.random.key(0), jnp.log(jnp.array([0.5, 0.25, 0.25])), 4).index.tolist()
     [0, 0, 1, 2]
     """
-    return draw(SSP, key, log_weights, num)
+    return draw(SSP, key, log_weights, num, nan)

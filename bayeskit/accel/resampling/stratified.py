@@ -30,7 +30,9 @@ def _ancestors(cdf: jax.Array, u: jax.Array, num: int) -> jax.Array:
 STRATIFIED = Scheme("stratified", _uniform_shape, _breaks, _ancestors)
 
 
-def stratified(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
+def stratified(
+    key: Any, log_weights: Any, num: int | None = None, *, nan: str = "refuse"
+) -> Ancestors:
     r"""Resample with one uniform for each of ``num`` strata of equal mass.
 
     .. math:: a_m = \#\{i : R_i \le m + u_m\}, \qquad
@@ -45,6 +47,8 @@ def stratified(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
         Further leading axes are independent rows.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -75,4 +79,4 @@ def stratified(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
     >>> stratified(jax.random.key(0), jnp.zeros(4)).index.tolist()
     [0, 1, 2, 3]
     """
-    return draw(STRATIFIED, key, log_weights, num)
+    return draw(STRATIFIED, key, log_weights, num, nan)

@@ -29,7 +29,9 @@ def _ancestors(cdf: jax.Array, u: jax.Array, num: int) -> jax.Array:
 SYSTEMATIC = Scheme("systematic", _uniform_shape, _breaks, _ancestors)
 
 
-def systematic(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
+def systematic(
+    key: Any, log_weights: Any, num: int | None = None, *, nan: str = "refuse"
+) -> Ancestors:
     r"""Resample with one uniform for all offspring: the usual choice.
 
     .. math:: a_m = \#\{i : R_i \le m + u\}, \qquad
@@ -45,6 +47,8 @@ def systematic(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
         Further leading axes are independent rows.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -77,4 +81,4 @@ def systematic(key: Any, log_weights: Any, num: int | None = None) -> Ancestors:
     >>> systematic(jax.random.key(0), jnp.zeros(4)).index.tolist()
     [0, 1, 2, 3]
     """
-    return draw(SYSTEMATIC, key, log_weights, num)
+    return draw(SYSTEMATIC, key, log_weights, num, nan)

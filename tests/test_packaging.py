@@ -46,7 +46,11 @@ def test_wheel_has_the_package_and_nothing_else(wheel):
         "bayeskit",
         f"bayeskit-{bayeskit.__version__}.dist-info",
     }
-    assert {Path(n).suffix for n in names if n.startswith("bayeskit/")} == {".py", ".typed"}
+    assert {Path(n).suffix for n in names if n.startswith("bayeskit/")} == {
+        ".py",
+        ".cc",
+        ".typed",
+    }
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

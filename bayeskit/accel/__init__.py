@@ -35,6 +35,16 @@ from bayeskit.accel.resampling import (
 )
 from bayeskit.accel.scan import prefix_sum
 from bayeskit.accel.storing import stored
+from bayeskit.accel.time.associative import blocked_associative_scan
+from bayeskit.accel.time.chain import GaussianChain, GaussianSites, LinearObservations
+from bayeskit.accel.time.kalman import (
+    Filtered,
+    kalman_filter,
+    kalman_log_evidence,
+    kalman_predict,
+    kalman_update,
+)
+from bayeskit.accel.time.smoother import Smoothed, kalman_sample, kalman_smoother
 from bayeskit.accel.weights import (
     Weights,
     effective_sample_size,
@@ -47,16 +57,28 @@ __all__ = [
     "SCHEMES",
     "SCHEME_NAMES",
     "Ancestors",
+    "Filtered",
+    "GaussianChain",
+    "GaussianSites",
+    "LinearObservations",
     "Scheme",
+    "Smoothed",
     "Transported",
     "WeightedAncestors",
     "Weights",
     "as_key",
+    "blocked_associative_scan",
     "cumulative_offspring",
     "effective_sample_size",
     "fold_words",
     "hilbert_index",
     "hilbert_order",
+    "kalman_filter",
+    "kalman_log_evidence",
+    "kalman_predict",
+    "kalman_sample",
+    "kalman_smoother",
+    "kalman_update",
     "keeps_number",
     "killing",
     "log_mean_exp",

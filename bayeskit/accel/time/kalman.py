@@ -175,7 +175,8 @@ def kalman_update(
     With :math:`\ell(\mu) = \log \int N(u; \mu, V) g(u)\, du` at :math:`\mu = H m`,
     :math:`V = H P H'`, let s be its gradient and M minus its Hessian: the new mean is
     :math:`m + P H' s`, and :math:`W = I - P H' M H` takes the covariance to
-    :math:`W P W' + P H' N H P`, with N the part of M that the noise makes. Both terms are positive semi-definite in any precision (Joseph's form).
+    :math:`W P W' + P H' N H P`, with N the part of M that the noise makes.
+    Both terms are positive semi-definite in any precision (Joseph's form).
     """
     mean, covariance, response = _condition(mean, covariance, observation)
     return mean, covariance, response.log_likelihood

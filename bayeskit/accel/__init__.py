@@ -36,15 +36,20 @@ from bayeskit.accel.resampling import (
 from bayeskit.accel.scan import prefix_sum
 from bayeskit.accel.storing import stored
 from bayeskit.accel.time.associative import blocked_associative_scan
-from bayeskit.accel.time.chain import GaussianChain, GaussianSites, LinearObservations
-from bayeskit.accel.time.kalman import (
+from bayeskit.accel.time.chain import (
     Filtered,
+    GaussianChain,
+    GaussianSites,
+    LinearObservations,
+    Smoothed,
+)
+from bayeskit.accel.time.covariance_form import kalman_predict, kalman_update
+from bayeskit.accel.time.kalman import (
     kalman_filter,
     kalman_log_evidence,
-    kalman_predict,
-    kalman_update,
+    kalman_sample,
+    kalman_smoother,
 )
-from bayeskit.accel.time.smoother import Smoothed, kalman_sample, kalman_smoother
 from bayeskit.accel.weights import (
     Weights,
     effective_sample_size,

@@ -1,4 +1,4 @@
-"""Linear Gaussian chains, and what is observed of them."""
+"""Linear Gaussian chains, what is observed of them, and the laws of their states."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bayeskit.errors import InvalidDataError
 
-__all__ = ["GaussianChain", "GaussianSites", "LinearObservations"]
+__all__ = ["Filtered", "GaussianChain", "GaussianSites", "LinearObservations", "Smoothed"]
 
 
 class GaussianChain(NamedTuple):
@@ -91,6 +91,65 @@ class GaussianSites(NamedTuple):
     matrix: Any = None
 
 
+class Filtered(NamedTuple):
+    """The law of each state given what was seen up to its time, and before it.
+
+    Parameters
+    ----------
+    mean : (num_steps, dim) array
+        Given observations 0, ..., t.
+    covariance : (num_steps, dim, dim) array
+    predicted_mean : (num_steps, dim) array
+        Given observations 0, ..., t - 1.
+    predicted_covariance : (num_steps, dim, dim) array
+    log_likelihood : (num_steps,) array
+        Of observation t given those before.
+    """
+
+    mean: jax.Array
+    covariance: jax.Array
+    predicted_mean: jax.Array
+    predicted_covariance: jax.Array
+    log_likelihood: jax.Array
+
+    @property
+    def log_evidence(self) -> jax.Array:
+        """Log likelihood of all observations."""
+        return add_up(self.log_likelihood)
+
+
+class Smoothed(NamedTuple):
+    """The law of each state, and of each pair of neighbours, given everything seen.
+
+    Parameters
+    ----------
+    mean : (num_steps, dim) array
+    covariance : (num_steps, dim, dim) array
+    lag_one_covariance : (num_steps - 1, dim, dim) array
+        Entry t is the covariance of state t + 1 (rows) with state t (columns).
+    log_likelihood : (num_steps,) array
+        Of observation t given those before.
+    """
+
+    mean: jax.Array
+    covariance: jax.Array
+    lag_one_covariance: jax.Array
+    log_likelihood: jax.Array
+
+    @property
+    def log_evidence(self) -> jax.Array:
+        """Log likelihood of all observations."""
+        return add_up(self.log_likelihood)
+
+
+def add_up(values: jax.Array) -> jax.Array:
+    """Return the sum of a series, in two stages so that float32 does not drift."""
+    (num,) = values.shape
+    length = max(int(num**0.5), 1)
+    padded = jnp.pad(values, (0, -num % length))
+    return jnp.sum(jnp.sum(padded.reshape(-1, length), axis=1))
+
+
 def stacked_chain(chain: GaussianChain, num_steps: int, dtype: Any) -> tuple[jax.Array, ...]:
     """Return F (num_steps, dim, dim), b and Q of a chain that starts before time 0.
 
@@ -155,7 +214,7 @@ def stacked(
             "observations must be LinearObservations or GaussianSites, got "
             f"{type(observations).__name__}"
         )
-    leaves = jax.tree.leaves((chain, observations))
+    leaves = map(jnp.asarray, jax.tree.leaves((chain, observations)))
     dtype = jnp.promote_types(jnp.result_type(*leaves), jnp.float32)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise TypeError(f"chain and observations must be real, got dtype {dtype}")

@@ -1,57 +1,28 @@
-"""Kalman filters and the evidence of linear Gaussian chains, in time order and in parallel."""
+"""Kalman filters, smoothers, evidence and exact draws of linear Gaussian chains."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.scipy.linalg import cho_solve, lu_factor, lu_solve, solve_triangular
 
-from bayeskit.accel.time.associative import block_of, blocked_associative_scan, by_method
+from bayeskit.accel.time import covariance_form, square_root_form
+from bayeskit.accel.time.associative import check_method
 from bayeskit.accel.time.chain import (
+    Filtered,
     GaussianChain,
     GaussianSites,
     LinearObservations,
+    Smoothed,
     stacked,
 )
+from bayeskit.errors import InvalidDataError
 
-__all__ = [
-    "Filtered",
-    "add_up",
-    "kalman_filter",
-    "kalman_log_evidence",
-    "kalman_predict",
-    "kalman_update",
-]
+__all__ = ["FORMS", "kalman_filter", "kalman_log_evidence", "kalman_sample", "kalman_smoother"]
 
-
-class Filtered(NamedTuple):
-    """The law of each state given what was seen up to its time, and before it.
-
-    Parameters
-    ----------
-    mean : (num_steps, dim) array
-        Given observations 0, ..., t.
-    covariance : (num_steps, dim, dim) array
-    predicted_mean : (num_steps, dim) array
-        Given observations 0, ..., t - 1.
-    predicted_covariance : (num_steps, dim, dim) array
-    log_likelihood : (num_steps,) array
-        Of observation t given those before.
-    """
-
-    mean: jax.Array
-    covariance: jax.Array
-    predicted_mean: jax.Array
-    predicted_covariance: jax.Array
-    log_likelihood: jax.Array
-
-    @property
-    def log_evidence(self) -> jax.Array:
-        """Log likelihood of all observations."""
-        return add_up(self.log_likelihood)
+FORMS = ("auto", "covariance", "square_root")
 
 
 def kalman_filter(
@@ -59,6 +30,7 @@ def kalman_filter(
     observations: LinearObservations | GaussianSites,
     *,
     method: str = "auto",
+    form: str = "auto",
 ) -> Filtered:
     r"""Return the law of each state of a linear Gaussian chain given the past.
 
@@ -72,6 +44,9 @@ def kalman_filter(
     method : {"auto", "sequential", "parallel"}
         ``"auto"`` is decided when the program is lowered for a platform: sequential on a CPU,
         a scan over associative elements elsewhere.
+    form : {"auto", "covariance", "square_root"}
+        Whether covariances or their square roots are carried along. ``"auto"`` takes square
+        roots in float32, where covariances may lose all their digits.
 
     Returns
     -------
@@ -83,16 +58,20 @@ def kalman_filter(
         For shapes that do not fit; the message names the field.
     TypeError
         For observations of another type.
+    ValueError
+        For an unknown method or form.
 
     Notes
     -----
-    O(num_steps dim³). The parallel form does about ten times the arithmetic in
-    :math:`O(\log T)` steps one after another. Batches go through ``jax.vmap``.
+    O(num_steps dim³). The parallel method does several times the arithmetic, in
+    :math:`O(\log T)` steps one after another. Square roots are differentiated as covariances.
+    Batches of chains, such as particles, go through ``jax.vmap``.
 
     References
     ----------
     Kalman (1960); Särkkä & García-Fernández (2021), *Temporal parallelization of Bayesian
-    smoothers*.
+    smoothers*; Yaghoobi, Corenflos, Hassan & Särkkä (2022), *Parallel square-root statistical
+    linear regression for inference in nonlinear state space models*.
 
     Examples
     --------
@@ -101,11 +80,11 @@ def kalman_filter(
     >>> one = jnp.eye(1)
     >>> walk = GaussianChain(jnp.zeros(1), one, one, one)
     >>> seen = LinearObservations(jnp.array([[2.0], [jnp.nan], [3.0]]), one, one)
-    >>> kalman_filter(walk, seen).mean[:, 0].round(3)
-    Array([1.   , 1.   , 2.429], dtype=float32)
+    >>> kalman_filter(walk, seen).mean[:, 0].tolist()
+    [1.0, 1.0, 2.429]
     """
-    steps, seen = stacked(chain, observations)
-    return by_method(method, _sequential, _parallel, steps, seen)
+    steps, seen, rules = _prepared(chain, observations, method, form)
+    return rules.filtered(steps, seen, method)
 
 
 def kalman_log_evidence(
@@ -113,6 +92,7 @@ def kalman_log_evidence(
     observations: LinearObservations | GaussianSites,
     *,
     method: str = "auto",
+    form: str = "auto",
 ) -> jax.Array:
     r"""Return the log evidence of what is observed of a linear Gaussian chain.
 
@@ -124,6 +104,7 @@ def kalman_log_evidence(
     chain : GaussianChain
     observations : LinearObservations or GaussianSites
     method : {"auto", "sequential", "parallel"}
+    form : {"auto", "covariance", "square_root"}
         See :func:`kalman_filter`.
 
     Returns
@@ -134,192 +115,130 @@ def kalman_log_evidence(
     -----
     Differentiable in every argument. For sites that stand for N normal observations of
     precision τ, add :math:`\tfrac{N}{2} \log\frac{\tau}{2\pi} - \tfrac{\tau}{2} \sum y^2`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import GaussianChain, LinearObservations, kalman_log_evidence
+    >>> one = jnp.eye(1)
+    >>> walk = GaussianChain(jnp.zeros(1), one, one, one)
+    >>> seen = LinearObservations(jnp.array([[2.0], [jnp.nan], [3.0]]), one, one)
+    >>> round(float(kalman_log_evidence(walk, seen)), 3)
+    -4.382
     """
-    return kalman_filter(chain, observations, method=method).log_evidence
+    return kalman_filter(chain, observations, method=method, form=form).log_evidence
 
 
-def kalman_predict(
-    mean: jax.Array,
-    covariance: jax.Array,
-    transition: jax.Array,
-    offset: jax.Array,
-    noise: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Return the mean F m + b and the covariance F P F' + Q one step ahead.
+def kalman_smoother(
+    chain: GaussianChain,
+    observations: LinearObservations | GaussianSites,
+    *,
+    method: str = "auto",
+    form: str = "auto",
+) -> Smoothed:
+    r"""Return the law of each state given all observations (Rauch, Tung & Striebel).
+
+    .. math:: E_t = P_t F_{t+1}' (P^-_{t+1})^{-1}, \qquad
+        m^s_t = m_t + E_t (m^s_{t+1} - m^-_{t+1}), \qquad
+        P^s_t = P_t + E_t (P^s_{t+1} - P^-_{t+1}) E_t'
 
     Parameters
     ----------
-    mean : (dim,) array m
-    covariance : (dim, dim) array P
-    transition : (dim, dim) array F
-    offset : (dim,) array b
-    noise : (dim, dim) array Q
-    """
-    return transition @ mean + offset, transition @ covariance @ transition.T + noise
+    chain : GaussianChain
+    observations : LinearObservations or GaussianSites
+    method : {"auto", "sequential", "parallel"}
+    form : {"auto", "covariance", "square_root"}
+        See :func:`kalman_filter`.
 
-
-def kalman_update(
-    mean: jax.Array, covariance: jax.Array, observation: LinearObservations | GaussianSites
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    r"""Return mean, covariance and log likelihood after what is observed of one state.
-
-    Parameters
-    ----------
-    mean : (dim,) array
-    covariance : (dim, dim) array
-    observation : LinearObservations or GaussianSites
-        Of one time, every field given, without the axis of time.
+    Returns
+    -------
+    Smoothed
 
     Notes
     -----
-    With :math:`\ell(\mu) = \log \int N(u; \mu, V) g(u)\, du` at :math:`\mu = H m`,
-    :math:`V = H P H'`, let s be its gradient and M minus its Hessian: the new mean is
-    :math:`m + P H' s`, and :math:`W = I - P H' M H` takes the covariance to
-    :math:`W P W' + P H' N H P`, with N the part of M that the noise makes.
-    Both terms are positive semi-definite in any precision (Joseph's form).
+    O(num_steps dim³). The covariance is a sum of positive semi-definite terms, so that it stays
+    one. A predicted covariance may be singular: it is raised by rounding errors of its size.
+
+    References
+    ----------
+    Rauch, Tung & Striebel (1965); Särkkä & García-Fernández (2021).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import GaussianChain, GaussianSites, kalman_smoother
+    >>> one = jnp.eye(1)
+    >>> walk = GaussianChain(jnp.zeros(1), one, one, one)
+    >>> precision = jnp.array([1.0, 0.0, 1.0])[:, None, None]
+    >>> known = GaussianSites(jnp.array([[2.0], [0.0], [3.0]]), precision)
+    >>> kalman_smoother(walk, known).mean[:, 0].tolist()
+    [1.286, 1.857, 2.429]
     """
-    mean, covariance, response = _condition(mean, covariance, observation)
-    return mean, covariance, response.log_likelihood
+    steps, seen, rules = _prepared(chain, observations, method, form)
+    return rules.smoothed(steps, seen, method)
 
 
-class _Response(NamedTuple):
-    """What one observation says of u ~ N(mean, V): value, gradient and curvature of its log.
+def kalman_sample(
+    chain: GaussianChain,
+    observations: LinearObservations | GaussianSites,
+    normals: Any,
+    *,
+    method: str = "auto",
+    form: str = "auto",
+) -> jax.Array:
+    r"""Return draws of all states given all observations: filter forward, sample backward.
 
-    ``noise`` is M R M, the part of M = M V M + M R M that is not due to V.
+    .. math:: x_t \mid x_{t+1}, y_{0:t} \sim N\bigl(m_t + E_t (x_{t+1} - m^-_{t+1}),\;
+        P_t - E_t P^-_{t+1} E_t'\bigr)
+
+    Parameters
+    ----------
+    chain : GaussianChain
+    observations : LinearObservations or GaussianSites
+    normals : (..., num_steps, dim) array
+        Independent standard normals; the draws are linear in them. Zeros give the smoothed
+        means.
+    method : {"auto", "sequential", "parallel"}
+    form : {"auto", "covariance", "square_root"}
+        See :func:`kalman_filter`.
+
+    Returns
+    -------
+    (..., num_steps, dim) array
+        A path for each path of normals. The filter runs once for all.
+
+    References
+    ----------
+    Carter & Kohn (1994); Frühwirth-Schnatter (1994).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import GaussianChain, LinearObservations, kalman_sample
+    >>> one = jnp.eye(1)
+    >>> walk = GaussianChain(jnp.zeros(1), one, one, one)
+    >>> seen = LinearObservations(jnp.array([[2.0], [jnp.nan], [3.0]]), one, one)
+    >>> kalman_sample(walk, seen, jnp.zeros((3, 1)))[:, 0].tolist()
+    [1.286, 1.857, 2.429]
     """
-
-    log_likelihood: jax.Array
-    gradient: jax.Array
-    curvature: jax.Array
-    noise: jax.Array
-
-
-def _condition(mean, covariance, observation):
-    matrix = observation.matrix
-    cross = covariance @ matrix.T
-    response = _respond(observation, matrix @ mean, matrix @ cross)
-    keep = jnp.eye(mean.shape[0], dtype=mean.dtype) - cross @ response.curvature @ matrix
-    spread = keep @ covariance @ keep.T + cross @ response.noise @ cross.T
-    return mean + cross @ response.gradient, _symmetric(spread), response
+    steps, seen, rules = _prepared(chain, observations, method, form)
+    means = steps[1]
+    noise = jnp.asarray(normals).astype(means.dtype)
+    if noise.shape[-2:] != means.shape:
+        raise InvalidDataError(
+            f"normals must have the shape (..., {means.shape[0]}, {means.shape[1]}), got "
+            f"{noise.shape}"
+        )
+    paths = rules.sampled(steps, seen, noise.reshape(-1, *means.shape), method)
+    return paths.reshape(noise.shape)
 
 
-def _respond(observation, mean, covariance) -> _Response:
-    if isinstance(observation, GaussianSites):
-        return _respond_to_site(observation, mean, covariance)
-    values, _, noise, offset = observation
-    seen = ~jnp.isnan(values)
-    both = seen[:, None] & seen
-    residual = jnp.where(seen, values - offset - mean, 0.0)
-    # A coordinate that was not seen is as if pure noise of variance 1 equalled its mean.
-    spread = jnp.where(both, covariance + noise, jnp.diag(jnp.where(seen, 0.0, 1.0)))
-    factor = jnp.linalg.cholesky(spread)
-    inverse = cho_solve((factor, True), jnp.eye(mean.shape[0], dtype=mean.dtype))
-    gradient = cho_solve((factor, True), residual)
-    white = solve_triangular(factor, residual, lower=True)
-    log_root = jnp.sum(jnp.log(jnp.diagonal(factor)))
-    constant = 0.5 * jnp.sum(seen) * jnp.log(2 * jnp.pi)
-    log_likelihood = -0.5 * white @ white - log_root - constant
-    curvature = jnp.where(both, inverse, 0.0)
-    noise = curvature @ jnp.where(both, noise, 0.0) @ curvature
-    return _Response(log_likelihood, gradient, curvature, noise)
-
-
-def _respond_to_site(site: GaussianSites, mean, covariance) -> _Response:
-    shift, precision, _ = site
-    identity = jnp.eye(mean.shape[0], dtype=mean.dtype)
-    factor = lu_factor(identity + precision @ covariance)
-    solved = lu_solve(factor, identity)
-    residual = shift - precision @ mean
-    gradient = lu_solve(factor, residual)
-    curvature = _symmetric(solved @ precision)
-    # The eigenvalues of I + Λ V are at least 1, so its determinant is positive.
-    log_determinant = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factor[0]))))
-    # In terms of the residual no large terms cancel but those of the definition.
-    log_likelihood = (
-        shift @ mean
-        - 0.5 * mean @ precision @ mean
-        + 0.5 * residual @ covariance @ gradient
-        - 0.5 * log_determinant
-    )
-    return _Response(log_likelihood, gradient, curvature, solved @ precision @ solved.T)
-
-
-def _symmetric(matrix: jax.Array) -> jax.Array:
-    return 0.5 * (matrix + jnp.swapaxes(matrix, -1, -2))
-
-
-def _sequential(steps, observations) -> Filtered:
-    def advance(moments, inputs):
-        step, observation = inputs
-        predicted = kalman_predict(*moments, *step)
-        mean, covariance, log_likelihood = kalman_update(*predicted, observation)
-        return (mean, covariance), Filtered(mean, covariance, *predicted, log_likelihood)
-
-    start = jax.tree.map(lambda x: jnp.zeros_like(x[0]), steps[1:])
-    return lax.scan(advance, start, (steps, observations))[1]
-
-
-class _Element(NamedTuple):
-    """The law of a state and the likelihood of a stretch, given the state before it.
-
-    Given x before, the state is N(A x + b, C) after the observations of the stretch, whose
-    likelihood is exp(eta' x - x' J x / 2) up to a constant.
-    """
-
-    A: jax.Array
-    b: jax.Array
-    C: jax.Array
-    eta: jax.Array
-    J: jax.Array
-
-
-def _element(step, observation) -> _Element:
-    transition, offset, noise = step
-    matrix = observation.matrix
-    mean, covariance, response = _condition(offset, noise, observation)
-    ahead = matrix @ transition
-    keep = transition - noise @ matrix.T @ response.curvature @ ahead
-    return _Element(
-        keep,
-        mean,
-        covariance,
-        ahead.T @ response.gradient,
-        ahead.T @ response.curvature @ ahead,
-    )
-
-
-def _combine(i: _Element, j: _Element) -> _Element:
-    identity = jnp.eye(i.b.shape[0], dtype=i.b.dtype)
-    factor = lu_factor(identity + i.C @ j.J)
-    passed = lu_solve(factor, i.A)
-    returned = lu_solve(factor, j.eta - j.J @ i.b, trans=1)
-    return _Element(
-        j.A @ passed,
-        j.A @ lu_solve(factor, i.b + i.C @ j.eta) + j.b,
-        _symmetric(j.A @ lu_solve(factor, i.C) @ j.A.T) + j.C,
-        i.A.T @ returned + i.eta,
-        _symmetric(i.A.T @ j.J @ passed) + i.J,
-    )
-
-
-def _parallel(steps, observations) -> Filtered:
-    elements = jax.vmap(_element)(steps, observations)
-    block = block_of("parallel", elements.b.shape[0])
-    products = blocked_associative_scan(_combine, elements, block)
-    mean, covariance = products.b, products.C
-
-    # The first step forgets where it comes from, so any moments may stand before time 0.
-    def before(x):
-        return jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
-
-    predicted = jax.vmap(kalman_predict)(before(mean), before(covariance), *steps)
-    log_likelihood = jax.vmap(kalman_update)(*predicted, observations)[2]
-    return Filtered(mean, covariance, *predicted, log_likelihood)
-
-
-def add_up(values: Any) -> jax.Array:
-    """Return the sum of a series, in two stages so that float32 does not drift."""
-    (num,) = values.shape
-    length = max(int(num**0.5), 1)
-    padded = jnp.pad(values, (0, -num % length))
-    return jnp.sum(jnp.sum(padded.reshape(-1, length), axis=1))
+def _prepared(chain, observations, method: str, form: str) -> tuple[Any, Any, ModuleType]:
+    """Return stacked arrays, and the module with the rules of the form."""
+    check_method(method)
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {FORMS}, got {form!r}")
+    steps, seen = stacked(chain, observations)
+    if form == "auto":
+        form = "square_root" if steps[1].dtype == jnp.float32 else "covariance"
+    return steps, seen, square_root_form if form == "square_root" else covariance_form

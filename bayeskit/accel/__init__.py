@@ -44,6 +44,15 @@ from bayeskit.accel.time.chain import (
     Smoothed,
 )
 from bayeskit.accel.time.covariance_form import kalman_predict, kalman_update
+from bayeskit.accel.time.hidden_markov import (
+    FilteredStates,
+    HiddenMarkovModel,
+    hidden_markov_filter,
+    hidden_markov_log_evidence,
+    hidden_markov_most_likely_path,
+    hidden_markov_sample,
+    hidden_markov_smoother,
+)
 from bayeskit.accel.time.kalman import (
     kalman_filter,
     kalman_log_evidence,
@@ -63,8 +72,10 @@ __all__ = [
     "SCHEME_NAMES",
     "Ancestors",
     "Filtered",
+    "FilteredStates",
     "GaussianChain",
     "GaussianSites",
+    "HiddenMarkovModel",
     "LinearObservations",
     "Scheme",
     "Smoothed",
@@ -76,6 +87,11 @@ __all__ = [
     "cumulative_offspring",
     "effective_sample_size",
     "fold_words",
+    "hidden_markov_filter",
+    "hidden_markov_log_evidence",
+    "hidden_markov_most_likely_path",
+    "hidden_markov_sample",
+    "hidden_markov_smoother",
     "hilbert_index",
     "hilbert_order",
     "kalman_filter",

@@ -164,22 +164,24 @@ def _blocked(op: Callable, elements: Any, length: int, reverse: bool) -> Any:
         total = _select(is_real, ordered(total, element), total)
         return total, total
 
-    first = jax.tree.map(lambda x: x[0], blocks)
-    if length > 1:
-        others = (jnp.arange(1, length), jax.tree.map(lambda x: x[1:], blocks))
-        totals, products = lax.scan(advance, first, others)
-        blocks = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, products)
+    if length == 1:
+        totals = jax.tree.map(lambda x: x[0], blocks)
+        products = jax.tree.map(lambda x: x[None], _tree(ordered, totals, num_blocks))
     else:
-        totals = first
-    before = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), _tree(ordered, totals, num_blocks))
-    has_before = jnp.arange(num_blocks) > 0
-    result = jax.vmap(lambda inner: _select(has_before, ordered(before, inner), inner))(blocks)
+        first = jax.tree.map(lambda x: x[0], blocks)
+        others = (jnp.arange(1, length), jax.tree.map(lambda x: x[1:], blocks))
+        totals, inner = lax.scan(advance, first, others)
+        inner = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, inner)
+        totals = _tree(ordered, totals, num_blocks)
+        before = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), totals)
+        has_before = jnp.arange(num_blocks) > 0
+        products = jax.vmap(lambda x: _select(has_before, ordered(before, x), x))(inner)
 
     def joined(x):
         flat = jnp.moveaxis(x, 0, 1).reshape(num_blocks * length, *x.shape[2:])[:num_steps]
         return flat[::-1] if reverse else flat
 
-    return jax.tree.map(joined, result)
+    return jax.tree.map(joined, products)
 
 
 def _tree(op: Callable, totals: Any, num: int) -> Any:

@@ -38,6 +38,30 @@ from bayeskit.accel.resampling import (
 )
 from bayeskit.accel.scan import prefix_sum
 from bayeskit.accel.storing import stored
+from bayeskit.accel.time.associative import blocked_associative_scan
+from bayeskit.accel.time.chain import (
+    Filtered,
+    GaussianChain,
+    GaussianSites,
+    LinearObservations,
+    Smoothed,
+)
+from bayeskit.accel.time.covariance_form import kalman_predict, kalman_update
+from bayeskit.accel.time.hidden_markov import (
+    FilteredStates,
+    HiddenMarkovModel,
+    hidden_markov_filter,
+    hidden_markov_log_evidence,
+    hidden_markov_most_likely_path,
+    hidden_markov_sample,
+    hidden_markov_smoother,
+)
+from bayeskit.accel.time.kalman import (
+    kalman_filter,
+    kalman_log_evidence,
+    kalman_sample,
+    kalman_smoother,
+)
 from bayeskit.accel.weights import (
     Weights,
     effective_sample_size,
@@ -50,19 +74,38 @@ __all__ = [
     "SCHEMES",
     "SCHEME_NAMES",
     "Ancestors",
+    "Filtered",
+    "FilteredStates",
+    "GaussianChain",
+    "GaussianSites",
+    "HiddenMarkovModel",
+    "LinearObservations",
     "Scheme",
+    "Smoothed",
     "Transported",
     "WeightedAncestors",
     "Weights",
     "as_key",
     "backend",
     "backend_report",
+    "blocked_associative_scan",
     "build_cpu_kernels",
     "cumulative_offspring",
     "effective_sample_size",
     "fold_words",
+    "hidden_markov_filter",
+    "hidden_markov_log_evidence",
+    "hidden_markov_most_likely_path",
+    "hidden_markov_sample",
+    "hidden_markov_smoother",
     "hilbert_index",
     "hilbert_order",
+    "kalman_filter",
+    "kalman_log_evidence",
+    "kalman_predict",
+    "kalman_sample",
+    "kalman_smoother",
+    "kalman_update",
     "keeps_number",
     "killing",
     "log_mean_exp",

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bayeskit.accel import GaussianSites, kalman_update
 from bayeskit.inference import random
 from bayeskit.inference.algorithms.twisted import twisted_model
 from bayeskit.inference.feynman_kac import FeynmanKac
@@ -88,20 +89,21 @@ class GaussianDynamics:
     def log_mean(self, psi: LogQuadratic, t: Any, before: jax.Array) -> jax.Array:
         r"""Return :math:`\log M_t(\psi_t)(x_{t-1})`."""
         t = jnp.minimum(t, self.num_steps - 1)
-        return _log_mean(psi, t, self.mean(t, before), self.covariance(t))
+        return _tilted(psi, t, self.mean(t, before), self.covariance(t))[2]
 
     def twisted(self, psi: LogQuadratic) -> FeynmanKac:
         """Return the model with its dynamics twisted by log-quadratic functions."""
 
         def kernel(key, t, before):
-            return _normal(key, *_tilted(psi, t, self.mean(t, before), self.covariance(t)))
+            tilted = _tilted(psi, t, self.mean(t, before), self.covariance(t))
+            return _normal(key, *tilted[:2])
 
         return twisted_model(
             self.model(),
             log_psi=lambda t, x: psi(t, x),
-            initial=lambda key: _normal(key, *_tilted(psi, 0, *self.start())),
+            initial=lambda key: _normal(key, *_tilted(psi, 0, *self.start())[:2]),
             kernel=kernel,
-            log_initial_mean=lambda: _log_mean(psi, 0, *self.start()),
+            log_initial_mean=lambda: _tilted(psi, 0, *self.start())[2],
             log_kernel_mean=lambda t, before: self.log_mean(psi, t, before),
         )
 
@@ -112,22 +114,10 @@ def _normal(key: Any, mean: jax.Array, covariance: jax.Array) -> jax.Array:
 
 
 def _tilted(psi: LogQuadratic, t: Any, mean: jax.Array, covariance: jax.Array) -> Any:
-    """Return the mean and covariance of N(mean, covariance) times psi, normalised."""
-    dim = mean.shape[0]
-    gain = jnp.linalg.inv(jnp.eye(dim, dtype=mean.dtype) + covariance @ psi.curvature[t])
-    new_covariance = gain @ covariance
-    return gain @ (mean + covariance @ psi.slope[t]), (new_covariance + new_covariance.T) / 2
-
-
-def _log_mean(psi, t, mean, covariance):
-    """Return the log of the mean of psi under N(mean, covariance)."""
-    a, b = psi.curvature[t], psi.slope[t]
-    dim = mean.shape[0]
-    centre, _ = _tilted(psi, t, mean, covariance)
-    log_determinant = jnp.linalg.slogdet(jnp.eye(dim, dtype=mean.dtype) + covariance @ a)[1]
-    # With m the mean, c the centre: b'm - m'Am/2 + (b - Am)'(c - m)/2, no large terms cancel.
-    surprise = (b - a @ mean) @ (centre - mean)
-    return b @ mean - 0.5 * mean @ a @ mean + 0.5 * surprise - 0.5 * log_determinant
+    """Return the moments of N(mean, covariance) times psi, and the log of its integral."""
+    identity = jnp.eye(mean.shape[0], dtype=mean.dtype)
+    site = GaussianSites(psi.slope[t], psi.curvature[t], identity)
+    return kalman_update(mean, covariance, site)
 
 
 def learned_twist(

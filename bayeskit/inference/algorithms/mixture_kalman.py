@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
+from bayeskit.accel import LinearObservations, kalman_predict, kalman_update
 from bayeskit.inference.feynman_kac import FeynmanKac
 
 __all__ = ["KalmanParticle", "LinearGaussian", "mixture_kalman_model"]
@@ -131,48 +131,32 @@ def mixture_kalman_model(
             f"{jnp.shape(observations)}"
         )
 
-    def updated(t, regime, mean, covariance):
-        return KalmanParticle(
-            regime,
-            *kalman_update(mean, covariance, jnp.asarray(observations)[t], system(t, regime)),
+    def updated(t, regime, step, mean, covariance):
+        y = LinearObservations(
+            jnp.asarray(observations)[t],
+            step.observation,
+            step.observation_covariance,
+            step.observation_offset,
         )
+        return KalmanParticle(regime, *kalman_update(mean, covariance, y))
+
+    def initial(key):
+        regime = initial_regime(key)
+        start = (jnp.asarray(mean), jnp.asarray(covariance))
+        return updated(0, regime, system(0, regime), *start)
 
     def kernel(key, t, before):
         regime = regime_kernel(key, t, before.regime)
         step = system(t, regime)
-        predicted = step.transition @ before.mean + step.offset
-        spread = step.transition @ before.covariance @ step.transition.T + step.covariance
-        return updated(t, regime, predicted, spread)
+        moments = (before.mean, before.covariance)
+        predicted = kalman_predict(*moments, step.transition, step.offset, step.covariance)
+        return updated(t, regime, step, *predicted)
 
     return FeynmanKac(
-        initial=lambda key: updated(
-            0, initial_regime(key), jnp.asarray(mean), jnp.asarray(covariance)
-        ),
+        initial=initial,
         log_g0=lambda x: x.log_likelihood,
         kernel=kernel,
         log_g=lambda t, before, x: x.log_likelihood,
         num_steps=jnp.shape(observations)[0],
         name=name,
     )
-
-
-def kalman_update(
-    mean: jax.Array, covariance: jax.Array, y: jax.Array, system: LinearGaussian
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return mean, covariance and log likelihood after an observation, NaN where not seen."""
-    seen = ~jnp.isnan(y)
-    # A coordinate that was not seen becomes pure noise of variance 1, equal to its mean.
-    H = jnp.where(seen[:, None], system.observation, 0.0)
-    both = seen[:, None] & seen
-    R = jnp.where(both, system.observation_covariance, jnp.diag(jnp.where(seen, 0.0, 1.0)))
-    residual = jnp.where(seen, y - system.observation_offset, 0.0) - H @ mean
-    S = H @ covariance @ H.T + R
-    factor = cho_factor(S, lower=True)
-    gain = cho_solve(factor, H @ covariance).T
-    keep = jnp.eye(mean.shape[0], dtype=mean.dtype) - gain @ H
-    # The form of Joseph stays positive definite in float32.
-    spread = keep @ covariance @ keep.T + gain @ R @ gain.T
-    white = solve_triangular(factor[0], residual, lower=True)
-    log_det = jnp.sum(jnp.log(jnp.diagonal(factor[0])))
-    constant = 0.5 * jnp.sum(seen) * jnp.log(2 * jnp.pi)
-    return mean + gain @ residual, spread, -0.5 * white @ white - log_det - constant

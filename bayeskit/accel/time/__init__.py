@@ -1,0 +1,1 @@
+"""Scans over time: associative scans, Kalman filters and smoothers, hidden Markov models."""

@@ -1,0 +1,377 @@
+"""Hidden Markov models with finitely many states, in logarithms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bayeskit.accel.time.associative import (
+    block_of,
+    blocked_associative_scan,
+    by_method,
+)
+from bayeskit.accel.time.chain import add_up
+from bayeskit.errors import InvalidDataError
+
+__all__ = [
+    "FilteredStates",
+    "HiddenMarkovModel",
+    "hidden_markov_filter",
+    "hidden_markov_log_evidence",
+    "hidden_markov_most_likely_path",
+    "hidden_markov_sample",
+    "hidden_markov_smoother",
+]
+
+
+class HiddenMarkovModel(NamedTuple):
+    r"""A Markov chain on K states, and the likelihood of what is seen in each state.
+
+    Parameters
+    ----------
+    log_initial : (num_states,) array
+        Logarithms of :math:`p(x_0 = i)`; -inf allowed, as everywhere here.
+    log_transition : (num_steps - 1, num_states, num_states) array, or without the axis of time
+        Entry [t - 1, i, j] is the logarithm of :math:`p(x_t = j \mid x_{t-1} = i)`.
+    log_likelihood : (num_steps, num_states) array
+        Logarithms of :math:`p(y_t \mid x_t = i)`; zeros where nothing was seen.
+
+    Notes
+    -----
+    Neither the initial masses nor the rows need to add up to 1: any positive potentials do.
+    """
+
+    log_initial: Any
+    log_transition: Any
+    log_likelihood: Any
+
+
+class FilteredStates(NamedTuple):
+    """The law of each state given what was seen up to its time.
+
+    Parameters
+    ----------
+    log_probability : (num_steps, num_states) array
+        All -inf from the time on at which no path is possible.
+    log_likelihood : (num_steps,) array
+        Of what is seen at time t given what was seen before.
+    """
+
+    log_probability: jax.Array
+    log_likelihood: jax.Array
+
+    @property
+    def log_evidence(self) -> jax.Array:
+        """Log likelihood of all that is seen."""
+        return add_up(self.log_likelihood)
+
+
+def hidden_markov_filter(model: HiddenMarkovModel, *, method: str = "auto") -> FilteredStates:
+    r"""Return the law of each state given the past (forward algorithm).
+
+    .. math:: \alpha_t(j) = p(y_t \mid j) \sum_i \alpha_{t-1}(i)\, p(x_t = j \mid i),
+        \qquad p(x_t = j \mid y_{0:t}) \propto \alpha_t(j)
+
+    Parameters
+    ----------
+    model : HiddenMarkovModel
+    method : {"auto", "sequential", "parallel"}
+        ``"auto"`` is decided when the program is lowered for a platform: sequential on a CPU,
+        a scan over matrices of logarithms elsewhere.
+
+    Returns
+    -------
+    FilteredStates
+
+    Raises
+    ------
+    InvalidDataError
+        For shapes that do not fit; the message names the field.
+
+    Notes
+    -----
+    O(num_steps K²), O(num_steps K³) in parallel.
+
+    References
+    ----------
+    Rabiner (1989); Hassan, Särkkä & García-Fernández (2021), *Temporal parallelization of
+    inference in hidden Markov models*.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_filter
+    >>> stay = jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> seen = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1], [0.1, 0.7]]))
+    >>> model = HiddenMarkovModel(jnp.log(jnp.array([0.5, 0.5])), stay, seen)
+    >>> jnp.exp(hidden_markov_filter(model).log_probability[:, 1]).round(2).tolist()
+    [0.17, 0.05, 0.53]
+    """
+    model = _stacked(model)
+    forward, log_likelihood = _forward(model, method, _log_sum)
+    return FilteredStates(forward, log_likelihood)
+
+
+def hidden_markov_log_evidence(model: HiddenMarkovModel, *, method: str = "auto") -> jax.Array:
+    """Return the log evidence of a hidden Markov model, differentiable.
+
+    Parameters
+    ----------
+    model : HiddenMarkovModel
+    method : {"auto", "sequential", "parallel"}
+        See :func:`hidden_markov_filter`.
+
+    Returns
+    -------
+    () array
+    """
+    return hidden_markov_filter(model, method=method).log_evidence
+
+
+def hidden_markov_smoother(model: HiddenMarkovModel, *, method: str = "auto") -> jax.Array:
+    r"""Return the law of each state given everything seen (forward-backward algorithm).
+
+    .. math:: p(x_t = i \mid y_{0:T-1}) \propto \alpha_t(i)\, \beta_t(i), \qquad
+        \beta_t(i) = \sum_j p(x_{t+1} = j \mid i)\, p(y_{t+1} \mid j)\, \beta_{t+1}(j)
+
+    Parameters
+    ----------
+    model : HiddenMarkovModel
+    method : {"auto", "sequential", "parallel"}
+        See :func:`hidden_markov_filter`.
+
+    Returns
+    -------
+    (num_steps, num_states) array of log probabilities
+    """
+    model = _stacked(model)
+    both = _forward(model, method, _log_sum)[0] + _backward(model, method)
+    return jax.vmap(lambda law: _normalised(law, _log_sum)[0])(both)
+
+
+def hidden_markov_sample(
+    model: HiddenMarkovModel, uniforms: Any, *, method: str = "auto"
+) -> jax.Array:
+    r"""Return paths drawn given everything seen: filter forward, sample backward.
+
+    .. math:: p(x_t = i \mid x_{t+1} = j, y_{0:t}) \propto
+        \alpha_t(i)\, p(x_{t+1} = j \mid i)
+
+    Parameters
+    ----------
+    model : HiddenMarkovModel
+    uniforms : (..., num_steps) array in [0, 1)
+        Independent uniforms; each state is their inverse distribution function.
+    method : {"auto", "sequential", "parallel"}
+        See :func:`hidden_markov_filter`.
+
+    Returns
+    -------
+    (..., num_steps) int32 array
+
+    Notes
+    -----
+    A state of probability zero is never drawn. In parallel, each time becomes a map from the
+    next state to this one, and maps are composed.
+
+    References
+    ----------
+    Chib (1996); Scott (2002).
+    """
+    model = _stacked(model)
+    uniforms = jnp.asarray(uniforms).astype(model.log_likelihood.dtype)
+    num_steps = model.log_likelihood.shape[0]
+    if uniforms.shape[-1:] != (num_steps,):
+        raise InvalidDataError(
+            f"uniforms must have the shape (..., {num_steps}), got {uniforms.shape}"
+        )
+    forward, _ = _forward(model, method, _log_sum)
+
+    def path(u):
+        return _trace_back(forward, model.log_transition, u, _inverse_cdf, method)
+
+    paths = jax.vmap(path)(uniforms.reshape(-1, num_steps))
+    return paths.reshape(uniforms.shape)
+
+
+def hidden_markov_most_likely_path(
+    model: HiddenMarkovModel, *, method: str = "auto"
+) -> tuple[jax.Array, jax.Array]:
+    r"""Return the path of largest posterior probability (Viterbi), and its log probability.
+
+    .. math:: \arg\max_{x_{0:T-1}} p(x_{0:T-1}, y_{0:T-1})
+
+    Parameters
+    ----------
+    model : HiddenMarkovModel
+    method : {"auto", "sequential", "parallel"}
+        See :func:`hidden_markov_filter`.
+
+    Returns
+    -------
+    path : (num_steps,) int32 array
+        Of several such paths, the one that is least in its last state, then in the one before.
+    log_probability : () array
+        Jointly with what was seen.
+
+    References
+    ----------
+    Viterbi (1967).
+    """
+    model = _stacked(model)
+    best, gained = _forward(model, method, jnp.max)
+
+    def choose(log_masses, _):
+        return jnp.argmax(log_masses).astype(jnp.int32)
+
+    return _trace_back(best, model.log_transition, gained, choose, method), add_up(gained)
+
+
+def _forward(model: HiddenMarkovModel, method: str, add: Callable) -> tuple:
+    """Return the forward recursion, with sums or with maxima, and the scale of each step."""
+
+    def one(before, log_transition, log_likelihood):
+        return _normalised(add(before[:, None] + log_transition, 0) + log_likelihood, add)
+
+    def sequential(model):
+        def advance(before, inputs):
+            now, scale = one(before, *inputs)
+            return now, (now, scale)
+
+        first = _normalised(model.log_initial + model.log_likelihood[0], add)
+        rest = lax.scan(advance, first[0], (model.log_transition, model.log_likelihood[1:]))[1]
+        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+
+    def parallel(model):
+        first = model.log_initial + model.log_likelihood[0]
+        matrices = model.log_transition + model.log_likelihood[1:, None, :]
+        # Every row of the first matrix is the initial law: it forgets where it comes from.
+        start = jnp.broadcast_to(first, (1, first.shape[0], first.shape[0]))
+        products = _products(jnp.concatenate([start, matrices]), add, reverse=False)[:, 0]
+        laws, _ = jax.vmap(lambda law: _normalised(law, add))(products)
+        rest = jax.vmap(one)(laws[:-1], model.log_transition, model.log_likelihood[1:])
+        first = _normalised(first, add)
+        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+
+    return by_method(method, sequential, parallel, model)
+
+
+def _backward(model: HiddenMarkovModel, method: str) -> jax.Array:
+    """Return the likelihood of what is seen later, given each state, up to a scale."""
+
+    def sequential(model):
+        def advance(after, inputs):
+            log_transition, log_likelihood = inputs
+            now = _log_sum(log_transition + (log_likelihood + after), 1)
+            now, _ = _normalised(now, _log_sum)
+            return now, now
+
+        last = jnp.zeros_like(model.log_initial)
+        inputs = (model.log_transition, model.log_likelihood[1:])
+        return jnp.concatenate([lax.scan(advance, last, inputs, reverse=True)[1], last[None]])
+
+    def parallel(model):
+        matrices = model.log_transition + model.log_likelihood[1:, None, :]
+        # Every column of the last matrix is one: nothing is seen after the end.
+        end = jnp.zeros((1, *model.log_transition.shape[1:]), matrices.dtype)
+        return _products(jnp.concatenate([matrices, end]), _log_sum, reverse=True)[:, :, 0]
+
+    return by_method(method, sequential, parallel, model)
+
+
+def _products(matrices: jax.Array, add: Callable, reverse: bool) -> jax.Array:
+    """Return products of matrices in the semiring of ``add`` and +, up to a scale."""
+
+    def multiply(a, b):
+        product = add(a[:, :, None] + b, 1)
+        # Without a scale that grows, float32 keeps its digits at any length.
+        return product - lax.stop_gradient(jnp.maximum(jnp.max(product), _LEAST))
+
+    block = block_of("parallel", matrices.shape[0])
+    return blocked_associative_scan(multiply, matrices, block, reverse=reverse)
+
+
+def _trace_back(forward, log_transition, inputs, choose: Callable, method: str) -> jax.Array:
+    """Return the path that ``choose`` takes from the end backwards.
+
+    ``choose`` gets the log masses of the states at one time, given the next, and the input of
+    that time. In parallel it is asked for every next state.
+    """
+    # The last state has no next: as if all were equally likely to follow it.
+    end = jnp.zeros((1, *log_transition.shape[1:]), log_transition.dtype)
+    after = jnp.concatenate([log_transition, end])
+
+    def sequential(forward, after, inputs):
+        def step(following, now):
+            law, log_transition, given = now
+            state = choose(law + log_transition[:, following], given)
+            return state, state
+
+        return lax.scan(step, jnp.int32(0), (forward, after, inputs), reverse=True)[1]
+
+    def parallel(forward, after, inputs):
+        masses = forward[:, :, None] + after
+        maps = jax.vmap(jax.vmap(choose, (1, None)))(masses, inputs)
+        block = block_of("parallel", maps.shape[0])
+        return blocked_associative_scan(lambda f, g: f[g], maps, block, reverse=True)[:, 0]
+
+    return by_method(method, sequential, parallel, forward, after, inputs)
+
+
+def _inverse_cdf(log_masses: jax.Array, u: jax.Array) -> jax.Array:
+    masses = jnp.exp(log_masses - jnp.maximum(jnp.max(log_masses), _LEAST))
+    cumulative = jnp.cumsum(masses)
+    index = jnp.sum(cumulative <= u * cumulative[-1])
+    # Where u times the total rounds up to the total: the last state that is possible.
+    last = masses.shape[0] - 1 - jnp.argmax(masses[::-1] > 0)
+    return jnp.minimum(index, last).astype(jnp.int32)
+
+
+# Below every logarithm of a positive float: subtracting it leaves -inf as it is.
+_LEAST = -1e30
+
+
+def _log_sum(values: jax.Array, axis: int) -> jax.Array:
+    """Return log-sum-exp; -inf, and a derivative of zero, where all values are -inf."""
+    top = lax.stop_gradient(jnp.maximum(jnp.max(values, axis=axis, keepdims=True), _LEAST))
+    total = jnp.sum(jnp.exp(values - top), axis=axis)
+    is_positive = total > 0
+    log_total = jnp.log(jnp.where(is_positive, total, 1.0))
+    return jnp.where(is_positive, log_total + jnp.squeeze(top, axis), -jnp.inf)
+
+
+def _normalised(law: jax.Array, add: Callable) -> tuple[jax.Array, jax.Array]:
+    """Return a law less its scale, and the scale; a law of -inf stays as it is."""
+    scale = add(law, 0)
+    return law - jnp.where(scale == -jnp.inf, 0.0, scale), scale
+
+
+def _stacked(model: HiddenMarkovModel) -> HiddenMarkovModel:
+    """Return the model as arrays of one dtype, with the axis of time, or refuse it."""
+    arrays = HiddenMarkovModel(*map(jnp.asarray, model))
+    dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+    likelihood = arrays.log_likelihood
+    if likelihood.ndim != 2 or 0 in likelihood.shape:
+        raise InvalidDataError(
+            "log_likelihood must have the shape (num_steps, num_states), got "
+            f"{likelihood.shape}"
+        )
+    num_steps, num_states = likelihood.shape
+    square = (num_states, num_states)
+    allowed = {
+        "log_initial": [(num_states,)],
+        "log_transition": [square, (num_steps - 1, *square)],
+    }
+    for name, shapes in allowed.items():
+        found = getattr(arrays, name).shape
+        if found not in shapes:
+            wanted = " or ".join(map(str, shapes))
+            raise InvalidDataError(f"{name} must have the shape {wanted}, got {found}")
+    transition = jnp.broadcast_to(arrays.log_transition, (num_steps - 1, *square))
+    return HiddenMarkovModel(
+        arrays.log_initial.astype(dtype), transition.astype(dtype), likelihood.astype(dtype)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +23,8 @@ __all__ = ["KERNELS", "Case", "cases"]
 # Of each scheme that promises it, the bound on |o - N W|; the others draw independently.
 _LARGEST_ERROR = {"systematic": 1.0, "residual": 1.0, "ssp": 1.0, "stratified": 2.0}
 _SEED = 1
-# Rounds of proposals go with N max W, which is thousands for uneven weights.
-_REGIMES_OF = {"rejection": ("equal", "sd 1")}
+# Rounds of proposals go with N max W: a hundred for ten thousand slightly uneven weights.
+_REGIMES_OF_REJECTION = {"equal": math.inf, "sd 1": 10_000}
 _KEYS = ("philox4x32", "threefry2x32", "rbg")
 _BATCHES = ((100, 10_000), (10_000, 100))
 _LARGEST_KOLMOGOROV = 3.8  # 2 exp(-2 * 3.8**2) = 6e-13
@@ -115,7 +116,7 @@ def _judge_weights(output, arguments) -> dict:
 
 def _resampling(scheme: str, size, regimes, dtype, batch: int = 1) -> Iterator[Case]:
     for regime in regimes:
-        if regime not in _REGIMES_OF.get(scheme, REGIMES):
+        if scheme == "rejection" and size > _REGIMES_OF_REJECTION.get(regime, 0):
             continue
         yield Case(
             kernel=scheme,

@@ -93,7 +93,7 @@ def test_independent_draws_with_other_weights_are_found_wrong():
     assert judge_offspring(flatter, weights, None)["wrong"]
 
 
-@pytest.mark.parametrize("index", [[0, 3], [-1, 0], [[0, 1], [0, 1]]])
+@pytest.mark.parametrize("index", [[0, 1, 3], [-1, 0, 1], [0, 1], [[0, 1, 2]]])
 def test_what_is_no_index_is_found_wrong(index):
     assert judge_offspring(np.array(index), np.zeros(3), 1.0)["wrong"]
 

@@ -23,7 +23,8 @@ _EPILOG = (
     "|offspring - N W| of a resampling scheme; for others the largest error, relative for "
     "weights and as a Kolmogorov-Smirnov statistic for normals. dead counts offspring of "
     "particles of weight zero. Ends with 0; 1 if an answer of ours is wrong, or if with "
-    "--check a ratio is worse than the stored one by 25 %; 2 for wrong usage; 130 if interrupted."
+    "--check a ratio is worse than the stored one by 25 %; 2 for wrong usage; 130 if "
+    "interrupted."
 )
 _SIZES = (10**3, 10**4, 10**5, 10**6)
 _QUICK_SIZES = (10**4, 10**5)

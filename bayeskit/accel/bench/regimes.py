@@ -57,7 +57,7 @@ def judge_offspring(index: Any, log_weights: np.ndarray, largest: float | None) 
 
     Parameters
     ----------
-    index : (..., num) integer array
+    index : (..., num_particles) integer array
         The ancestors that a scheme returned.
     log_weights : (..., num_particles) array
     largest : float or None
@@ -71,19 +71,17 @@ def judge_offspring(index: Any, log_weights: np.ndarray, largest: float | None) 
         ``error``, the largest :math:`|o_i - n W_i|`; ``offspring_of_dead``, the number of
         offspring of particles of weight zero; ``wrong``, whether a promise is broken.
     """
-    num_particles = log_weights.shape[-1]
-    index = np.asarray(index).reshape(-1, np.shape(index)[-1])
-    rows = log_weights.reshape(-1, num_particles).astype(np.float64)
-    is_index = len(index) == len(rows) and index.min() >= 0 and index.max() < num_particles
-    if not is_index:
+    num = log_weights.shape[-1]
+    index = np.asarray(index)
+    if index.shape != log_weights.shape or index.min() < 0 or index.max() >= num:
         return {"error": math.inf, "offspring_of_dead": None, "wrong": True}
-    num = index.shape[-1]
+    index, rows = index.reshape(-1, num), log_weights.reshape(-1, num).astype(np.float64)
     error, of_dead, wrong = 0.0, 0, False
     level = math.log(2 * rows.size / _FALSE_ALARM)
     for row, chosen in zip(rows, index, strict=True):
         weights = np.exp(row - row.max())
         expected = weights * (num / weights.sum())
-        offspring = np.bincount(chosen, minlength=num_particles)
+        offspring = np.bincount(chosen, minlength=num)
         off = np.abs(offspring - expected)
         of_dead += int(offspring[np.isneginf(row)].sum())
         error = max(error, float(off.max()))

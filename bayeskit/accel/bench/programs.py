@@ -119,29 +119,34 @@ def _add_ratios(rows: list[Row]) -> None:
 
 def programs(dtype: Any, lengths: Sequence[int] = (100, 1000, 10_000)) -> list[list[Program]]:
     """Return the programs that need arrays only, those to be compared together."""
-    step = VolatilityStep()
-    groups = [
-        [
-            Program(
-                "filter of 100 steps", "bayeskit", "systematic", 100, _filter(step, dtype), 0.8
-            )
-        ]
+    filter_ = Program(
+        "filter of 100 steps", "bayeskit", "systematic", 100, _filter(dtype), budget_s=0.8
+    )
+    return [[filter_], *(_scans(affine_maps(length, dtype)) for length in lengths)]
+
+
+def _scans(elements: tuple[np.ndarray, np.ndarray]) -> list[Program]:
+    ways: list[tuple[str, str, Callable, float | None]] = [
+        ("jax", "lax.associative_scan", _associative_scan, None)
     ]
-    for length in lengths:
-        elements = affine_maps(length, dtype)
-        name = "scan of 4x4 affine maps"
-        groups.append(
-            [
-                Program(
-                    name,
-                    "jax",
-                    "lax.associative_scan",
-                    length,
-                    functools.partial(same, _associative_scan, (elements,)),
-                ),
-            ]
+    if hasattr(accel, "blocked_associative_scan"):
+        scan = accel.blocked_associative_scan
+        name = "blocked_associative_scan"
+        ways += [
+            ("bayeskit", name, lambda e: scan(compose, e), 0.8),
+            ("bayeskit", f"{name}, parallel", lambda e: scan(compose, e, block=16), 0.8),
+        ]
+    return [
+        Program(
+            "scan of 4x4 affine maps",
+            package,
+            name,
+            len(elements[0]),
+            functools.partial(same, function, (elements,)),
+            budget_s,
         )
-    return groups
+        for package, name, function, budget_s in ways
+    ]
 
 
 def affine_maps(num: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +166,9 @@ def _associative_scan(elements):
     return lax.associative_scan(compose, elements)
 
 
-def _filter(step: VolatilityStep, dtype: Any) -> Callable[[], tuple[Callable, tuple]]:
+def _filter(dtype: Any) -> Callable[[], tuple[Callable, tuple]]:
+    step = VolatilityStep()
+
     def run(key, state, log_weights):
         def advance(carry, key):
             state, log_weights, _ = step.ours(key, *carry)

@@ -14,6 +14,7 @@ from scipy import special
 
 from bayeskit import accel
 from bayeskit.accel.bench import peers
+from bayeskit.accel.bench.backends import ours
 from bayeskit.accel.bench.contender import Contender, same
 from bayeskit.accel.bench.regimes import REGIMES, judge_offspring, log_weights
 from bayeskit.accel.bench.volatility import VolatilityStep
@@ -126,7 +127,7 @@ def _resampling(scheme: str, size, regimes, dtype, batch: int = 1) -> Iterator[C
             arguments=functools.partial(_weights, regime, size, batch, dtype, _SEED),
             judge=functools.partial(_judge_ancestors, largest=_LARGEST_ERROR.get(scheme)),
             contenders=[
-                Contender("bayeskit", scheme, _ours_resampled(scheme)),
+                *ours(scheme, _ours_resampled(scheme)),
                 *peers.resampling(scheme, batched=batch > 1),
             ],
         )
@@ -248,7 +249,7 @@ def _bootstrap(size, regimes, dtype) -> Iterator[Case]:
         arguments=functools.partial(_particles, size, dtype),
         judge=lambda output, arguments: judge_offspring(output[2], arguments[-1], 1.0),
         contenders=[
-            Contender("bayeskit", "systematic", VolatilityStep().ours),
+            *ours("systematic", VolatilityStep().ours),
             *peers.bootstrap(),
         ],
     )

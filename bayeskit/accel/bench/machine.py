@@ -24,11 +24,14 @@ def use_one_thread() -> None:
     """Give XLA one thread and no stored programs; to be called before it has a backend.
 
     Idle threads wait by spinning, which the clock of the process would count as work, and a
-    program from a cache takes no time to compile.
+    program from a cache takes no time to compile. The one thread must not wait for itself
+    either: it would, in a program that calls back into Python for its own arguments, which is
+    why programs run in the thread that calls them.
     """
     for name in ("NPROC", "PJRT_NPROC", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     jax.config.update("jax_enable_compilation_cache", False)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def describe(dtype: Any) -> dict[str, Any]:

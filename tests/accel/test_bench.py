@@ -1,5 +1,6 @@
 """The benchmark: it times all that it says, and shows wrong answers and grown ratios."""
 
+import contextlib
 import importlib.util
 import json
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from bayeskit import accel
 from bayeskit.accel.bench import command, machine, measure, peers, stored
+from bayeskit.accel.bench.backends import backends, ours
 from bayeskit.accel.bench.cases import Case, cases
 from bayeskit.accel.bench.clock import build, looped, time_in_turns
 from bayeskit.accel.bench.contender import Contender
@@ -141,6 +143,19 @@ def test_wrong_answers_are_marked():
     assert rows[0]["wrong"]
     assert rows[0]["error"] == 1
     assert "WRONG" in render(rows)
+
+
+def test_kernels_in_use_have_rows_of_their_own(monkeypatch):
+    report = {"scaled_cdf": "ffi", "sort": "xla (triton: not installed)", "gather": "xla"}
+    chosen = []
+    choose = lambda kind: contextlib.nullcontext(chosen.append(kind))
+    monkeypatch.setattr(accel, "backend_report", lambda: report, raising=False)
+    monkeypatch.setattr(accel, "backend", choose, raising=False)
+    assert backends() == ("xla", "ffi")
+    contenders = ours("systematic", lambda x: x)
+    assert [c.name for c in contenders] == ["systematic", "systematic, ffi"]
+    assert [c.function(3) for c in contenders] == [3, 3]
+    assert chosen == ["xla", "ffi"]
 
 
 def test_a_loop_leaves_nothing_out():

@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
         code = session.judge(before)
     except KeyboardInterrupt:
         # What is stored stays.
-        out = out and out.with_name(f"{out.name}.interrupted")
+        out = out.with_name(f"{out.name}.interrupted") if out and session.rows else None
         _say(f"interrupted after {len(session.rows)} rows" + (f", see {out}" if out else ""))
         code = 130
     session.show()

@@ -5,6 +5,9 @@ PYTHON ?= python3
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+# Ten million particles, too, beside what is stored:
+# make bench KERNEL_ARGS="--full --check benchmarks/results/accel.jsonl"
+KERNEL_ARGS ?=
 # All ten cases with reference draws and three seeds: make bench GRADIENT_ARGS="--seeds 3"
 GRADIENT_ARGS ?= --cases eight_schools,gp_regr --seeds 1
 
@@ -52,6 +55,8 @@ docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html
 	$(CACHE) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(VENV)/.installed-bench  ## speed and accuracy beside other packages
+	$(BIN)/python -m bayeskit.accel.bench $(KERNEL_ARGS)
+	$(BIN)/python benchmarks/compile_times.py
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/particle_filters.py
 	$(BIN)/python benchmarks/gradient_engines.py $(GRADIENT_ARGS)

@@ -1,6 +1,6 @@
 """Speed and accuracy beside other packages: one JSON line a row, errors beside times.
 
-`make bench` runs everything; `python benchmarks/run.py resampling` one part. Times are CPU
+`make bench` runs everything; `python benchmarks/run.py validator` one part. Times are CPU
 seconds of this process after a first call that compiles, and machines differ: compare the
 ratios, which come from one run.
 """
@@ -34,54 +34,6 @@ def cpu_seconds(function: Callable[[], Any], repeats: int = 5) -> tuple[float, f
         jax.block_until_ready(function())
         later.append(time.process_time() - start)
     return first, min(later)
-
-
-# ---------------------------------------------------------------- resampling
-
-
-def resampling(quick: bool) -> None:
-    """Resampling: nanoseconds a particle, and the largest |offspring - N W|."""
-    from bayeskit import accel
-
-    try:
-        from blackjax.smc.resampling import systematic as peer
-    except ImportError:
-        peer = None
-    for num in (10**4, 10**5) if quick else (10**4, 10**5, 10**6, 10**7):
-        rng = np.random.default_rng(0)
-        log_weights = (-2.0 * rng.normal(size=num) ** 2).astype(np.float32)
-        log_weights[::7] = -np.inf
-        log_weights[-num // 50 :] = -np.inf
-        exact = np.exp(log_weights.astype(np.float64))
-        exact *= num / exact.sum()
-        key, device = accel.as_key(1), jnp.asarray(log_weights)
-        rows = {}
-        for scheme in (*accel.SCHEMES, "rejection"):
-            ours = jax.jit(lambda k, w, scheme=scheme: getattr(accel, scheme)(k, w).index)
-            rows["bayeskit", scheme] = lambda key=key, w=device, f=ours: f(key, w)
-        if peer is not None:
-            theirs = jax.jit(lambda k, w, num=num: peer(k, jax.nn.softmax(w), num))
-            plain = jax.random.key(1)
-            rows["blackjax", "systematic"] = lambda key=plain, w=device, f=theirs: f(key, w)
-        copy = np.empty_like(log_weights)
-        start = time.process_time()
-        for _ in range(20):
-            np.copyto(copy, log_weights)
-        copied = (time.process_time() - start) / 20
-        for (name, scheme), function in rows.items():
-            first, seconds = cpu_seconds(function)
-            offspring = np.bincount(np.asarray(function()), minlength=num)
-            emit(
-                part="resampling",
-                package=name,
-                scheme=scheme,
-                num_particles=num,
-                ns_per_particle=round(seconds / num * 1e9, 2),
-                ratio_to_copy=round(seconds / copied, 1),
-                first_call_s=round(first, 2),
-                max_offspring_error=round(float(np.abs(offspring - exact).max()), 4),
-                offspring_of_dead=int(offspring[np.isneginf(log_weights)].sum()),
-            )
 
 
 # ---------------------------------------------------------------- a logistic posterior
@@ -222,7 +174,7 @@ def validator(quick: bool) -> None:
         )
 
 
-PARTS = {f.__name__: f for f in (resampling, logistic, validator)}
+PARTS = {f.__name__: f for f in (logistic, validator)}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``bayeskit demo``, ``fit``, ``validate`` and ``info``.
+"""The command line: ``bayeskit demo``, ``fit``, ``validate``, ``bench`` and ``info``.
 
 Exit codes: 0 the result can be trusted as far as the checks tell, 1 a check or the sampler
 failed, 2 wrong usage or data that cannot be used, 3 a validation was inconclusive.
@@ -23,6 +23,11 @@ _VALIDATION_LEVELS = ("quick", "full", "exact", "quadrature", "ranks", "scale")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["bench"]:
+        from bayeskit.accel.bench import main as bench
+
+        return bench(arguments[1:], prog="bayeskit bench")
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -75,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--budget", type=float, metavar="SECONDS", help="CPU time")
     check.add_argument("--plot", metavar="FILE", help="picture of the most suspicious tests")
     check.set_defaults(run=_validate)
+
+    # Listed here; its options are its own.
+    commands.add_parser("bench", help="speed of the particle kernels here", add_help=False)
 
     for command in (demo, fit):
         command.add_argument("--out", required=True, metavar="DIR", help="folder to write")

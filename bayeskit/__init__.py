@@ -15,6 +15,7 @@ _PUBLIC = {
     "BayesianModel": "bayeskit.models.bayesian",
     "EnsembleHMC": "bayeskit.inference.engines",
     "FeynmanKac": "bayeskit.inference.feynman_kac",
+    "MarkovGPRegressor": "bayeskit.models.markov_gp",
     "NUTS": "bayeskit.inference.engines",
     "ParallelTempering": "bayeskit.inference.engines",
     "PMMH": "bayeskit.inference.engines",
@@ -39,6 +40,7 @@ __all__ = [
     "BayesianModel",
     "EnsembleHMC",
     "FeynmanKac",
+    "MarkovGPRegressor",
     "ParallelTempering",
     "ParticleFilter",
     "ParticleGibbs",
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     from bayeskit.inference.posterior import Posterior
     from bayeskit.inference.state_space import StateSpaceModel
     from bayeskit.models.bayesian import BayesianModel
+    from bayeskit.models.markov_gp import MarkovGPRegressor
     from bayeskit.validation import Report
     from bayeskit.validation import validate as validate  # type: ignore[no-redef]
 

@@ -25,11 +25,17 @@ def load(path: str | Path, *, model: Any = None) -> Any:
     CorruptFileError
         If the file is not one of ours or was changed; no code in it is ever run.
     """
-    read = container.read_container(path, kinds={"BayesianModel", "Posterior"})
+    read = container.read_container(
+        path, kinds={"BayesianModel", "MarkovGPRegressor", "Posterior"}
+    )
     if read.kind == "Posterior":
         from bayeskit.inference.posterior import Posterior
 
         return Posterior.unpack(read.parameters, read.arrays)
+    if read.kind == "MarkovGPRegressor":
+        from bayeskit.models.markov_gp import MarkovGPRegressor
+
+        return MarkovGPRegressor._from_container(read)
     from bayeskit.models.bayesian import BayesianModel
 
     return BayesianModel._from_container(read, model)

@@ -174,7 +174,51 @@ def validator(quick: bool) -> None:
         )
 
 
-PARTS = {f.__name__: f for f in (logistic, validator)}
+# ---------------------------------------------------------------- Gaussian processes
+
+
+def markov_gp(quick: bool) -> None:
+    """A Markov Gaussian process and scikit-learn's dense one at the same hyper-parameters."""
+    import bayeskit as bk
+    from bayeskit.inference.gp_kernels import Matern52
+
+    rng = np.random.default_rng(0)
+    for num in (500,) if quick else (2000, 20_000, 200_000):
+        x = rng.uniform(0, num / 40, num)
+        y = np.sin(x) + 0.2 * rng.normal(size=num)
+        new = rng.uniform(0, num / 40, 100)
+        gp = bk.MarkovGPRegressor(Matern52(1.0, 1.5), noise=0.2, mean=0.0)
+
+        def ours(gp=gp, x=x, y=y, new=new):
+            found = gp.fit(x, y).predict(new, return_std=True, of="function")
+            return *found, gp.log_evidence_
+
+        first, later = cpu_seconds(ours, repeats=2)
+        row = {"part": "markov_gp", "num": num, "first_s": first, "ours_s": later}
+        if num <= 2000 and not quick:
+            row |= _dense_gp(x, y, new, ours(), later)
+        emit(**row)
+
+
+def _dense_gp(x: np.ndarray, y: np.ndarray, new: np.ndarray, ours: tuple, later: float) -> dict:
+    from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+
+    peer = GaussianProcessRegressor(kernels.Matern(1.5, nu=2.5), alpha=0.04, optimizer=None)
+
+    def dense():
+        found = peer.fit(x[:, None], y).predict(new[:, None], return_std=True)
+        return *found, peer.log_marginal_likelihood_value_
+
+    _, seconds = cpu_seconds(dense, repeats=2)
+    error = [float(np.max(np.abs(a - b))) for a, b in zip(ours, dense(), strict=True)]
+    return {
+        "dense_s": seconds,
+        "ratio": seconds / later,
+        "max_error_mean_std_evidence": error,
+    }
+
+
+PARTS = {f.__name__: f for f in (logistic, validator, markov_gp)}
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ import bayeskit as bk
 
 PUBLIC = {
     "bayeskit": """
-        BayesianModel EnsembleHMC FeynmanKac NUTS PMMH ParallelTempering ParticleFilter
-        ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target accel errors
+        BayesianModel EnsembleHMC FeynmanKac MarkovGPRegressor NUTS PMMH ParallelTempering
+        ParticleFilter ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target accel errors
         inference load models validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
@@ -44,7 +44,7 @@ PUBLIC = {
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test
         symmetric_p_value two_sample_test validate weighting_discrepancy""",
     "bayeskit.models": """
-        BayesianModel Forecast StateSpaceEstimator""",
+        BayesianModel Forecast MarkovGPRegressor StateSpaceEstimator""",
 }
 
 

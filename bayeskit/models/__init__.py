@@ -1,6 +1,7 @@
 """Estimators with scikit-learn's manners."""
 
 from bayeskit.models.bayesian import BayesianModel
+from bayeskit.models.markov_gp import MarkovGPRegressor
 from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 
-__all__ = ["BayesianModel", "Forecast", "StateSpaceEstimator"]
+__all__ = ["BayesianModel", "Forecast", "MarkovGPRegressor", "StateSpaceEstimator"]

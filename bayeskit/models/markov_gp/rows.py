@@ -1,0 +1,131 @@
+"""Rows of data at the door: checked, as numbers, sorted, with repeats merged, and padded."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils import column_or_1d
+from sklearn.utils.validation import check_consistent_length
+
+from bayeskit.errors import InvalidDataError
+from bayeskit.models.base import checked_array
+
+__all__ = ["Grid", "Rows", "coordinates", "grid_of", "observations", "padded_size", "rows_of"]
+
+# The smallest size that is compiled.
+_SMALLEST = 16
+
+
+class Grid(NamedTuple):
+    """Sorted coordinates, each once, padded by repeats of the last.
+
+    Parameters
+    ----------
+    x : (size,) array
+    gaps : (size - 1,) array
+        Taken in double precision whatever the precision of x.
+    """
+
+    x: Any
+    gaps: Any
+
+
+class Rows(NamedTuple):
+    """Observations in any order, padded by rows of weight zero.
+
+    Parameters
+    ----------
+    y : (rows,) array
+    variance : (rows,) array
+        Of the noise that was given for the row.
+    weight : (rows,) array
+        1 for an observation, 0 for none.
+    place : (rows,) int32 array
+        Where on the grid the row stands.
+    """
+
+    y: Any
+    variance: Any
+    weight: Any
+    place: Any
+
+
+def coordinates(X: Any, name: str = "X") -> np.ndarray:
+    """Return one coordinate for each row as float64: numbers, or days for dates.
+
+    Raises
+    ------
+    InvalidDataError
+        For more than one column, no rows, text, NaN or infinities, with row and column.
+    """
+    values = X
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    array = np.asarray(values) if not hasattr(values, "toarray") else values
+    if getattr(array, "dtype", None) is not None and array.dtype.kind == "M":
+        missing = np.isnat(array)
+        if missing.any():
+            place = np.argwhere(missing)[0]
+            raise InvalidDataError(f"{name} contains NaT at row {place[0]}: drop such rows")
+        array = array.astype("datetime64[ns]").astype(np.int64) / 86_400e9
+        array = np.asarray(array, np.float64)
+    else:
+        array = checked_array(X, name)
+    array = np.asarray(array)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise InvalidDataError(
+            f"{name} must hold one coordinate for each row, in one column; got shape "
+            f"{array.shape}. Fit one model for each column, or leave the others out"
+        )
+    return array.astype(np.float64)
+
+
+def observations(y: Any, num_rows: int) -> np.ndarray:
+    """Return observations as float64, NaN where there is none.
+
+    Raises
+    ------
+    InvalidDataError
+        For other lengths, infinities, text, or no observation at all.
+    """
+    if y is None:
+        raise InvalidDataError("y is missing: fit(X, y) needs an observation for each row")
+    array = column_or_1d(checked_array(y, "y", allow_nan=True), warn=True).astype(np.float64)
+    check_consistent_length(np.empty(num_rows), array)
+    if np.isnan(array).all():
+        raise InvalidDataError("y holds NaN only: at least one observation is needed")
+    return array
+
+
+def padded_size(num: int) -> int:
+    """Return the next size that is compiled: 2^k or 3 2^k, so that few sizes serve all."""
+    size = _SMALLEST
+    while size < num:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size
+
+
+def grid_of(x: np.ndarray, dtype: str) -> tuple[Grid, np.ndarray]:
+    """Return the grid of coordinates in any order, and the place of each on it."""
+    distinct, place = np.unique(x, return_inverse=True)
+    size = padded_size(len(distinct))
+    padded = np.concatenate([distinct, np.full(size - len(distinct), distinct[-1])])
+    gaps = np.diff(padded)
+    return Grid(padded.astype(dtype), gaps.astype(dtype)), place.astype(np.int32).reshape(-1)
+
+
+def rows_of(y: np.ndarray, variance: np.ndarray, place: np.ndarray, dtype: str) -> Rows:
+    """Return padded rows; NaN has weight zero."""
+    seen = ~np.isnan(y)
+    more = padded_size(len(y)) - len(y)
+    pad = lambda values, fill: np.concatenate([values, np.full(more, fill, values.dtype)])
+    return Rows(
+        pad(np.where(seen, y, 0.0), 0.0).astype(dtype),
+        # A padded row has some noise, so that nothing is divided by zero.
+        pad(np.where(seen, variance, 1.0), 1.0).astype(dtype),
+        pad(seen.astype(dtype), 0.0).astype(dtype),
+        pad(place, 0),
+    )

@@ -34,6 +34,14 @@ from bayeskit.accel.resampling import (
     transport,
 )
 from bayeskit.accel.scan import prefix_sum
+from bayeskit.accel.sharding import (
+    current_mesh,
+    gathered,
+    on_mesh,
+    particle_mesh,
+    spread,
+    total,
+)
 from bayeskit.accel.storing import stored
 from bayeskit.accel.weights import (
     Weights,
@@ -53,8 +61,10 @@ __all__ = [
     "Weights",
     "as_key",
     "cumulative_offspring",
+    "current_mesh",
     "effective_sample_size",
     "fold_words",
+    "gathered",
     "hilbert_index",
     "hilbert_order",
     "keeps_number",
@@ -64,6 +74,8 @@ __all__ = [
     "normal_of_words",
     "normalize",
     "offspring_to_ancestors",
+    "on_mesh",
+    "particle_mesh",
     "permute_for_inplace",
     "prefix_sum",
     "random_normals",
@@ -72,6 +84,7 @@ __all__ = [
     "residual",
     "residual_multinomial",
     "scaled_cdf",
+    "spread",
     "ssp",
     "stored",
     "stratified",
@@ -79,5 +92,6 @@ __all__ = [
     "take_particles",
     "temper_step",
     "threshold",
+    "total",
     "transport",
 ]

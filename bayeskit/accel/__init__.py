@@ -37,6 +37,14 @@ from bayeskit.accel.resampling import (
     transport,
 )
 from bayeskit.accel.scan import prefix_sum
+from bayeskit.accel.sharding import (
+    current_mesh,
+    gathered,
+    on_mesh,
+    particle_mesh,
+    spread,
+    total,
+)
 from bayeskit.accel.storing import stored
 from bayeskit.accel.time.associative import blocked_associative_scan
 from bayeskit.accel.time.chain import (
@@ -91,8 +99,10 @@ __all__ = [
     "blocked_associative_scan",
     "build_cpu_kernels",
     "cumulative_offspring",
+    "current_mesh",
     "effective_sample_size",
     "fold_words",
+    "gathered",
     "hidden_markov_filter",
     "hidden_markov_log_evidence",
     "hidden_markov_most_likely_path",
@@ -113,6 +123,8 @@ __all__ = [
     "normal_of_words",
     "normalize",
     "offspring_to_ancestors",
+    "on_mesh",
+    "particle_mesh",
     "permute_for_inplace",
     "prefix_sum",
     "random_normals",
@@ -122,6 +134,7 @@ __all__ = [
     "residual",
     "residual_multinomial",
     "scaled_cdf",
+    "spread",
     "ssp",
     "stored",
     "stratified",
@@ -129,5 +142,6 @@ __all__ = [
     "take_particles",
     "temper_step",
     "threshold",
+    "total",
     "transport",
 ]

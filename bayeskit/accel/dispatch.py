@@ -27,6 +27,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from bayeskit.accel.sharding import current_mesh
 from bayeskit.errors import BayeskitWarning, MissingDependencyError
 
 __all__ = [
@@ -188,7 +189,8 @@ def dispatch(function: str, xla: Callable, *arrays: jax.Array, **static: Any) ->
                 continue
             branches[platform] = functools.partial(kernel.load(), **static)
     default = functools.partial(xla, **static)
-    if not branches:
+    # To XLA a kernel is a closed box: it would bring all particles to every device of a mesh.
+    if not branches or current_mesh() is not None:
         return default(*arrays)
     return lax.platform_dependent(*arrays, **branches, default=default)
 

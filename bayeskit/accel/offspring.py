@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from bayeskit.accel import sharding
 from bayeskit.accel._checks import (
     as_count,
     as_log_array,
@@ -119,7 +120,12 @@ def _cdf_of_weights(weights: jax.Array, num: int, bits: tuple[int, int, int]) ->
     # Integers again, if stored as floats: their sum is exact in any order.
     whole = jnp.ceil(weights * 2.0**total_bits)
     total = jnp.sum(whole, axis=-1, keepdims=True) * 2.0**-total_bits
-    cumulative = prefix_sum_of_whole_parts(weights, num * 2.0**unit_bits / total)
+    per_weight = num * 2.0**unit_bits / total
+    if weights.ndim == 1 and sharding.is_divided(weights.size):
+        in_units = (weights * per_weight).astype(jnp.int64)
+        cumulative = sharding.prefix_sum_over_shards(in_units, prefix_sum)
+    else:
+        cumulative = prefix_sum_of_whole_parts(weights, per_weight)
     last = cumulative[..., -1:]
     cdf = cumulative.astype(jnp.float64) * (num / last.astype(jnp.float64))
     cdf = jnp.round(cdf * 2.0**grid_bits) * 2.0**-grid_bits
@@ -275,9 +281,23 @@ def _count_in_rows(cumulative: jax.Array, num: int) -> jax.Array:
         # The last particle, and dead ones before it, count at no m: num is dropped.
         return prefix_sum(jnp.full(num, zero).at[row].add(1, mode="drop"))
 
+    if (
+        cumulative.ndim == 1
+        and sharding.is_divided(num)
+        and sharding.is_divided(cumulative.size)
+    ):
+        return sharding.ancestors_over_shards(cumulative.astype(jnp.int32), num, _part)
     for _ in range(cumulative.ndim - 1):
         one_row = jax.vmap(one_row)
     return one_row(cumulative)
+
+
+def _part(cumulative: jax.Array, start: jax.Array, num: int) -> jax.Array:
+    """Return the ancestors of the offspring from ``start`` on, ``num`` of them."""
+    place = cumulative - start
+    # Offspring that begin before are counted at the first place.
+    counts = jnp.zeros(num, jnp.int32).at[jnp.maximum(place, 0)].add(1, mode="drop")
+    return prefix_sum(counts)
 
 
 def permute_for_inplace(ancestors: Any) -> jax.Array:

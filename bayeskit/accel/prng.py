@@ -29,7 +29,8 @@ def as_key(seed: Any) -> jax.Array:
     ----------
     seed : int, uint32 array or typed key
         An integer in [0, 2**63), NumPy integers included, starts the fastest counter-based
-        generator of the installed JAX (Philox, else Threefry). A raw key array from
+        generator of the installed JAX (Philox, else Threefry; Threefry in a program of
+        several processes). A raw key array from
         ``jax.random.PRNGKey`` keeps the generator that JAX made it for. A typed key is
         returned unchanged.
 
@@ -85,7 +86,7 @@ def as_key(seed: Any) -> jax.Array:
     # In 32-bit mode JAX drops the upper half of the seed. At once, also inside jit: a 32-bit
     # program cannot hold the 64-bit seed.
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        return jax.random.key(number, impl=_default_implementation())
+        return jax.random.key(number, impl=_default_implementation(jax.process_count() > 1))
 
 
 def require_key(key: Any) -> jax.Array:
@@ -107,7 +108,11 @@ def _is_typed_key(array: Any) -> bool:
 
 
 @functools.cache
-def _default_implementation() -> str:
+def _default_implementation(in_processes: bool = False) -> str:
+    if in_processes:
+        # XLA cannot spread Philox over processes (jaxlib 0.10): it knows no name for the upper
+        # half of a product there.
+        return _PREFERRED_IMPLEMENTATIONS[-1]
     for name in _PREFERRED_IMPLEMENTATIONS[:-1]:
         try:
             jax.random.key(0, impl=name)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from bayeskit.accel import sharding
 from bayeskit.accel._checks import (
     as_log_array,
     is_traced,
@@ -103,8 +104,8 @@ def normalize_checked(log_weights: jax.Array) -> Weights:
     """Return :func:`normalize` of checked input; never raises."""
     num_particles = log_weights.shape[-1]
     scaled, maximum, ok = _relative_to_maximum(log_weights)
-    total = jnp.sum(scaled, axis=-1)
-    size = total**2 / jnp.sum(scaled**2, axis=-1)
+    total = sharding.total(scaled)
+    size = total**2 / sharding.total(scaled**2)
     log_sum = jnp.where(ok, maximum + jnp.log(total), maximum)
     return Weights(
         weights=scaled / total[..., None],

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit import accel
 from bayeskit.inference.kernels.base import Tuning
 from bayeskit.inference.population import Population, effective_sample_size
 
@@ -29,6 +30,7 @@ def weighted_moments(
     """Return the weighted mean (dim,) and covariance (dim, dim) of positions (num, dim)."""
     if not jnp.issubdtype(positions.dtype, jnp.floating):
         positions = positions.astype(float)
+    positions, log_weights = accel.gathered((positions, log_weights))
     weights = jnp.exp(log_weights).astype(positions.dtype)
     mean = weights @ positions
     centred = positions - mean

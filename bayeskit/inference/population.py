@@ -116,12 +116,12 @@ def reweigh_and_size(
     many = population.num_particles >= _MANY
     exp = functools.partial(accel.stored, jnp.exp) if many else jnp.exp
     weights = exp(log_weights - most)
-    total = jnp.sum(weights)
+    total = accel.total(weights)
     increment = most + jnp.log(total)
     alive = jnp.isfinite(increment)
     equal = -jnp.log(jnp.asarray(population.num_particles, log_weights.dtype))
     log_weights = jnp.where(alive, log_weights - jnp.where(alive, increment, 0.0), equal)
-    size = jnp.where(alive, total**2 / jnp.sum(weights**2), population.num_particles)
+    size = jnp.where(alive, total**2 / accel.total(weights**2), population.num_particles)
     log_evidence, remainder = population.log_evidence, population.log_evidence_remainder
     for part in (shift, increment):
         log_evidence, error = _two_sum(log_evidence, part)
@@ -158,4 +158,4 @@ def effective_sample_size(log_weights: jax.Array) -> jax.Array:
     Kong, Liu & Wong (1994).
     """
     # At least 1 / N, so that nothing is gained by dividing by the largest.
-    return 1.0 / jnp.sum(jnp.exp(2.0 * log_weights), axis=-1)
+    return 1.0 / accel.total(jnp.exp(2.0 * log_weights))

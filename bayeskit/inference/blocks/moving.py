@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayeskit import accel
 from bayeskit.errors import LawMismatch
 from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block
@@ -32,7 +33,7 @@ class _MoveTotals(NamedTuple):
 
     def plus(self, info: Any) -> _MoveTotals:
         return _MoveTotals(
-            self.acceptance + jnp.mean(info.acceptance),
+            self.acceptance + jnp.mean(accel.gathered(info.acceptance)),
             self.not_finite + jnp.sum(info.not_finite, dtype=jnp.int32),
             self.divergent + jnp.sum(info.divergent, dtype=jnp.int32),
         )
@@ -184,6 +185,7 @@ def _correlation(states: Any, lag: int) -> jax.Array:
     if isinstance(states, PointState):
         rows.append(states.components[..., -1:])
     table = jnp.concatenate([r.reshape(*r.shape[:2], -1).astype(float) for r in rows], axis=-1)
+    table = accel.gathered(table)
     centred = table - jnp.mean(table, axis=(0, 1))
     centred = jnp.where(jnp.isfinite(centred), centred, 0.0)
     spread = jnp.mean(centred**2, axis=(0, 1))

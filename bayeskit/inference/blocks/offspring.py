@@ -158,7 +158,7 @@ def offspring(
     """Return the copies of the ancestors with new weights, and who descends from whom."""
     lineage = population.lineage
     return population._replace(
-        particles=accel.take_particles(population.particles, ancestors),
+        particles=accel.spread(accel.take_particles(population.particles, ancestors)),
         log_weights=log_weights,
         lineage=None if lineage is None else lineage.resampled(ancestors, lost_pairs),
         ancestors=None if population.ancestors is None else ancestors,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit import accel
 from bayeskit.inference import random
 from bayeskit.inference.blocks.base import Block, set_law
 from bayeskit.inference.law import Law, Measure, Tagged, factor_arrow
@@ -43,6 +44,7 @@ class Spawn(Block):
             lambda lane_key, _: self.sample(lane_key), key, jnp.arange(num)
         )
         log_weights = jnp.full(num, -math.log(num), jnp.result_type(float))
+        particles, log_weights = accel.spread((particles, log_weights))
         zero = jnp.zeros((), log_weights.dtype)
         lineage = Lineage.founders(num) if self.track_lineage else None
         stage = jax.tree.map(_in_this_precision, self.stage)

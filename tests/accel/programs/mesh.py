@@ -1,0 +1,123 @@
+"""Prints one JSON object: names of the bits that come out on meshes of 1, 2, 4 and 8 devices.
+
+``mesh.py`` does so in one process, ``mesh.py ADDRESS I`` as process I of two, and
+``mesh.py BUG`` with a planted bug.
+"""
+
+# ruff: noqa: E402
+
+import hashlib
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+IN_PROCESSES = len(sys.argv) == 3
+jax.config.update("jax_num_cpu_devices", 4 if IN_PROCESSES else 8)
+if IN_PROCESSES:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+
+from bayeskit import accel
+from bayeskit import inference as bi
+from bayeskit.accel import sharding
+
+NUM = 4096
+# A generator that XLA spreads over processes.
+KEY = jax.random.key(3, impl="threefry2x32")
+
+
+def digest(tree):
+    """Name the bits of all arrays, wherever their parts lie."""
+    if jax.process_count() > 1:
+        tree = multihost_utils.process_allgather(tree, tiled=True)
+    text = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        text.update(np.asarray(leaf).tobytes())
+    return text.hexdigest()[:16]
+
+
+def ancestors(log_weights, schemes):
+    return {
+        name: jax.jit(getattr(accel, name))(KEY, accel.spread(log_weights)).index
+        for name in schemes
+    }
+
+
+def totals(log_weights):
+    weights = jnp.exp(log_weights - jnp.max(log_weights))
+    return [accel.total(weights**power) for power in np.linspace(0.1, 2, 20, dtype=np.float32)]
+
+
+def particle_filter():
+    y = jnp.asarray(np.random.default_rng(1).normal(size=20), jnp.float32)
+    model = bi.FeynmanKac(
+        initial=lambda key: bi.random.normal(key, ()),
+        log_g0=lambda x: -0.5 * (y[0] - x) ** 2,
+        kernel=lambda key, t, x: 0.9 * x + 0.5 * bi.random.normal(key, ()),
+        log_g=lambda t, _, x: -0.5 * (y[t] - x) ** 2,
+        num_steps=20,
+    )
+    return bi.particle_filter(model, NUM, ess_below=0.5)
+
+
+def sampler(dim):
+    target = bi.Target(
+        log_prior=lambda x: -0.5 * jnp.sum(x**2),
+        log_likelihood=lambda x: -20.0 * (jnp.sum(x**2) - 1.0) ** 2 - jnp.exp(x[0]),
+        sample_prior=lambda key: bi.random.normal(key, (dim,)),
+    )
+    return bi.tempered_smc(target, bi.RandomWalk(), NUM)
+
+
+def results(mesh, with_everything=True):
+    rng = np.random.default_rng(0)
+    log_weights = (3 * rng.normal(size=NUM)).astype(np.float32)
+    log_weights[::7] = -np.inf
+    log_weights[-100:] = -np.inf
+    with accel.on_mesh(mesh):
+        schemes = sorted(set(accel.SCHEMES) - {"ssp"}) if with_everything else ["systematic"]
+        found = {name: digest(x) for name, x in ancestors(log_weights, schemes).items()}
+        if mesh is None:
+            return found
+        found["normalize"] = digest(jax.jit(accel.normalize)(accel.spread(log_weights)))
+        found["totals"] = digest(jax.jit(totals)(accel.spread(log_weights)))
+        if not with_everything:
+            return found
+        for name, block in (("filter", particle_filter()), ("sampler", sampler(1))):
+            population = bi.run(block, KEY)
+            leaf = jax.tree.leaves(population.particles)[0]
+            assert len(leaf.sharding.device_set) == mesh.size
+            assert leaf.addressable_shards[0].data.shape[0] == NUM // mesh.size
+            found[name] = digest(
+                (population.particles, population.log_weights, population.log_evidence)
+            )
+        # The products with matrices in these moves round as their shapes on a device demand.
+        if not IN_PROCESSES:
+            found["evidence"] = float(bi.run(sampler(3), KEY).log_evidence)
+    return found
+
+
+def plant(bug):
+    if bug == "float sums":
+        sharding._exact_total = lambda values: jnp.sum(values, axis=-1)
+    if bug == "one shard late":
+        correct = jax.lax.axis_index
+        jax.lax.axis_index = lambda name: correct(name) - 1
+
+
+if __name__ == "__main__":
+    bug = sys.argv[1] if len(sys.argv) == 2 else None
+    plant(bug)
+    assert jax.device_count() == 8
+    # All processes take part in each mesh.
+    sizes = [8] if IN_PROCESSES else [1, 8] if bug else [1, 2, 4, 8]
+    meshes = {k: accel.particle_mesh(jax.devices()[:k]) for k in sizes}
+    answer = {k: results(mesh, k in (1, 8) and not bug) for k, mesh in meshes.items()}
+    if not IN_PROCESSES and not bug:
+        answer["none"] = results(None)
+    if jax.process_index() == 0:
+        print(json.dumps(answer))

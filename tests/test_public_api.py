@@ -9,8 +9,8 @@ import bayeskit as bk
 PUBLIC = {
     "bayeskit": """
         BayesianModel EnsembleHMC FeynmanKac MarkovGPRegressor NUTS PMMH ParallelTempering
-        ParticleFilter ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target accel errors
-        inference load models validate validation""",
+        ParticleFilter ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target accel
+        errors inference load models validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
         DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis

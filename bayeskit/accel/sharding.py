@@ -168,7 +168,8 @@ def _exact_total(values: jax.Array) -> jax.Array:
 
 @_exact_total.defjvp
 def _exact_total_jvp(primals, tangents):
-    return _exact_total(*primals), jnp.sum(*tangents, axis=-1)
+    (values,), (change,) = primals, tangents
+    return _exact_total(values), jnp.sum(change, axis=-1)
 
 
 def prefix_sum_over_shards(values: jax.Array, local_prefix_sum: Any) -> jax.Array:

@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bayeskit.accel.time.associative import block_of, blocked_associative_scan, by_method
+from bayeskit.accel.time.associative import (
+    block_of,
+    blocked_associative_scan,
+    by_method,
+    parallel_block,
+)
 from bayeskit.accel.time.chain import Filtered, GaussianSites, LinearObservations, Smoothed
 from bayeskit.accel.time.factors import (
     cholesky,
@@ -190,7 +195,7 @@ def _combine(i: _Element, j: _Element) -> _Element:
 
 def _parallel(steps, observations) -> Filtered:
     elements = jax.vmap(_element)(steps, observations)
-    block = block_of("parallel", elements.b.shape[0])
+    block = parallel_block(elements.b.shape[0])
     products = blocked_associative_scan(_combine, elements, block)
     mean, covariance = products.b, products.C
 

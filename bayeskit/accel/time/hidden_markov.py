@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from bayeskit.accel.time.associative import (
-    block_of,
     blocked_associative_scan,
     by_method,
+    parallel_block,
 )
 from bayeskit.accel.time.chain import add_up
 from bayeskit.errors import InvalidDataError
@@ -291,7 +291,7 @@ def _products(matrices: jax.Array, add: Callable, reverse: bool) -> jax.Array:
         # Without a scale that grows, float32 keeps its digits at any length.
         return product - lax.stop_gradient(jnp.maximum(jnp.max(product), _LEAST))
 
-    block = block_of("parallel", matrices.shape[0])
+    block = parallel_block(matrices.shape[0])
     return blocked_associative_scan(multiply, matrices, block, reverse=reverse)
 
 
@@ -316,7 +316,7 @@ def _trace_back(forward, log_transition, inputs, choose: Callable, method: str) 
     def parallel(forward, after, inputs):
         masses = forward[:, :, None] + after
         maps = jax.vmap(jax.vmap(choose, (1, None)))(masses, inputs)
-        block = block_of("parallel", maps.shape[0])
+        block = parallel_block(maps.shape[0])
         return blocked_associative_scan(lambda f, g: f[g], maps, block, reverse=True)[:, 0]
 
     return by_method(method, sequential, parallel, forward, after, inputs)

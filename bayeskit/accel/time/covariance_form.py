@@ -45,6 +45,14 @@ def kalman_predict(
     transition : (dim, dim) array F
     offset : (dim,) array b
     noise : (dim, dim) array Q
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import kalman_predict
+    >>> one = jnp.eye(1)
+    >>> kalman_predict(jnp.ones(1), one, 0.5 * one, jnp.zeros(1), one)
+    (Array([0.5], dtype=float32), Array([[1.25]], dtype=float32))
     """
     return transition @ mean + offset, transition @ covariance @ transition.T + noise
 
@@ -68,6 +76,17 @@ def kalman_update(
     :math:`m + P H' s`, and :math:`W = I - P H' M H` takes the covariance to
     :math:`W P W' + P H' N H P`, with N the part of M that the noise makes.
     Both terms are positive semi-definite in any precision (Joseph's form).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import GaussianSites, kalman_update
+    >>> one = jnp.eye(1)
+    >>> mean, covariance, log_likelihood = kalman_update(
+    ...     jnp.zeros(1), one, GaussianSites(jnp.ones(1), one, one)
+    ... )
+    >>> mean, covariance
+    (Array([0.5], dtype=float32), Array([[0.5]], dtype=float32))
     """
     mean, covariance, response = _condition(mean, covariance, observation)
     return mean, covariance, response.log_likelihood

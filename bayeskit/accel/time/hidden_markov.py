@@ -129,6 +129,16 @@ def hidden_markov_log_evidence(model: HiddenMarkovModel, *, method: str = "auto"
     Returns
     -------
     () array
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_log_evidence
+    >>> stay = jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> seen = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1], [0.1, 0.7]]))
+    >>> model = HiddenMarkovModel(jnp.log(jnp.array([0.5, 0.5])), stay, seen)
+    >>> round(float(hidden_markov_log_evidence(model)), 3)
+    -3.791
     """
     return hidden_markov_filter(model, method=method).log_evidence
 
@@ -148,6 +158,16 @@ def hidden_markov_smoother(model: HiddenMarkovModel, *, method: str = "auto") ->
     Returns
     -------
     (num_steps, num_states) array of log probabilities
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_smoother
+    >>> stay = jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> seen = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1], [0.1, 0.7]]))
+    >>> model = HiddenMarkovModel(jnp.log(jnp.array([0.5, 0.5])), stay, seen)
+    >>> jnp.exp(hidden_markov_smoother(model)[:, 1]).round(2).tolist()
+    [0.14, 0.17, 0.53]
     """
     model = _stacked(model)
     both = _forward(model, method, log_sum)[0] + _backward(model, method)
@@ -182,6 +202,16 @@ def hidden_markov_sample(
     References
     ----------
     Chib (1996); Scott (2002).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_sample
+    >>> stay = jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> seen = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1], [0.1, 0.7]]))
+    >>> model = HiddenMarkovModel(jnp.log(jnp.array([0.5, 0.5])), stay, seen)
+    >>> hidden_markov_sample(model, jnp.array([[0.1, 0.1, 0.1], [0.9, 0.9, 0.9]])).tolist()
+    [[0, 0, 0], [1, 1, 1]]
     """
     model = _stacked(model)
     uniforms = jnp.asarray(uniforms).astype(model.log_likelihood.dtype)
@@ -222,6 +252,17 @@ def hidden_markov_most_likely_path(
     References
     ----------
     Viterbi (1967).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_most_likely_path
+    >>> stay = jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> seen = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1], [0.1, 0.7]]))
+    >>> model = HiddenMarkovModel(jnp.log(jnp.array([0.5, 0.5])), stay, seen)
+    >>> path, log_probability = hidden_markov_most_likely_path(model)
+    >>> path.tolist(), round(float(jnp.exp(log_probability)), 4)
+    ([0, 0, 0], 0.0101)
     """
     model = _stacked(model)
     best, gained = _forward(model, method, jnp.max)

@@ -17,7 +17,7 @@ _LEAST = -1e30
 
 
 def inverse_cdf(log_masses: jax.Array, u: jax.Array) -> jax.Array:
-    """Return the state at which the distribution function exceeds u; never an impossible one."""
+    """Return the first state at which the distribution function exceeds u, a possible one."""
     masses = jnp.exp(log_masses - jnp.maximum(jnp.max(log_masses), _LEAST))
     cumulative = jnp.cumsum(masses)
     index = jnp.sum(cumulative <= u * cumulative[-1])

@@ -16,7 +16,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def relative_error(found: Any, exact: np.ndarray) -> float:
     return float(f"{error:.2g}")
 
 
-def products_of_maps() -> list[dict]:
+def products_of_maps() -> Iterator[dict]:
     """Products of 4 x 4 affine maps in float32."""
 
     def op(earlier, later):
@@ -67,7 +67,6 @@ def products_of_maps() -> list[dict]:
         "blocks of 128": lambda e: accel.blocked_associative_scan(op, e, 128),
         "lax.associative_scan": lambda e: lax.associative_scan(jax.vmap(op), e),
     }
-    rows = []
     for num_steps in (100, 1000, 10_000):
         rng = np.random.default_rng(0)
         maps, shifts = 0.3 * rng.normal(size=(num_steps, 4, 4)), rng.normal(size=(num_steps, 4))
@@ -80,11 +79,10 @@ def products_of_maps() -> list[dict]:
             found, seconds = timed(scan, elements)
             error = relative_error(found[1], exact)
             row = {"part": "maps", "scan": name, "num_steps": num_steps}
-            rows.append({**row, **seconds, "error": error})
-    return rows
+            yield {**row, **seconds, "error": error}
 
 
-def chains(num_steps: int) -> list[dict]:
+def chains(num_steps: int) -> Iterator[dict]:
     """A Matérn 3/2 process seen with noise: log evidence, and the smoother (error of means)."""
     gap, rate = 0.1, np.sqrt(3.0)
     u = rate * gap
@@ -99,7 +97,6 @@ def chains(num_steps: int) -> list[dict]:
         "log evidence": accel.kalman_log_evidence,
         "smoother": accel.kalman_smoother,
     }
-    rows = []
     for task, function in work.items():
         exact = None
         for dtype, method, form in itertools.product(
@@ -113,8 +110,7 @@ def chains(num_steps: int) -> list[dict]:
             exact = judged if exact is None else exact
             row = {"part": task, "num_steps": num_steps, "dtype": dtype}
             row |= {"method": method, "form": form}
-            rows.append({**row, **seconds, "error": relative_error(judged, exact)})
-    return rows
+            yield {**row, **seconds, "error": relative_error(judged, exact)}
 
 
 def main() -> None:

@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["METHODS", "block_of", "blocked_associative_scan", "by_method", "check_method"]
+__all__ = [
+    "METHODS",
+    "block_of",
+    "blocked_associative_scan",
+    "by_method",
+    "check_method",
+    "parallel_block",
+]
 
 METHODS = ("auto", "sequential", "parallel")
 
@@ -79,7 +86,7 @@ def blocked_associative_scan(
         return by_method(
             "auto",
             lambda e: _sequential(op, e, reverse),
-            lambda e: _blocked(op, e, block_of("parallel", num_steps), reverse),
+            lambda e: _blocked(op, e, parallel_block(num_steps), reverse),
             elements,
         )
     try:
@@ -107,14 +114,16 @@ def by_method(method: str, sequential: Callable, parallel: Callable, *args: Any)
     return sequential(*args) if method == "sequential" else parallel(*args)
 
 
+def parallel_block(num_steps: int) -> int:
+    """Return the length of a block that gives enough of them."""
+    return max(-(-num_steps // _MAX_BLOCKS), 1)
+
+
 def block_of(method: str, num_steps: int) -> int | str:
     """Return the block of :func:`blocked_associative_scan` that a method stands for."""
-    check_method(method)
-    return {
-        "auto": "auto",
-        "sequential": max(num_steps, 1),
-        "parallel": max(-(-num_steps // _MAX_BLOCKS), 1),
-    }[method]
+    if method == "auto":
+        return "auto"
+    return num_steps if method == "sequential" else parallel_block(num_steps)
 
 
 def _common_length(elements: Any) -> int:

@@ -143,11 +143,11 @@ class Smoothed(NamedTuple):
 
 
 def add_up(values: jax.Array) -> jax.Array:
-    """Return the sum of a series, in two stages so that float32 does not drift."""
-    (num,) = values.shape
+    """Return the sums along the last axis, in two stages so that float32 does not drift."""
+    *shape, num = values.shape
     length = max(int(num**0.5), 1)
-    padded = jnp.pad(values, (0, -num % length))
-    return jnp.sum(jnp.sum(padded.reshape(-1, length), axis=1))
+    padded = jnp.pad(values, [(0, 0)] * len(shape) + [(0, -num % length)])
+    return jnp.sum(jnp.sum(padded.reshape(*shape, -1, length), axis=-1), axis=-1)
 
 
 def stacked_chain(chain: GaussianChain, num_steps: int, dtype: Any) -> tuple[jax.Array, ...]:

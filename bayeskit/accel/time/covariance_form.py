@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bayeskit.accel.time.associative import block_of, blocked_associative_scan, by_method
+from bayeskit.accel.time.associative import (
+    block_of,
+    blocked_associative_scan,
+    by_method,
+    parallel_block,
+)
 from bayeskit.accel.time.chain import Filtered, GaussianSites, LinearObservations, Smoothed
 from bayeskit.accel.time.factors import (
     cholesky,
@@ -40,6 +45,14 @@ def kalman_predict(
     transition : (dim, dim) array F
     offset : (dim,) array b
     noise : (dim, dim) array Q
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import kalman_predict
+    >>> one = jnp.eye(1)
+    >>> kalman_predict(jnp.ones(1), one, 0.5 * one, jnp.zeros(1), one)
+    (Array([0.5], dtype=float32), Array([[1.25]], dtype=float32))
     """
     return transition @ mean + offset, transition @ covariance @ transition.T + noise
 
@@ -63,6 +76,17 @@ def kalman_update(
     :math:`m + P H' s`, and :math:`W = I - P H' M H` takes the covariance to
     :math:`W P W' + P H' N H P`, with N the part of M that the noise makes.
     Both terms are positive semi-definite in any precision (Joseph's form).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import GaussianSites, kalman_update
+    >>> one = jnp.eye(1)
+    >>> mean, covariance, log_likelihood = kalman_update(
+    ...     jnp.zeros(1), one, GaussianSites(jnp.ones(1), one, one)
+    ... )
+    >>> mean, covariance
+    (Array([0.5], dtype=float32), Array([[0.5]], dtype=float32))
     """
     mean, covariance, response = _condition(mean, covariance, observation)
     return mean, covariance, response.log_likelihood
@@ -190,7 +214,7 @@ def _combine(i: _Element, j: _Element) -> _Element:
 
 def _parallel(steps, observations) -> Filtered:
     elements = jax.vmap(_element)(steps, observations)
-    block = block_of("parallel", elements.b.shape[0])
+    block = parallel_block(elements.b.shape[0])
     products = blocked_associative_scan(_combine, elements, block)
     mean, covariance = products.b, products.C
 

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from bayeskit.accel.time.associative import (
-    block_of,
     blocked_associative_scan,
     by_method,
+    parallel_block,
 )
 from bayeskit.accel.time.chain import add_up
+from bayeskit.accel.time.log_semiring import inverse_cdf, log_sum, normalised, products
 from bayeskit.errors import InvalidDataError
 
 __all__ = [
@@ -112,7 +113,7 @@ def hidden_markov_filter(model: HiddenMarkovModel, *, method: str = "auto") -> F
     [0.17, 0.05, 0.53]
     """
     model = _stacked(model)
-    forward, log_likelihood = _forward(model, method, _log_sum)
+    forward, log_likelihood = _forward(model, method, log_sum)
     return FilteredStates(forward, log_likelihood)
 
 
@@ -128,6 +129,16 @@ def hidden_markov_log_evidence(model: HiddenMarkovModel, *, method: str = "auto"
     Returns
     -------
     () array
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_log_evidence
+    >>> stay = jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> seen = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1], [0.1, 0.7]]))
+    >>> model = HiddenMarkovModel(jnp.log(jnp.array([0.5, 0.5])), stay, seen)
+    >>> round(float(hidden_markov_log_evidence(model)), 3)
+    -3.791
     """
     return hidden_markov_filter(model, method=method).log_evidence
 
@@ -147,10 +158,20 @@ def hidden_markov_smoother(model: HiddenMarkovModel, *, method: str = "auto") ->
     Returns
     -------
     (num_steps, num_states) array of log probabilities
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_smoother
+    >>> stay = jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> seen = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1], [0.1, 0.7]]))
+    >>> model = HiddenMarkovModel(jnp.log(jnp.array([0.5, 0.5])), stay, seen)
+    >>> jnp.exp(hidden_markov_smoother(model)[:, 1]).round(2).tolist()
+    [0.14, 0.17, 0.53]
     """
     model = _stacked(model)
-    both = _forward(model, method, _log_sum)[0] + _backward(model, method)
-    return jax.vmap(lambda law: _normalised(law, _log_sum)[0])(both)
+    both = _forward(model, method, log_sum)[0] + _backward(model, method)
+    return jax.vmap(lambda law: normalised(law, log_sum)[0])(both)
 
 
 def hidden_markov_sample(
@@ -181,6 +202,16 @@ def hidden_markov_sample(
     References
     ----------
     Chib (1996); Scott (2002).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_sample
+    >>> stay = jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> seen = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1], [0.1, 0.7]]))
+    >>> model = HiddenMarkovModel(jnp.log(jnp.array([0.5, 0.5])), stay, seen)
+    >>> hidden_markov_sample(model, jnp.array([[0.1, 0.1, 0.1], [0.9, 0.9, 0.9]])).tolist()
+    [[0, 0, 0], [1, 1, 1]]
     """
     model = _stacked(model)
     uniforms = jnp.asarray(uniforms).astype(model.log_likelihood.dtype)
@@ -189,10 +220,10 @@ def hidden_markov_sample(
         raise InvalidDataError(
             f"uniforms must have the shape (..., {num_steps}), got {uniforms.shape}"
         )
-    forward, _ = _forward(model, method, _log_sum)
+    forward, _ = _forward(model, method, log_sum)
 
     def path(u):
-        return _trace_back(forward, model.log_transition, u, _inverse_cdf, method)
+        return _trace_back(forward, model.log_transition, u, inverse_cdf, method)
 
     paths = jax.vmap(path)(uniforms.reshape(-1, num_steps))
     return paths.reshape(uniforms.shape)
@@ -221,6 +252,17 @@ def hidden_markov_most_likely_path(
     References
     ----------
     Viterbi (1967).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_most_likely_path
+    >>> stay = jnp.log(jnp.array([[0.9, 0.1], [0.2, 0.8]]))
+    >>> seen = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1], [0.1, 0.7]]))
+    >>> model = HiddenMarkovModel(jnp.log(jnp.array([0.5, 0.5])), stay, seen)
+    >>> path, log_probability = hidden_markov_most_likely_path(model)
+    >>> path.tolist(), round(float(jnp.exp(log_probability)), 4)
+    ([0, 0, 0], 0.0101)
     """
     model = _stacked(model)
     best, gained = _forward(model, method, jnp.max)
@@ -235,14 +277,14 @@ def _forward(model: HiddenMarkovModel, method: str, add: Callable) -> tuple:
     """Return the forward recursion, with sums or with maxima, and the scale of each step."""
 
     def one(before, log_transition, log_likelihood):
-        return _normalised(add(before[:, None] + log_transition, 0) + log_likelihood, add)
+        return normalised(add(before[:, None] + log_transition, 0) + log_likelihood, add)
 
     def sequential(model):
         def advance(before, inputs):
             now, scale = one(before, *inputs)
             return now, (now, scale)
 
-        first = _normalised(model.log_initial + model.log_likelihood[0], add)
+        first = normalised(model.log_initial + model.log_likelihood[0], add)
         rest = lax.scan(advance, first[0], (model.log_transition, model.log_likelihood[1:]))[1]
         return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
 
@@ -251,10 +293,10 @@ def _forward(model: HiddenMarkovModel, method: str, add: Callable) -> tuple:
         matrices = model.log_transition + model.log_likelihood[1:, None, :]
         # Every row of the first matrix is the initial law: it forgets where it comes from.
         start = jnp.broadcast_to(first, (1, first.shape[0], first.shape[0]))
-        products = _products(jnp.concatenate([start, matrices]), add, reverse=False)[:, 0]
-        laws, _ = jax.vmap(lambda law: _normalised(law, add))(products)
+        all_products = products(jnp.concatenate([start, matrices]), add, reverse=False)[:, 0]
+        laws, _ = jax.vmap(lambda law: normalised(law, add))(all_products)
         rest = jax.vmap(one)(laws[:-1], model.log_transition, model.log_likelihood[1:])
-        first = _normalised(first, add)
+        first = normalised(first, add)
         return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
 
     return by_method(method, sequential, parallel, model)
@@ -266,8 +308,8 @@ def _backward(model: HiddenMarkovModel, method: str) -> jax.Array:
     def sequential(model):
         def advance(after, inputs):
             log_transition, log_likelihood = inputs
-            now = _log_sum(log_transition + (log_likelihood + after), 1)
-            now, _ = _normalised(now, _log_sum)
+            now = log_sum(log_transition + (log_likelihood + after), 1)
+            now, _ = normalised(now, log_sum)
             return now, now
 
         last = jnp.zeros_like(model.log_initial)
@@ -278,21 +320,9 @@ def _backward(model: HiddenMarkovModel, method: str) -> jax.Array:
         matrices = model.log_transition + model.log_likelihood[1:, None, :]
         # Every column of the last matrix is one: nothing is seen after the end.
         end = jnp.zeros((1, *model.log_transition.shape[1:]), matrices.dtype)
-        return _products(jnp.concatenate([matrices, end]), _log_sum, reverse=True)[:, :, 0]
+        return products(jnp.concatenate([matrices, end]), log_sum, reverse=True)[:, :, 0]
 
     return by_method(method, sequential, parallel, model)
-
-
-def _products(matrices: jax.Array, add: Callable, reverse: bool) -> jax.Array:
-    """Return products of matrices in the semiring of ``add`` and +, up to a scale."""
-
-    def multiply(a, b):
-        product = add(a[:, :, None] + b, 1)
-        # Without a scale that grows, float32 keeps its digits at any length.
-        return product - lax.stop_gradient(jnp.maximum(jnp.max(product), _LEAST))
-
-    block = block_of("parallel", matrices.shape[0])
-    return blocked_associative_scan(multiply, matrices, block, reverse=reverse)
 
 
 def _trace_back(forward, log_transition, inputs, choose: Callable, method: str) -> jax.Array:
@@ -316,38 +346,10 @@ def _trace_back(forward, log_transition, inputs, choose: Callable, method: str) 
     def parallel(forward, after, inputs):
         masses = forward[:, :, None] + after
         maps = jax.vmap(jax.vmap(choose, (1, None)))(masses, inputs)
-        block = block_of("parallel", maps.shape[0])
+        block = parallel_block(maps.shape[0])
         return blocked_associative_scan(lambda f, g: f[g], maps, block, reverse=True)[:, 0]
 
     return by_method(method, sequential, parallel, forward, after, inputs)
-
-
-def _inverse_cdf(log_masses: jax.Array, u: jax.Array) -> jax.Array:
-    masses = jnp.exp(log_masses - jnp.maximum(jnp.max(log_masses), _LEAST))
-    cumulative = jnp.cumsum(masses)
-    index = jnp.sum(cumulative <= u * cumulative[-1])
-    # Where u times the total rounds up to the total: the last state that is possible.
-    last = masses.shape[0] - 1 - jnp.argmax(masses[::-1] > 0)
-    return jnp.minimum(index, last).astype(jnp.int32)
-
-
-# Below every logarithm of a positive float: subtracting it leaves -inf as it is.
-_LEAST = -1e30
-
-
-def _log_sum(values: jax.Array, axis: int) -> jax.Array:
-    """Return log-sum-exp; -inf, and a derivative of zero, where all values are -inf."""
-    top = lax.stop_gradient(jnp.maximum(jnp.max(values, axis=axis, keepdims=True), _LEAST))
-    total = jnp.sum(jnp.exp(values - top), axis=axis)
-    is_positive = total > 0
-    log_total = jnp.log(jnp.where(is_positive, total, 1.0))
-    return jnp.where(is_positive, log_total + jnp.squeeze(top, axis), -jnp.inf)
-
-
-def _normalised(law: jax.Array, add: Callable) -> tuple[jax.Array, jax.Array]:
-    """Return a law less its scale, and the scale; a law of -inf stays as it is."""
-    scale = add(law, 0)
-    return law - jnp.where(scale == -jnp.inf, 0.0, scale), scale
 
 
 def _stacked(model: HiddenMarkovModel) -> HiddenMarkovModel:

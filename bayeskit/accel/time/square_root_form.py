@@ -14,7 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from bayeskit.accel.time import covariance_form
-from bayeskit.accel.time.associative import block_of, blocked_associative_scan, by_method
+from bayeskit.accel.time.associative import (
+    block_of,
+    blocked_associative_scan,
+    by_method,
+    parallel_block,
+)
 from bayeskit.accel.time.chain import Filtered, GaussianSites, Smoothed
 from bayeskit.accel.time.factors import (
     semidefinite_cholesky,
@@ -91,14 +96,14 @@ def _whiten(observation) -> _Whitened:
     )
 
 
-def _roots_of(steps, observations):
+def _roots_of(steps, observations) -> tuple[Any, Any]:
     """Return steps with roots of their covariances, and whitened observations."""
     transition, offset, noise = steps
     roots = jax.vmap(semidefinite_cholesky)(noise)
     return (transition, offset, roots), jax.vmap(_whiten)(observations)
 
 
-def _predict(mean, root, step):
+def _predict(mean, root, step) -> tuple[jax.Array, jax.Array]:
     transition, offset, noise = step
     return transition @ mean + offset, triangle(jnp.hstack([transition @ root, noise]))
 
@@ -159,7 +164,8 @@ def _filter_roots(steps, observations, method) -> _FilteredRoots:
 def _sequential(steps, observations) -> _FilteredRoots:
     def advance(moments, inputs):
         step, observation = inputs
-        predicted = _predict(*moments, step)
+        mean, root = moments
+        predicted = _predict(mean, root, step)
         mean, root, log_likelihood, *_ = _condition(*predicted, observation)
         return (mean, root), _FilteredRoots(mean, root, *predicted, log_likelihood)
 
@@ -216,7 +222,7 @@ def _combine(i: _Element, j: _Element) -> _Element:
 
 def _parallel(steps, observations) -> _FilteredRoots:
     elements = jax.vmap(_element)(steps, observations)
-    block = block_of("parallel", elements.b.shape[0])
+    block = parallel_block(elements.b.shape[0])
     products = blocked_associative_scan(_combine, elements, block)
 
     # The first step forgets where it comes from, so any moments may stand before time 0.

@@ -10,7 +10,7 @@ import pytest
 
 from bayeskit import accel
 from bayeskit.accel.compilation import quick_jit
-from bayeskit.accel.time import hidden_markov
+from bayeskit.accel.time import hidden_markov, log_semiring
 from bayeskit.errors import InvalidDataError
 from tests.accel.time import dense
 
@@ -98,7 +98,7 @@ def test_draws_that_forget_the_next_state_are_caught():
     def draw(u):
         forward = accel.hidden_markov_filter(model).log_probability
         steps = jnp.zeros((2, 3, 3), forward.dtype)
-        inverse = hidden_markov._inverse_cdf
+        inverse = log_semiring.inverse_cdf
         return hidden_markov._trace_back(forward, steps, u, inverse, "sequential")
 
     paths = quick(jax.vmap(draw))(UNIFORMS.astype(np.float32))
@@ -196,12 +196,12 @@ def test_wrong_products_are_caught(x64, monkeypatch):
     """Operands in another order."""
     model = dense.random_states(3)
     expected = expected_results(model)
-    right = hidden_markov.blocked_associative_scan
+    right = log_semiring.blocked_associative_scan
 
     def swapped(op, *args, **options):
         return right(lambda a, b: op(b, a), *args, **options)
 
-    monkeypatch.setattr(hidden_markov, "blocked_associative_scan", swapped)
+    monkeypatch.setattr(log_semiring, "blocked_associative_scan", swapped)
     wrong = errors(results(model, "parallel"), expected)
     assert wrong[0] > 0.01 and wrong[1] > 0.01
 

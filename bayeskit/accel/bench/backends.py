@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 from bayeskit import accel
@@ -13,9 +12,8 @@ __all__ = ["backends", "ours"]
 
 def backends() -> tuple[str, ...]:
     """Return ``"xla"``, which runs everywhere, and the kinds of kernels in use here."""
-    report = getattr(accel, "backend_report", dict)
     # What is not in use says why, in several words.
-    kinds = {kind for kind in report().values() if " " not in kind}
+    kinds = {kind for kind in accel.backend_report().values() if " " not in kind}
     return ("xla", *sorted(kinds - {"xla"}))
 
 
@@ -30,11 +28,9 @@ def ours(name: str, function: Callable) -> list[Contender]:
 
 
 def _under(kind: str, function: Callable) -> Callable:
-    choose = getattr(accel, "backend", contextlib.nullcontext)
-
     def run(*arguments):
         # The choice is made while a program is traced.
-        with choose(kind):
+        with accel.backend(kind):
             return function(*arguments)
 
     return run

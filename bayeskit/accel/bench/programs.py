@@ -126,16 +126,12 @@ def programs(dtype: Any, lengths: Sequence[int] = (100, 1000, 10_000)) -> list[l
 
 
 def _scans(elements: tuple[np.ndarray, np.ndarray]) -> list[Program]:
+    scan, name = accel.blocked_associative_scan, "blocked_associative_scan"
     ways: list[tuple[str, str, Callable, float | None]] = [
-        ("jax", "lax.associative_scan", _associative_scan, None)
+        ("bayeskit", name, lambda e: scan(compose, e), 0.8),
+        ("bayeskit", f"{name}, parallel", lambda e: scan(compose, e, block=16), 0.8),
+        ("jax", "lax.associative_scan", _associative_scan, None),
     ]
-    if hasattr(accel, "blocked_associative_scan"):
-        scan = accel.blocked_associative_scan
-        name = "blocked_associative_scan"
-        ways += [
-            ("bayeskit", name, lambda e: scan(compose, e), 0.8),
-            ("bayeskit", f"{name}, parallel", lambda e: scan(compose, e, block=16), 0.8),
-        ]
     return [
         Program(
             "scan of 4x4 affine maps",

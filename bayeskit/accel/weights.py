@@ -117,6 +117,12 @@ def normalize_checked(log_weights: jax.Array) -> Weights:
     )
 
 
+@jax.jit
+def summarise_checked(log_weights: jax.Array) -> Weights:
+    """Return :func:`normalize_checked` without the weights, which are then not written."""
+    return normalize_checked(log_weights)._replace(weights=None)
+
+
 def _relative_to_maximum(
     log_weights: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -157,7 +163,7 @@ def log_mean_exp(log_values: Any) -> jax.Array:
     >>> float(log_mean_exp(jnp.array([1000.0, 1000.0])))
     1000.0
     """
-    return normalize_checked(as_log_array(log_values, "log_values")).log_mean
+    return summarise_checked(as_log_array(log_values, "log_values")).log_mean
 
 
 def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> jax.Array:
@@ -195,7 +201,7 @@ def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> jax.Array
     >>> float(effective_sample_size(jnp.zeros(4)))
     4.0
     """
-    summary = normalize_checked(as_log_array(log_weights, "log_weights", nan))
+    summary = summarise_checked(as_log_array(log_weights, "log_weights", nan))
     return jnp.where(summary.ok, summary.effective_sample_size, jnp.nan)
 
 

@@ -8,6 +8,7 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from bayeskit import accel
+from bayeskit.accel.weights import normalize_checked, summarise_checked
 from bayeskit.errors import DegenerateWeightsError, InvalidWeightsError
 
 INF = jnp.inf
@@ -301,13 +302,19 @@ def test_tempering_bad_input_inside_jit():
 
 
 def test_repeated_calls_compile_once():
-    from bayeskit.accel.weights import normalize_checked
+    programs = (normalize_checked, summarise_checked)
+    for function in (accel.normalize, accel.effective_sample_size, accel.log_mean_exp):
+        function(jnp.zeros(29))
+        before = [program._cache_size() for program in programs]
+        function(jnp.ones(29))
+        assert [program._cache_size() for program in programs] == before
 
-    accel.normalize(jnp.zeros(29))
-    before = normalize_checked._cache_size()
-    accel.normalize(jnp.ones(29))
-    accel.effective_sample_size(jnp.ones(29))
-    assert normalize_checked._cache_size() == before
+
+def test_summaries_alone_write_no_weights():
+    program = summarise_checked.lower(jax.ShapeDtypeStruct((5000,), jnp.float32)).compile()
+    assert program.memory_analysis().output_size_in_bytes < 200
+    whole = normalize_checked.lower(jax.ShapeDtypeStruct((5000,), jnp.float32)).compile()
+    assert whole.memory_analysis().output_size_in_bytes > 20_000
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -12,7 +12,7 @@ from bayeskit.accel.gather import take_particles
 from bayeskit.accel.prng import require_key
 from bayeskit.accel.resampling.registry import SCHEMES
 from bayeskit.accel.resampling.scheme import Ancestors, draw_checked, offspring_count
-from bayeskit.accel.weights import normalize_checked
+from bayeskit.accel.weights import summarise_checked
 
 __all__ = ["resample_and_gather"]
 
@@ -104,7 +104,7 @@ def resample_and_gather(
         refuse_bad_weights(log_weights, ancestors.ok, "log_weights")
         return particles, ancestors
     # Before the particles are gone.
-    refuse_bad_weights(log_weights, normalize_checked(log_weights).ok, "log_weights")
+    refuse_bad_weights(log_weights, summarise_checked(log_weights).ok, "log_weights")
     return _resampled_in_place(tree, key, log_weights, chosen, num)
 
 

@@ -53,7 +53,7 @@ _FLAGS = (
 # From the quickest code to what any compiler takes.
 _TUNING = (("-march=native", "-mprefer-vector-width=512"), ("-mcpu=native",), ())
 _SECONDS_TO_COMPILE = 300
-_registered: set[Path] = set()
+_registered: set[str] = set()  # versions: XLA takes no second library for a name
 
 
 def build_cpu_kernels() -> Path:
@@ -102,7 +102,7 @@ def missing() -> str | None:
 
 def _register(path: Path) -> bool:
     """Make the kernels of a library known to XLA; return whether there are any."""
-    if path in _registered:
+    if _version() in _registered:
         return True
     if not _is_trusted(path):
         return False
@@ -114,7 +114,7 @@ def _register(path: Path) -> bool:
     except (OSError, AttributeError):
         # A file that another system wrote, or only half of one.
         return False
-    _registered.add(path)
+    _registered.add(_version())
     return True
 
 

@@ -108,16 +108,17 @@ def _relative_weights(log_weights: torch.Tensor, maximum: torch.Tensor) -> torch
         return torch.exp(-below)
     steps = (below * SCALE).clamp(max=LARGEST_EXPONENT * 2.0**32).to(torch.int64)
     fraction = steps & 0xFFFFFFFF
-    high, low = fraction >> 16, fraction & 0xFFFF
 
     def times_fraction(value: torch.Tensor | int, shift: int) -> torch.Tensor:
-        # In two halves: torch has no unsigned 64-bit product.
-        return (value * high + (value * low >> 16)) >> (shift - 16)
+        # The product of two 32-bit numbers fills 64 bits, the one of the sign among them; the
+        # mask takes off its copies, which a shift of signed numbers brings in.
+        product = value * fraction
+        return product.bitwise_right_shift_(shift).bitwise_and_(2 ** (64 - shift) - 1)
 
     value: torch.Tensor | int = COEFFICIENTS[-1]
     for coefficient, shift in zip(COEFFICIENTS[-2::-1], SHIFTS[::-1], strict=True):
-        value = coefficient - times_fraction(value, shift)
-    significand = 2**35 - (fraction << 2) - times_fraction(value, 31)
+        value = times_fraction(value, shift).neg_().add_(coefficient)
+    significand = times_fraction(value, 31).neg_().add_(2**35).sub_(fraction << 2)
     power = ((1023 - 35 - (steps >> 32)) << 52).view(torch.float64)
     return significand.to(torch.float64) * power
 

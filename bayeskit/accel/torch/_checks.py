@@ -37,13 +37,13 @@ def as_log_tensor(values: Any, name: str) -> torch.Tensor:
 
 
 def as_uniforms(u: Any, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Return ``u`` as float64 of a shape, or refuse it. A single number serves all rows."""
+    """Return ``u`` as float64 of a shape, or refuse it."""
     uniforms = torch.as_tensor(u, dtype=torch.float64, device=device)
-    if uniforms.ndim and uniforms.shape != shape:
+    if uniforms.shape != shape:
         raise ValueError(f"u must have shape {shape}, got {tuple(uniforms.shape)}")
     if not bool(((uniforms >= 0) & (uniforms < 1)).all()):
         raise ValueError("u must be in [0, 1)")
-    return uniforms.expand(shape)
+    return uniforms
 
 
 def largest(values: torch.Tensor) -> torch.Tensor:

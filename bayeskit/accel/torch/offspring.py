@@ -131,7 +131,7 @@ def cumulative_offspring(log_weights: Any, u: Any, num: int) -> torch.Tensor:
     Parameters
     ----------
     log_weights : (..., num_particles) tensor, real or -inf, any normalisation
-    u : (...) tensor in [0, 1), or a number
+    u : (...) tensor in [0, 1), or a number for one row
     num : int
 
     Returns

@@ -122,7 +122,7 @@ def systematic(
         Further leading axes are independent rows.
     num : int, optional
         Number of offspring. Default: as many as there are particles.
-    u : (...) tensor in [0, 1), or a number, optional
+    u : (...) tensor in [0, 1), or a number for one row, optional
         The uniforms. With the same ones JAX chooses the same ancestors.
     generator : torch.Generator, optional
         What the uniforms are drawn from otherwise, on the device of ``log_weights``. Default:

@@ -28,7 +28,7 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 tl = triton.language
 
 from bayeskit.accel.kernels.triton import cdf, exponential, gather, search, summary  # noqa: E402
-from bayeskit.accel.kernels.triton.launching import with_torch  # noqa: E402
+from bayeskit.accel.kernels.triton.launching import with_jax, with_torch  # noqa: E402
 
 # Below, at and beyond one tile of 64, and several tiles with and without a rest.
 TILE = 64
@@ -246,6 +246,30 @@ def by_jax(monkeypatch):
     assert [k.function for k in moved] == ["scaled_cdf", "offspring_to_ancestors"]
     monkeypatch.setattr(dispatch, "_kernels", moved)
     monkeypatch.setattr(dispatch, "_compiles", {})
+
+
+def test_both_spellings_of_jax_triton(monkeypatch):
+    """Of 0.3 and of 0.4; neither fuses a product with a sum."""
+    seen = {}
+
+    def old(*arguments, kernel, out_shape, grid, enable_fp_fusion, **constants):
+        seen["old"] = arguments, out_shape, grid, enable_fp_fusion, constants
+        return out_shape
+
+    def new(*arguments, kernel, out_type, grid, backend_options, **constants):
+        seen["new"] = arguments, out_type, grid, backend_options["enable_fp_fusion"], constants
+        return out_type
+
+    fake = types.ModuleType("jax_triton")
+    monkeypatch.setitem(sys.modules, "jax_triton", fake)
+    for call in (old, new):
+        fake.triton_call = call
+        results = [((2, 3), "float32")]
+        (made,) = with_jax(None, 7, "array", 3, results=results, TILE=64)
+        assert (made.shape, made.dtype) == ((2, 3), np.float32)
+    assert seen["old"] == seen["new"]
+    assert seen["new"][0] == ("array", 3)
+    assert seen["new"][2:] == ((7,), False, {"TILE": 64})
 
 
 @pytest.mark.usefixtures("by_jax")

@@ -252,6 +252,8 @@ def test_other_bad_input():
             accel_torch.systematic(torch.zeros(3), u=u)
     with pytest.raises(ValueError, match=r"u must have shape \(4,\), got \(3,\)"):
         accel_torch.stratified(torch.zeros(3), 4, u=np.zeros(3))
+    with pytest.raises(ValueError, match=r"u must have shape \(2,\), got \(\)"):
+        accel_torch.systematic(torch.zeros(2, 3), u=0.5)
     with pytest.raises(ValueError, match="either u or generator"):
         accel_torch.systematic(torch.zeros(3), u=0.5, generator=torch.Generator())
     with pytest.raises(TypeError, match="cumulative must be integers"):

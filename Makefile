@@ -14,7 +14,7 @@ GRADIENT_ARGS ?= --cases eight_schools,gp_regr --seeds 1
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := $(wildcard requirements/constraints-*.txt)
-EXTRAS := bench dev docs test
+EXTRAS := bench dev docs test torch
 
 # Compiled programs are kept from run to run.
 CACHE := \
@@ -32,7 +32,7 @@ PYTEST := $(CACHE) $(ONE_THREAD) $(BIN)/python -m pytest \
 .DEFAULT_GOAL := install
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install demo test test-slow lint docs bench bench-gradient clean help
+.PHONY: install demo test test-slow test-torch lint docs bench bench-gradient clean help
 
 install: $(VENV)/.installed-core  ## make .venv and install bayeskit into it (the default)
 
@@ -44,6 +44,12 @@ test: $(VENV)/.installed-test  ## all tests and doctests but the slow ones
 
 test-slow: $(VENV)/.installed-test  ## the slow tests
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+# Triton's interpreter computes on a CPU what its kernels compute on a GPU. Not a part of
+# `test`: torch and Triton take about 2 GB.
+test-torch: $(VENV)/.installed-test $(VENV)/.installed-triton  ## torch tensors, and Triton kernels in the interpreter (Linux)
+	$(PYTEST) -m "slow or not slow" \
+		tests/accel/torch tests/accel/kernels bayeskit/accel/torch $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## style, format, types and the direction of imports
 	$(BIN)/ruff check
@@ -102,3 +108,9 @@ $(EXTRAS:%=$(VENV)/.installed-%): $(VENV)/.installed-%: $(VENV)/.installed-tools
 	@echo "Installing bayeskit[$*] into $(VENV)"
 	@$(PIP_INSTALL) --no-build-isolation --editable ".[$*]"
 	@touch $@ $(VENV)/.installed-core
+
+# In the version that torch asks for, where it asks for one.
+$(VENV)/.installed-triton: $(VENV)/.installed-torch
+	@echo "Installing triton into $(VENV)"
+	@$(PIP_INSTALL) triton
+	@touch $@

@@ -16,6 +16,7 @@ for name, value in {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "MPLBACKEND": "Agg",
+    "TRITON_INTERPRET": "1",  # on a GPU: 0
 }.items():
     os.environ.setdefault(name, value)
 

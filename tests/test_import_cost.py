@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = ("arviz", "matplotlib", "numpyro", "pandas", "pyro", "sklearn", "torch")
+HEAVY = ("arviz", "matplotlib", "numpyro", "pandas", "pyro", "sklearn", "torch", "triton")
 
 
 def in_fresh_process(code: str):

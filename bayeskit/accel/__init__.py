@@ -7,6 +7,7 @@ under ``jit``, ``vmap`` and ``grad``, on every platform, in 32-bit and in 64-bit
 from bayeskit.accel.dispatch import backend, backend_report
 from bayeskit.accel.gather import take_particles
 from bayeskit.accel.hilbert import hilbert_index, hilbert_order
+from bayeskit.accel.kernels import triton as _triton  # noqa: F401  (registers them)
 from bayeskit.accel.kernels.cpu import build_cpu_kernels
 from bayeskit.accel.noise import fold_words, normal_of_words, random_normals, random_words
 from bayeskit.accel.offspring import (

@@ -13,7 +13,7 @@ import numpy as np
 from bayeskit.errors import DegenerateWeightsError, InvalidWeightsError
 
 # Indices are int32, so neither particles nor offspring may need a 32nd bit.
-_LARGEST_COUNT = 2**31 - 1
+LARGEST_COUNT = 2**31 - 1
 
 
 def as_log_array(values: Any, name: str, nan: str = "refuse") -> jax.Array:
@@ -32,7 +32,7 @@ def as_log_array(values: Any, name: str, nan: str = "refuse") -> jax.Array:
         )
     if array.ndim == 0:
         raise ValueError(f"{name} must have a last axis of particles, got a scalar")
-    if not 1 <= array.shape[-1] <= _LARGEST_COUNT:
+    if not 1 <= array.shape[-1] <= LARGEST_COUNT:
         raise ValueError(
             f"{name} must hold at least 1 and fewer than 2**31 particles on its last axis, "
             f"got shape {array.shape}"
@@ -52,7 +52,7 @@ def as_count(num: Any, name: str = "num") -> int:
         count = operator.index(num)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {type(num).__name__}") from None
-    if not 0 <= count <= _LARGEST_COUNT:
+    if not 0 <= count <= LARGEST_COUNT:
         raise ValueError(f"{name} must be in [0, 2**31), got {count}")
     return count
 

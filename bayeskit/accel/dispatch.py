@@ -38,6 +38,7 @@ __all__ = [
     "backend_report",
     "dispatch",
     "register",
+    "wanted_backend",
 ]
 
 BACKENDS = ("auto", "xla", "triton", "ffi")
@@ -151,7 +152,8 @@ def _of_environment() -> str:
     return name
 
 
-def _wanted() -> str:
+def wanted_backend() -> str:
+    """Return the name that the user chose, here or in the environment."""
     return _chosen.value or _of_environment()
 
 
@@ -176,7 +178,7 @@ def dispatch(function: str, xla: Callable, *arrays: jax.Array, **static: Any) ->
     -----
     To be called inside ``jit``: outside, the branches are compiled at each call.
     """
-    wanted = _wanted()
+    wanted = wanted_backend()
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
     branches: dict[str, Callable] = {}
     for kernel in _kernels:
@@ -208,7 +210,7 @@ def _can_compile(kernel: FastKernel, platform: str, shapes: list, static: dict) 
                 with jax.default_device(jax.devices(platform)[0]):
                     traced.lower(lowering_platforms=(platform,)).compile()
         except Exception as error:
-            if _wanted() != "auto":
+            if wanted_backend() != "auto":
                 raise
             _compiles[kernel, platform] = False
             warnings.warn(
@@ -220,7 +222,7 @@ def _can_compile(kernel: FastKernel, platform: str, shapes: list, static: dict) 
             )
         else:
             _compiles[kernel, platform] = True
-    if not _compiles[kernel, platform] and _wanted() != "auto":
+    if not _compiles[kernel, platform] and wanted_backend() != "auto":
         # It failed under "auto" before: fail again, with the whole error.
         del _compiles[kernel, platform]
         return _can_compile(kernel, platform, shapes, static)
@@ -253,7 +255,7 @@ def backend_report(platform: str | None = None) -> dict[str, str]:
     ...     set(accel.backend_report("cpu").values()) <= {"xla"}
     True
     """
-    wanted = _wanted()
+    wanted = wanted_backend()
     if platform is None:
         platform = jax.default_backend()
         if platform == "gpu":

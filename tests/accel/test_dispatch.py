@@ -120,7 +120,7 @@ def test_option_beats_the_environment(monkeypatch):
 def test_environment_is_read_and_checked():
     code = (
         "from bayeskit.accel import dispatch\n"
-        "try: print(dispatch._wanted())\n"
+        "try: print(dispatch.wanted_backend())\n"
         "except ValueError as error: print(error)\n"
     )
     said = {}

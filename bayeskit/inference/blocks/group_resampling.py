@@ -82,7 +82,9 @@ def draw_in_pools(key: Any, log_weights: jax.Array, scheme: str) -> tuple[jax.Ar
     def one(lane_key, row):
         return draw_ancestors(lane_key, row, scheme, size).astype(jnp.int32)
 
-    chosen = random.lanes(one, key, inside)
+    # Each pool lies on its own devices: its cumulative weights are not to be spread over all.
+    with accel.on_mesh(None):
+        chosen = random.lanes(one, key, inside)
     return chosen, jnp.broadcast_to(totals - math.log(size), (num_pools, size))
 
 

@@ -85,7 +85,7 @@ def test_two_processes_make_the_same_bits(on_virtual_devices):
         for process in processes:
             process.kill()
     alone = on_virtual_devices["1"]
-    assert {"filter", "sampler"} <= set(answer["8"])
+    assert {"filter", "sampler", "ring"} <= set(answer["8"])
     assert answer["8"] == {name: alone[name] for name in answer["8"]}
 
 

@@ -117,6 +117,8 @@ def results(mesh, with_everything=True):
                 (population.particles, population.log_weights, population.log_evidence)
             )
         for name, block in IN_GROUPS.items():
+            if IN_PROCESSES and name == "butterfly":
+                continue  # Its programs take long to compile twice.
             population = bi.run(particle_filter(scheme=block), SEED)
             found[name] = digest(
                 (population.particles, population.log_weights, population.log_evidence)

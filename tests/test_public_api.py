@@ -32,11 +32,11 @@ PUBLIC = {
         nested_sampling_at_levels nested_smc_model not_usable palindrome parallel_tempering
         paris particle_filter particle_gibbs persist persistent_sampling pmmh product
         pseudo_marginal random random_walk random_weight_model reflected_normal remember renew
-        repeat resample resample_metropolis resample_move resample_move_filter
-        resample_threshold resample_transport reserve reversible_jump reversible_jump_mcmc
-        reweigh run rungs scan schedule sequential_importance_sampling sgld slot smc2 spawn
-        spawn_alive sqmc student_bridge subsampling_hmc tempered_smc transition twisted_model
-        two_filter unbiased_mcmc until untwist walk_within waste_free_smc weigh
+        repeat resample resample_butterfly resample_in_groups resample_metropolis resample_move
+        resample_move_filter resample_threshold resample_transport reserve reversible_jump
+        reversible_jump_mcmc reweigh run rungs scan schedule sequential_importance_sampling sgld
+        slot smc2 spawn spawn_alive sqmc student_bridge subsampling_hmc tempered_smc transition
+        twisted_model two_filter unbiased_mcmc until untwist walk_within waste_free_smc weigh
         weighted_draw_model when""",
     "bayeskit.validation": """
         Atoms BatteryModel Check Enumeration Level Power Report SequentialPlan

@@ -6,6 +6,7 @@ under ``jit``, ``vmap`` and ``grad``, on every platform, in 32-bit and in 64-bit
 
 from bayeskit.accel.dispatch import backend, backend_report
 from bayeskit.accel.gather import take_particles
+from bayeskit.accel.groups import pool_groups, ring_exchange, unpool_groups
 from bayeskit.accel.hilbert import hilbert_index, hilbert_order
 from bayeskit.accel.kernels import triton as _triton  # noqa: F401  (registers them)
 from bayeskit.accel.kernels.cpu import build_cpu_kernels
@@ -127,6 +128,7 @@ __all__ = [
     "on_mesh",
     "particle_mesh",
     "permute_for_inplace",
+    "pool_groups",
     "prefix_sum",
     "random_normals",
     "random_words",
@@ -134,6 +136,7 @@ __all__ = [
     "resample_and_gather",
     "residual",
     "residual_multinomial",
+    "ring_exchange",
     "scaled_cdf",
     "spread",
     "ssp",
@@ -145,4 +148,5 @@ __all__ = [
     "threshold",
     "total",
     "transport",
+    "unpool_groups",
 ]

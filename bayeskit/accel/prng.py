@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit.accel import sharding
 from bayeskit.errors import BayeskitWarning
 
 __all__ = ["as_key"]
@@ -29,9 +30,9 @@ def as_key(seed: Any) -> jax.Array:
     ----------
     seed : int, uint32 array or typed key
         An integer in [0, 2**63), NumPy integers included, starts the fastest counter-based
-        generator of the installed JAX (Philox, else Threefry; Threefry in a program of
-        several processes). A raw key array from
-        ``jax.random.PRNGKey`` keeps the generator that JAX made it for. A typed key is
+        generator of the installed JAX (Philox, else Threefry; Threefry inside
+        :func:`~bayeskit.accel.on_mesh` and in a program of several processes). A raw key array
+        from ``jax.random.PRNGKey`` keeps the generator that JAX made it for. A typed key is
         returned unchanged.
 
     Returns
@@ -43,7 +44,8 @@ def as_key(seed: Any) -> jax.Array:
     TypeError
         For anything else: floats, booleans, strings, None, a traced integer.
     ValueError
-        For a negative or too large integer, or an array of several keys.
+        For a negative or too large integer, an array of several keys, or a Philox key on a
+        mesh of several devices.
 
     Warns
     -----
@@ -86,7 +88,7 @@ def as_key(seed: Any) -> jax.Array:
     # In 32-bit mode JAX drops the upper half of the seed. At once, also inside jit: a 32-bit
     # program cannot hold the 64-bit seed.
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        return jax.random.key(number, impl=_default_implementation(jax.process_count() > 1))
+        return jax.random.key(number, impl=_default_implementation(_may_be_spread()))
 
 
 def require_key(key: Any) -> jax.Array:
@@ -107,10 +109,15 @@ def _is_typed_key(array: Any) -> bool:
     return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
+def _may_be_spread() -> bool:
+    # A mesh of one device counts, so that a seed means the same on any mesh.
+    return sharding.current_mesh() is not None or jax.process_count() > 1
+
+
 @functools.cache
-def _default_implementation(in_processes: bool = False) -> str:
-    if in_processes:
-        # XLA cannot spread Philox over processes (jaxlib 0.10): it knows no name for the upper
+def _default_implementation(spread: bool = False) -> str:
+    if spread:
+        # XLA cannot spread Philox over devices (jaxlib 0.10): it knows no name for the upper
         # half of a product there.
         return _PREFERRED_IMPLEMENTATIONS[-1]
     for name in _PREFERRED_IMPLEMENTATIONS[:-1]:
@@ -128,6 +135,12 @@ def _checked_typed_key(key: jax.Array) -> jax.Array:
             f"expected one key, got a batch of shape {key.shape}. Map over it with jax.vmap"
         )
     name = str(jax.random.key_impl(key))
+    if name.startswith("philox") and sharding.num_shards() > 1:
+        raise ValueError(
+            f"the key uses the generator {name!r}, which XLA cannot spread over "
+            f"{sharding.num_shards()} devices. Pass a seed, or "
+            "jax.random.key(seed, impl='threefry2x32')"
+        )
     if name in _HARDWARE_IMPLEMENTATIONS:
         _warn_of_hardware_keys(name)
     return key

@@ -73,9 +73,9 @@ def on_mesh(mesh: Mesh | None) -> Iterator[None]:
     Notes
     -----
     Each mesh compiles its own program. Of several processes each runs the same lines, after
-    ``jax.distributed.initialize``. Seeds start Threefry there and Philox in a single process:
-    to repeat a run in another number of processes, pass
-    ``jax.random.key(seed, impl="threefry2x32")`` in place of the seed.
+    ``jax.distributed.initialize``. Seeds start Threefry on a mesh and Philox elsewhere: to
+    repeat a run without one, pass ``jax.random.key(seed, impl="threefry2x32")`` in place of the
+    seed. Philox keys are refused on a mesh of several devices.
 
     Examples
     --------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bayeskit import accel
-from bayeskit.accel import prng
+from bayeskit.accel import prng, sharding
 from bayeskit.errors import BayeskitWarning
 
 
@@ -38,6 +38,22 @@ def test_default_where_this_jax_has_no_philox(monkeypatch):
     monkeypatch.setattr(jax.random, "key", key)
     assert str(jax.random.key_impl(accel.as_key(0))) == "threefry2x32"
     prng._default_implementation.cache_clear()
+
+
+def test_seeds_on_a_mesh_start_what_several_devices_can_share():
+    plain = accel.as_key(0)
+    with accel.on_mesh(accel.particle_mesh()):
+        assert str(jax.random.key_impl(accel.as_key(0))) == "threefry2x32"
+        assert accel.as_key(plain) is plain
+    assert str(jax.random.key_impl(accel.as_key(0))) == "philox4x32"
+
+
+def test_philox_keys_on_several_devices_are_refused(monkeypatch):
+    monkeypatch.setattr(sharding, "num_shards", lambda: 8)
+    with pytest.raises(ValueError, match=r"philox4x32.*8 devices.*impl='threefry2x32'"):
+        accel.as_key(jax.random.key(0, impl="philox4x32"))
+    key = jax.random.key(0, impl="threefry2x32")
+    assert accel.as_key(key) is key
 
 
 def test_large_seeds_stay_distinct_and_do_not_depend_on_the_mode():

@@ -41,6 +41,7 @@ def on_virtual_devices():
 def test_the_number_of_devices_changes_no_bit(on_virtual_devices):
     alone, spread = (on_virtual_devices[k] for k in "18")
     assert {"filter", "sampler", "normalize", "totals", "systematic"} <= set(alone)
+    assert {"ring", "butterfly"} <= set(alone)
     evidence = alone.pop("evidence"), spread.pop("evidence")
     assert evidence[0] == pytest.approx(evidence[1], abs=1e-4)
     assert spread == alone
@@ -53,6 +54,14 @@ def test_ancestors_are_those_without_a_mesh(on_virtual_devices):
     unsharded = on_virtual_devices["none"]
     assert len(unsharded) >= 6
     assert {name: on_virtual_devices["8"][name] for name in unsharded} == unsharded
+
+
+def test_groups_send_only_what_they_exchange(on_virtual_devices):
+    sent = on_virtual_devices["bytes"]
+    # Of each last group on a device, 26 of 256 particles: 3 numbers and a weight of 4 bytes.
+    assert sent["ring"] == {"collective-permute": 26 * 4 * 4}
+    # All particles of all devices, to each.
+    assert sent["systematic"]["all-gather"] > 4096 * 3 * 4
 
 
 @pytest.mark.parametrize("bug", ["float sums", "one shard late"])
@@ -76,7 +85,7 @@ def test_two_processes_make_the_same_bits(on_virtual_devices):
         for process in processes:
             process.kill()
     alone = on_virtual_devices["1"]
-    assert {"filter", "sampler"} <= set(answer["8"])
+    assert {"filter", "sampler", "ring"} <= set(answer["8"])
     assert answer["8"] == {name: alone[name] for name in answer["8"]}
 
 

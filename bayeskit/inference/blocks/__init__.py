@@ -33,6 +33,12 @@ from bayeskit.inference.blocks.freezing import (
     plan_of,
     weighing_and_moving,
 )
+from bayeskit.inference.blocks.group_resampling import (
+    ResampleButterfly,
+    ResampleInGroups,
+    resample_butterfly,
+    resample_in_groups,
+)
 from bayeskit.inference.blocks.loops import LoopState, Scan, Until, When, scan, until, when
 from bayeskit.inference.blocks.metropolis_resampling import (
     ResampleMetropolis,
@@ -81,6 +87,8 @@ __all__ = [
     "Remember",
     "Renew",
     "Resample",
+    "ResampleButterfly",
+    "ResampleInGroups",
     "ResampleMetropolis",
     "ResampleThreshold",
     "ResampleTransport",
@@ -112,6 +120,8 @@ __all__ = [
     "remember",
     "renew",
     "resample",
+    "resample_butterfly",
+    "resample_in_groups",
     "resample_metropolis",
     "resample_threshold",
     "resample_transport",

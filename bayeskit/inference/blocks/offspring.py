@@ -76,6 +76,7 @@ class Resampling(Block):
         ancestors: jax.Array,
         log_weights: jax.Array,
         lost_pairs: jax.Array | float = 0.0,
+        take: Callable = accel.take_particles,
     ) -> Population:
         """Return the copies of ancestors chosen by the rates, which give the rates back.
 
@@ -84,8 +85,12 @@ class Resampling(Block):
         ancestors : (num,) int array
         log_weights : (num,) array
             What the copies would weigh if the rates were the weights.
+        lost_pairs
+            As :meth:`Lineage.resampled` takes it.
+        take : callable (particles, ancestors) -> particles
+            How they are copied.
         """
-        result = offspring(population, ancestors, log_weights, lost_pairs)
+        result = offspring(population, ancestors, log_weights, lost_pairs, take)
         if self.rate is None and not self.keep_gradient:
             return result
         log_ratio = population.log_weights - self.log_rates(population)
@@ -154,11 +159,12 @@ def offspring(
     ancestors: jax.Array,
     log_weights: jax.Array,
     lost_pairs: jax.Array | float = 0.0,
+    take: Callable = accel.take_particles,
 ) -> Population:
     """Return the copies of the ancestors with new weights, and who descends from whom."""
     lineage = population.lineage
     return population._replace(
-        particles=accel.spread(accel.take_particles(population.particles, ancestors)),
+        particles=accel.spread(take(population.particles, ancestors)),
         log_weights=log_weights,
         lineage=None if lineage is None else lineage.resampled(ancestors, lost_pairs),
         ancestors=None if population.ancestors is None else ancestors,

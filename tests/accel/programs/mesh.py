@@ -8,6 +8,7 @@
 
 import hashlib
 import json
+import re
 import sys
 
 import jax
@@ -28,6 +29,7 @@ from bayeskit.accel import sharding
 NUM = 4096
 # A generator that XLA spreads over processes.
 KEY = jax.random.key(3, impl="threefry2x32")
+SEED = 3
 
 
 def digest(tree):
@@ -52,7 +54,7 @@ def totals(log_weights):
     return [accel.total(weights**power) for power in np.linspace(0.1, 2, 20, dtype=np.float32)]
 
 
-def particle_filter():
+def particle_filter(**options):
     y = jnp.asarray(np.random.default_rng(1).normal(size=20), jnp.float32)
     model = bi.FeynmanKac(
         initial=lambda key: bi.random.normal(key, ()),
@@ -61,7 +63,26 @@ def particle_filter():
         log_g=lambda t, _, x: -0.5 * (y[t] - x) ** 2,
         num_steps=20,
     )
-    return bi.particle_filter(model, NUM, ess_below=0.5)
+    return bi.particle_filter(model, NUM, ess_below=0.5, **options)
+
+
+# Groups are part of the algorithm: as many on any number of devices.
+IN_GROUPS = {
+    "ring": bi.resample_in_groups(16),
+    "butterfly": bi.resample_butterfly(8),
+}
+
+
+def communicated(block):
+    """Return how many bytes come out of each kind of communication between devices."""
+    start = bi.spawn(lambda key: bi.random.normal(key, (3,)), NUM)
+    lowered = jax.jit(lambda key, p: block.run(key, p)[0]).lower(KEY, bi.run(start, KEY))
+    found = {}
+    pattern = r"= (\w)(\d+)\[([\d,]*)\]\S* (all-\w+|collective-permute)\("
+    for _, bits, shape, kind in re.findall(pattern, lowered.compile().as_text()):
+        size = int(bits) // 8 * np.prod([int(n) for n in shape.split(",") if n], dtype=int)
+        found[kind] = found.get(kind, 0) + int(size)
+    return found
 
 
 def sampler(dim):
@@ -95,6 +116,13 @@ def results(mesh, with_everything=True):
             found[name] = digest(
                 (population.particles, population.log_weights, population.log_evidence)
             )
+        for name, block in IN_GROUPS.items():
+            if IN_PROCESSES and name == "butterfly":
+                continue  # Its programs take long to compile twice.
+            population = bi.run(particle_filter(scheme=block), SEED)
+            found[name] = digest(
+                (population.particles, population.log_weights, population.log_evidence)
+            )
         # The products with matrices in these moves round as their shapes on a device demand.
         if not IN_PROCESSES:
             found["evidence"] = float(bi.run(sampler(3), KEY).log_evidence)
@@ -119,5 +147,8 @@ if __name__ == "__main__":
     answer = {k: results(mesh, k in (1, 8) and not bug) for k, mesh in meshes.items()}
     if not IN_PROCESSES and not bug:
         answer["none"] = results(None)
+        with accel.on_mesh(meshes[8]):
+            blocks = {"systematic": bi.resample(), **IN_GROUPS}
+            answer["bytes"] = {name: communicated(b) for name, b in blocks.items()}
     if jax.process_index() == 0:
         print(json.dumps(answer))

@@ -49,7 +49,7 @@ test-slow: $(VENV)/.installed-test  ## the slow tests
 # `test`: torch and Triton take about 2 GB.
 test-torch: $(VENV)/.installed-test $(VENV)/.installed-triton  ## torch tensors, and Triton kernels in the interpreter (Linux)
 	$(PYTEST) -m "slow or not slow" \
-		tests/accel/torch tests/accel/kernels bayeskit/accel/torch $(PYTEST_ARGS)
+		tests/accel/torch tests/accel/kernels/test_triton.py bayeskit/accel/torch $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## style, format, types and the direction of imports
 	$(BIN)/ruff check

@@ -302,6 +302,24 @@ def test_number_of_traces_and_shapes_under_vmap_of_batches():
 
 
 @pytest.mark.usefixtures("by_jax")
+def test_gradients_and_loops_pass_by():
+    def last_log_mean(log_weights):
+        def step(carried, key):
+            ancestors = accel.systematic(key, carried, 9)
+            return carried[ancestors.index] * 0.5, ancestors.log_mean
+
+        keys = jax.random.split(jax.random.key(1), 2)
+        return jax.lax.scan(step, log_weights, keys)[1][-1]
+
+    log_weights = jnp.linspace(-1.0, 1.0, 9)
+    gradient = jax.jit(jax.grad(last_log_mean))
+    with accel.backend("triton"):
+        found = gradient(log_weights)
+    with accel.backend("xla"):
+        np.testing.assert_allclose(found, gradient(log_weights), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("by_jax")
 def test_doubles_and_empty_results_are_left_to_xla():
     with accel.backend("triton"), jax.enable_x64(True):
         program = jax.make_jaxpr(lambda w: accel.scaled_cdf(w, 5))(jnp.zeros(4, jnp.float64))

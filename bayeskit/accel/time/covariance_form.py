@@ -122,14 +122,16 @@ def _respond(observation: LinearObservations, mean, covariance) -> _Response:
     # A coordinate that was not seen is as if pure noise of variance 1 equalled its mean.
     spread = jnp.where(both, covariance + noise, jnp.diag(jnp.where(seen, 0.0, 1.0)))
     factor = cholesky(spread)
-    inverse = cholesky_solve(factor, jnp.eye(mean.shape[0], dtype=mean.dtype))
-    white = triangular_solve(factor, residual)
+    # One solve for all: JAX 0.10 may hang where two calls of LAPACK on huge batches overlap.
+    identity = jnp.eye(mean.shape[0], dtype=mean.dtype)
+    solved = triangular_solve(factor, jnp.column_stack([identity, residual]))
+    root, white = solved[:, :-1], solved[:, -1]
     log_root = jnp.sum(jnp.log(jnp.diagonal(factor)))
     constant = 0.5 * jnp.sum(seen) * jnp.log(2 * jnp.pi)
-    curvature = jnp.where(both, inverse, 0.0)
+    curvature = jnp.where(both, root.T @ root, 0.0)
     return _Response(
         -0.5 * white @ white - log_root - constant,
-        triangular_solve(factor, white, transposed=True),
+        root.T @ white,
         curvature,
         curvature @ jnp.where(both, noise, 0.0) @ curvature,
     )
@@ -139,9 +141,9 @@ def _respond_to_site(site: GaussianSites, mean, covariance) -> _Response:
     shift, precision, _ = site
     identity = jnp.eye(mean.shape[0], dtype=mean.dtype)
     factor = general_factor(identity + precision @ covariance)
-    solved = general_solve(factor, identity)
     residual = shift - precision @ mean
-    gradient = general_solve(factor, residual)
+    both = general_solve(factor, jnp.column_stack([identity, residual]))
+    solved, gradient = both[:, :-1], both[:, -1]
     # In terms of the residual no large terms cancel but those of the definition.
     log_likelihood = (
         shift @ mean
@@ -200,13 +202,13 @@ def _element(step, observation) -> _Element:
 
 def _combine(i: _Element, j: _Element) -> _Element:
     identity = jnp.eye(i.b.shape[0], dtype=i.b.dtype)
-    factor = general_factor(identity + i.C @ j.J)
-    passed = general_solve(factor, i.A)
-    returned = general_solve(factor, j.eta - j.J @ i.b, transposed=True)
+    inverse = general_solve(general_factor(identity + i.C @ j.J), identity)
+    passed = inverse @ i.A
+    returned = inverse.T @ (j.eta - j.J @ i.b)
     return _Element(
         j.A @ passed,
-        j.A @ general_solve(factor, i.b + i.C @ j.eta) + j.b,
-        symmetric(j.A @ general_solve(factor, i.C) @ j.A.T) + j.C,
+        j.A @ (inverse @ (i.b + i.C @ j.eta)) + j.b,
+        symmetric(j.A @ (inverse @ i.C) @ j.A.T) + j.C,
         i.A.T @ returned + i.eta,
         symmetric(i.A.T @ j.J @ passed) + i.J,
     )

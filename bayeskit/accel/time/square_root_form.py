@@ -121,9 +121,12 @@ def _condition(mean, root, observation: _Whitened) -> _Conditioned:
     matrix = observation.matrix
     seen = matrix @ root
     factor = triangle(jnp.hstack([seen, observation.root]))
-    white = triangular_solve(factor, observation.values - matrix @ mean)
-    weight = triangular_solve(factor, seen)
-    gain = root @ triangular_solve(factor, weight, transposed=True).T
+    # One solve for all: JAX 0.10 may hang where two calls of LAPACK on huge batches overlap.
+    residual = observation.values - matrix @ mean
+    white = triangular_solve(factor, jnp.column_stack([seen, residual]))
+    solved = triangular_solve(factor, white, transposed=True)
+    weight, white = white[:, :-1], white[:, -1]
+    gain = root @ solved[:, :-1].T
     spread = triangle(jnp.hstack([root - gain @ seen, gain @ observation.root]))
     centre = mean + root @ (weight.T @ white)
     tilted = spread.T @ observation.tilt
@@ -136,9 +139,7 @@ def _condition(mean, root, observation: _Whitened) -> _Conditioned:
         + observation.log_scale
     )
     # Of the log likelihood in the mean: the tilt passes through I - K H.
-    gradient = matrix.T @ (
-        triangular_solve(factor, white, transposed=True) - gain.T @ observation.tilt
-    )
+    gradient = matrix.T @ (solved[:, -1] - gain.T @ observation.tilt)
     return _Conditioned(
         centre + spread @ tilted,
         spread,
@@ -201,23 +202,29 @@ def _element(step, observation: _Whitened) -> _Element:
 
 def _combine(i: _Element, j: _Element) -> _Element:
     identity = jnp.eye(i.b.shape[0], dtype=i.b.dtype)
-    # (I + C J)^-1 C = spread spread' and (I + J C)^-1 J = known known'.
+    # (I + C J)^-1 C = spread spread' and (I + J C)^-1 J = known known'; both factors, and both
+    # results, are made by one call each.
     between = i.U.T @ j.Z
-    root = triangle(jnp.hstack([between, identity]))
-    spread = triangular_solve(root, i.U.T).T
-    known = triangular_solve(triangle(jnp.hstack([between.T, identity])), j.Z.T).T
+    root = _triangles([between, identity], [between.T, identity])
+    solved = jax.vmap(triangular_solve)(root, jnp.stack([i.U.T, j.Z.T]))
+    spread, known = solved[0].T, solved[1].T
 
     def passed(x):  # (I + C J)^-1 x
         return x - spread @ (spread.T @ (j.Z @ (j.Z.T @ x)))
 
     surprise = j.eta - j.Z @ (j.Z.T @ i.b)
+    U, Z = _triangles([j.A @ spread, j.U], [i.A.T @ known, i.Z])
     return _Element(
         j.A @ passed(i.A),
         j.A @ (i.b + spread @ (spread.T @ surprise)) + j.b,
-        triangle(jnp.hstack([j.A @ spread, j.U])),
+        U,
         i.A.T @ (surprise - known @ (known.T @ (i.U @ (i.U.T @ surprise)))) + i.eta,
-        triangle(jnp.hstack([i.A.T @ known, i.Z])),
+        Z,
     )
+
+
+def _triangles(*pairs: list[jax.Array]) -> jax.Array:
+    return jax.vmap(triangle)(jnp.stack([jnp.hstack(pair) for pair in pairs]))
 
 
 def _parallel(steps, observations) -> _FilteredRoots:

@@ -102,6 +102,8 @@ def chains(num_steps: int) -> Iterator[dict]:
         for dtype, method, form in itertools.product(
             ("float64", "float32"), ("sequential", "parallel"), ("covariance", "square_root")
         ):
+            if task == "smoother" and num_steps > 10**5 and method == "parallel":
+                continue  # JAX 0.10 may hang, see kalman_filter
             with jax.enable_x64(dtype == "float64"):
                 data = jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), (chain, seen))
                 way = functools.partial(function, method=method, form=form)

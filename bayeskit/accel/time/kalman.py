@@ -65,7 +65,9 @@ def kalman_filter(
     -----
     O(num_steps dim³). The parallel method does several times the arithmetic, in
     :math:`O(\log T)` steps one after another. Square roots are differentiated as covariances.
-    Batches of chains, such as particles, go through ``jax.vmap``.
+    Batches of chains, such as particles, go through ``jax.vmap``. The parallel method is meant
+    for accelerators: on a CPU, JAX 0.10 may wait for ever where two calls of LAPACK on batches
+    of several hundred thousand matrices overlap, as they do in a smoother of a million steps.
 
     References
     ----------

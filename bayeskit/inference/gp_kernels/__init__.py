@@ -8,6 +8,7 @@ from bayeskit.inference.gp_kernels.kernel import StateSpaceKernel
 from bayeskit.inference.gp_kernels.matern import Matern12, Matern32, Matern52
 from bayeskit.inference.gp_kernels.oscillations import SHO, Periodic, QuasiPeriodic
 from bayeskit.inference.gp_kernels.polynomials import Constant, IntegratedWiener, Linear
+from bayeskit.inference.gp_kernels.white import White
 
 __all__ = [
     "SHO",
@@ -28,6 +29,7 @@ __all__ = [
     "Scales",
     "StateSpaceKernel",
     "Sum",
+    "White",
     "chain_of",
     "stacked_chain",
 ]

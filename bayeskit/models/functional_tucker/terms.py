@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["GroupMeanEffect", "MainEffect", "ModeKernel", "WithinGroup", "on"]
+__all__ = ["GroupMeanEffect", "MainEffect", "ModeKernel", "WithinGroup", "covariance", "on"]
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ class WithinGroup:
     kernel: Any = None
 
 
-@jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModeKernel:
     """A sum of products of kernels of single modes.
 
     Parameters
     ----------
     products : tuple of tuples of (mode, kernel)
-        The outer tuple is summed, the inner ones are multiplied.
+        The outer tuple is summed, the inner ones are multiplied. In a product, a standard
+        deviation of None is 1 but for the first factor: only their product is known.
     """
 
     products: tuple[tuple[tuple[Hashable, Any], ...], ...]
@@ -120,26 +120,37 @@ class ModeKernel:
         """The modes, each once, in the order of their first use."""
         return tuple(dict.fromkeys(m for product in self.products for m, _ in product))
 
-    def covariance(self, x: Sequence[Any], z: Sequence[Any]) -> Any:
-        """Return the covariance of points x and z, given by one (..., points) array a mode."""
+    def covariance(self, x: Sequence[Any], z: Sequence[Any]) -> jax.Array:
+        """Return the covariance (n, m) of points given by one (n) and (m) array a mode."""
         place = {mode: i for i, mode in enumerate(self.modes)}
 
         def factor(part: tuple[Hashable, Any]) -> Any:
             mode, kernel = part
-            return kernel.covariance(x[place[mode]], z[place[mode]])
+            return covariance(kernel, x[place[mode]], z[place[mode]])
 
-        return sum(math.prod(factor(part) for part in product) for product in self.products)
+        return sum(math.prod(factor(part) for part in product) for product in self.products)  # type: ignore[return-value]
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
-        """Split into kernels and modes, for JAX."""
-        kernels = tuple(k for product in self.products for _, k in product)
-        return kernels, tuple(tuple(m for m, _ in product) for product in self.products)
 
-    @classmethod
-    def tree_unflatten(cls, modes: Any, kernels: Any) -> ModeKernel:
-        """Put kernels and modes together again."""
-        given = iter(kernels)
-        return cls(tuple(tuple((m, next(given)) for m in product) for product in modes))
+def covariance(kernel: Any, x: Any, z: Any) -> jax.Array:
+    """Return the covariance (n, m) of a function at coordinates x (n) and z (m)."""
+    return jax.vmap(lambda a: jax.vmap(lambda b: kernel.evaluate(a, b))(z))(x)
+
+
+def _flatten(kernel: ModeKernel) -> tuple:
+    leaves = [
+        (jax.tree_util.GetAttrKey("*".join(str(m) for m, _ in product) + f".{mode}"), part)
+        for product in kernel.products
+        for mode, part in product
+    ]
+    return leaves, tuple(tuple(m for m, _ in product) for product in kernel.products)
+
+
+def _unflatten(modes: tuple, kernels: Any) -> ModeKernel:
+    given = iter(kernels)
+    return ModeKernel(tuple(tuple((m, next(given)) for m in product) for product in modes))
+
+
+jax.tree_util.register_pytree_with_keys(ModeKernel, _flatten, _unflatten)
 
 
 def on(mode: Hashable, kernel: Any) -> ModeKernel:

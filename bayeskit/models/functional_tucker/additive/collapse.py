@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-__all__ = ["Collapsed", "collapse", "group_factor", "map_groups", "root_of"]
+__all__ = ["Collapsed", "collapse", "map_groups", "padded_columns", "root_of", "whitened"]
 
 
 class Collapsed(NamedTuple):
     """Sums over rows, whitened; the last of the columns is y."""
 
     gram: jax.Array  # (columns, columns): H~' H~
-    level_precision: jax.Array  # (nodes): 1~' 1~
-    level_columns: jax.Array  # (nodes, columns): 1~' H~
+    precision: jax.Array  # (nodes): 1~' 1~
+    columns: jax.Array  # (nodes, columns): 1~' H~
     log_det: jax.Array  # of all M
 
 
@@ -49,7 +49,21 @@ def map_groups(function: Any, *arguments: Any) -> Any:
     return jax.vmap(function)(*arguments)
 
 
-def collapse(kernel: Any, arrays: Any, y: jax.Array, precision: jax.Array) -> Collapsed:
+def whitened(kernel: Any, x: Any, s: jax.Array, plain: jax.Array) -> tuple:
+    """Return the Cholesky factor of M for one group, and its solution for s times columns."""
+    factor = group_factor(kernel, x, s)
+    return factor, solve_triangular(factor, s[:, None] * plain, lower=True)
+
+
+def padded_columns(columns: jax.Array, y: jax.Array) -> jax.Array:
+    """Return (rows + 1, 1 + weights + 1) columns: ones, those of the weights, y; then zeros."""
+    ones = jnp.ones((len(columns), 1))
+    return jnp.pad(jnp.concatenate([ones, columns, y[:, None]], axis=1), ((0, 1), (0, 0)))
+
+
+def collapse(
+    kernel: Any, arrays: Any, columns: jax.Array, y: jax.Array, precision: jax.Array
+) -> Collapsed:
     """Return the sums over all rows.
 
     Parameters
@@ -57,28 +71,27 @@ def collapse(kernel: Any, arrays: Any, y: jax.Array, precision: jax.Array) -> Co
     kernel : ModeKernel or None
         Of the process within groups.
     arrays : Arrays
+    columns : (rows, weights) array
     y, precision : (rows) arrays, padded
     """
-    columns = jnp.pad(jnp.concatenate([arrays.columns, y[:, None]], axis=1), ((0, 1), (0, 0)))
+    plain = padded_columns(columns, y)
     root = jnp.pad(root_of(precision), (0, 1))
-    num_columns, num_nodes = columns.shape[1], len(arrays.nodes)
+    num_columns = plain.shape[1] - 1
     gram = jnp.zeros((num_columns, num_columns))
-    level = jnp.zeros((num_nodes, num_columns + 1))
+    level = jnp.zeros((len(arrays.nodes), num_columns + 1))
     log_det = jnp.zeros(())
 
-    def whitened(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        s = root[rows]
-        factor = group_factor(kernel, [values[rows] for values in arrays.coordinates], s)
-        plain = s[:, None] * jnp.concatenate([jnp.ones((len(rows), 1)), columns[rows]], axis=1)
-        white = solve_triangular(factor, plain, lower=True)
+    def one_group(x: Any, s: jax.Array, plain: jax.Array) -> tuple[jax.Array, jax.Array]:
+        factor, white = whitened(kernel, x, s, plain)
         return white, 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)))
 
     for block in arrays.blocks:
+        s, block_plain = root[block.rows], plain[block.rows]
         if kernel is None:
-            s = root[block.rows]
-            white = jnp.concatenate([s[..., None], s[..., None] * columns[block.rows]], axis=-1)
+            white = s[..., None] * block_plain
         else:
-            white, log_dets = map_groups(whitened, block.rows)
+            x = [values[block.rows] for values in arrays.coordinates]
+            white, log_dets = map_groups(one_group, x, s, block_plain)
             log_det += jnp.sum(log_dets)
         flat = white[..., 1:].reshape(-1, num_columns)
         gram += flat.T @ flat

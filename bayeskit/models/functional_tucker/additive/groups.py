@@ -7,22 +7,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Block", "padded_size", "prediction_blocks", "single_rows", "training_blocks"]
+__all__ = ["Block", "Fill", "padded_size", "prediction_blocks", "single_rows", "training_blocks"]
 
-MAX_CLASSES = 3
+MAX_CLASSES = 2
+# Rows of a group whose moments are wanted one by one are taken in pieces of this size.
+PIECE = 4
 
 
 class Block(NamedTuple):
     """Groups of one padded size.
 
-    ``rows`` (groups, size) are row numbers, the number of rows where padded; ``node`` (groups)
-    is the place of the group on the level's grid, the number of nodes where padded; ``new``
-    (groups, new size) are rows to predict, their number where padded.
+    ``rows`` (groups, size) are row numbers, ``node`` (groups) is the place of the group on the
+    level's grid, ``new`` (groups, new size) are rows to predict; padded by a :class:`Fill`.
     """
 
     rows: np.ndarray
     node: np.ndarray
     new: np.ndarray
+
+
+class Fill(NamedTuple):
+    """Numbers of rows, nodes and new rows after padding: what stands for none of them."""
+
+    rows: int
+    nodes: int
+    new: int
 
 
 def padded_size(size: int) -> int:
@@ -38,7 +47,7 @@ def _rounded(size: int) -> int:
 
 
 def size_classes(sizes: np.ndarray) -> tuple[int, ...]:
-    """Return at most three sizes to pad to, those with the least work for Cholesky factors."""
+    """Return the few sizes to pad to that make the least work for Cholesky factors."""
     rounded = np.array([_rounded(int(size)) for size in sizes])
     distinct = np.unique(rounded)
 
@@ -56,96 +65,88 @@ def size_classes(sizes: np.ndarray) -> tuple[int, ...]:
     )
 
 
-def training_blocks(group: np.ndarray, num_groups: int) -> tuple[Block, ...]:
-    """Return all groups with their rows, in blocks of padded sizes.
-
-    Parameters
-    ----------
-    group : (rows) array of int
-        The group of each row, which is also its node.
-    num_groups : int
-    """
-    sizes = np.bincount(group, minlength=num_groups)
-    lower, blocks = 0, []
-    for size in size_classes(sizes[sizes > 0]):
-        chosen = np.flatnonzero((sizes > lower) & (sizes <= size))
-        rows = _rows_of(group, chosen, size)
-        blocks.append(_block(rows, chosen, rows, len(group), num_groups, len(group)))
+def _in_classes(sizes: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Return each class with the places of the sizes that it holds; sizes of 0 go with 1."""
+    lower, found = -1, []
+    for size in size_classes(np.maximum(sizes, 1)):
+        found.append((size, np.flatnonzero((sizes > lower) & (sizes <= size))))
         lower = size
+    return found
+
+
+def single_rows(node: np.ndarray, fill: Fill) -> tuple[Block, ...]:
+    """Return every row as a group of its own, where nothing but the level joins rows."""
+    rows = np.arange(len(node))[:, None]
+    return (_padded(rows, node, rows, fill),)
+
+
+def training_blocks(group: np.ndarray, fill: Fill) -> tuple[Block, ...]:
+    """Return all groups with their rows; the group of each row (rows) is also its node."""
+    sizes = np.bincount(group)
+    present = np.flatnonzero(sizes)
+    blocks = []
+    for size, places in _in_classes(sizes[present]):
+        chosen = present[places]
+        rows = _rows_of(group, chosen, size, fill.rows)
+        blocks.append(_padded(rows, chosen, rows, fill))
     return tuple(blocks)
 
 
 def prediction_blocks(
-    group: np.ndarray, new_group: np.ndarray, num_groups: int, joint: bool
+    group: np.ndarray, new_group: np.ndarray, fill: Fill, joint: bool
 ) -> tuple[Block, ...]:
     """Return the groups of new rows, each with its training rows.
 
     Parameters
     ----------
     group, new_group : (rows), (new rows) arrays of int
-    num_groups : int
+    fill : Fill
     joint : bool
-        All new rows of a group stand in one block; else they are cut into blocks of four.
+        All new rows of a group stand in one row of a block; else they are cut into pieces.
     """
-    sizes = np.bincount(group, minlength=num_groups)
-    new_sizes = np.bincount(new_group, minlength=num_groups)
+    new_sizes = np.bincount(new_group)
+    sizes = np.bincount(group, minlength=len(new_sizes))
     present = np.flatnonzero(new_sizes)
-    classes = size_classes(np.maximum(sizes[present], 1))
-    blocks, lower = [], -1
-    for size in classes:
-        of_size = present[(sizes[present] > lower) & (sizes[present] <= size)]
-        lower = size
-        if not len(of_size):
+    blocks = []
+    for size, places in _in_classes(sizes[present]):
+        groups = present[places]
+        if not len(groups):
             continue
-        widths = size_classes(new_sizes[of_size]) if joint else (4,)
-        narrower = 0
-        for width in widths:
-            chosen = of_size
-            if joint:
-                chosen = of_size[
-                    (new_sizes[of_size] > narrower) & (new_sizes[of_size] <= width)
-                ]
-                narrower = width
-            new = _rows_of(new_group, chosen, -(-int(new_sizes[chosen].max()) // width) * width)
-            # Cut into pieces, and keep those that hold a row.
-            pieces = new.reshape(-1, width)
-            owner = np.repeat(chosen, new.shape[1] // width)
-            kept = pieces[:, 0] < len(new_group)
-            pieces, owner = pieces[kept], owner[kept]
-            rows = _rows_of(group, owner, size)
-            blocks.append(_block(rows, owner, pieces, len(group), num_groups, len(new_group)))
+        widths = (
+            _in_classes(new_sizes[groups])
+            if joint
+            else [(PIECE, np.arange(len(groups)))]
+        )
+        for width, inner in widths:
+            chosen = groups[inner]
+            if not len(chosen):
+                continue
+            num_pieces = -(-int(new_sizes[chosen].max()) // width)
+            new = _rows_of(new_group, chosen, num_pieces * width, fill.new)
+            pieces, owner = new.reshape(-1, width), np.repeat(chosen, num_pieces)
+            is_used = pieces[:, 0] < fill.new
+            pieces, owner = pieces[is_used], owner[is_used]
+            blocks.append(
+                _padded(_rows_of(group, owner, size, fill.rows), owner, pieces, fill)
+            )
     return tuple(blocks)
 
 
-def single_rows(node: np.ndarray, num_nodes: int, num_rows: int) -> tuple[Block, ...]:
-    """Return every row as a group of its own, where nothing but the level joins rows."""
-    rows = np.arange(len(node))[:, None]
-    return (_block(rows, node, rows, num_rows, num_nodes, num_rows),)
-
-
-def _rows_of(group: np.ndarray, chosen: np.ndarray, size: int) -> np.ndarray:
-    """Return the rows of the chosen groups (with repeats), padded by the number of rows."""
+def _rows_of(group: np.ndarray, chosen: np.ndarray, size: int, fill: int) -> np.ndarray:
+    """Return the rows of the chosen groups, one group a row."""
     order = np.argsort(group, kind="stable")
-    sorted_group = group[order]
-    start = np.searchsorted(sorted_group, chosen)
-    count = np.searchsorted(sorted_group, chosen, side="right") - start
+    in_order = group[order]
+    start = np.searchsorted(in_order, chosen)
+    count = np.searchsorted(in_order, chosen, side="right") - start
     place = np.arange(size)
-    inside = place < count[:, None]
-    table = order[np.minimum(start[:, None] + place, max(len(group) - 1, 0))]
-    return np.where(inside, table, len(group))
+    table = order[np.minimum(start[:, None] + place, len(group) - 1)]
+    return np.where(place < count[:, None], table, fill)
 
 
-def _block(
-    rows: np.ndarray,
-    node: np.ndarray,
-    new: np.ndarray,
-    num_rows: int,
-    num_nodes: int,
-    num_new: int,
-) -> Block:
+def _padded(rows: np.ndarray, node: np.ndarray, new: np.ndarray, fill: Fill) -> Block:
     extra = padded_size(len(rows)) - len(rows)
     return Block(
-        np.pad(rows, ((0, extra), (0, 0)), constant_values=num_rows),
-        np.pad(node, (0, extra), constant_values=num_nodes),
-        np.pad(new, ((0, extra), (0, 0)), constant_values=num_new),
+        np.pad(rows, ((0, extra), (0, 0)), constant_values=fill.rows),
+        np.pad(node, (0, extra), constant_values=fill.nodes),
+        np.pad(new, ((0, extra), (0, 0)), constant_values=fill.new),
     )

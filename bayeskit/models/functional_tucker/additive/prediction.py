@@ -1,0 +1,245 @@
+r"""Moments and joint draws of rows, given the posterior of level and weights.
+
+For a row of a group with whitened training rows, :math:`U = C^{-1} S k`,
+
+.. math::
+
+    t = U^\top \tilde y + (1 - U^\top \tilde 1)\, \ell
+        + (h - U^\top \tilde H)\, w + r, \qquad r \sim N(0, k_{**} - U^\top U),
+
+with the level :math:`\ell = \mu - M w + e`. The cross-covariance of level and weights stands in
+M; e is the level's error if the weights were known.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+
+from bayeskit.accel.gaussian_chain import (
+    ChainFilter,
+    chain_draws,
+    filter_chain,
+    smooth_chain,
+    smoothed_mean,
+)
+from bayeskit.models.functional_tucker.additive.collapse import (
+    map_groups,
+    padded_columns,
+    root_of,
+    whitened,
+)
+from bayeskit.models.functional_tucker.additive.evidence import (
+    CONSTANT_STD,
+    Reduced,
+    columns_of,
+    knot_factor,
+    level_chain,
+    reduce,
+)
+from bayeskit.models.functional_tucker.additive.plan import part_of
+from bayeskit.models.functional_tucker.terms import covariance
+
+__all__ = ["Rows", "draw_rows", "moments_of_rows", "normals_needed", "rows_given_data"]
+
+
+class Rows(NamedTuple):
+    """New rows as functions of whitened weights v and of what is independent of them.
+
+    t = shift + weights v + load e[node] + sum of the residuals.
+    """
+
+    shift: jax.Array  # (new)
+    weights: jax.Array  # (new, weights)
+    load: jax.Array  # (new)
+    chain: Any  # the level on the joint grid, with its filter, or None
+    within: tuple[jax.Array, ...]  # for each block of groups: (groups, new size, new size)
+    uncovered: tuple[jax.Array, ...]  # for each block of weights: covariance at coordinates
+
+
+class _Level(NamedTuple):
+    chain: Any
+    filtered: ChainFilter
+    precision: jax.Array
+
+
+def _scattered(place: jax.Array, values: jax.Array, size: int) -> jax.Array:
+    return jnp.zeros((size, *values.shape[1:])).at[place].set(values, mode="drop")
+
+
+def rows_given_data(
+    plan: Any,
+    kernels: Any,
+    arrays: Any,
+    y: jax.Array,
+    precision: jax.Array,
+    reduced: Reduced,
+    new: Any,
+) -> Rows:
+    """Return new rows as functions of the weights and of independent residuals.
+
+    Parameters
+    ----------
+    plan, kernels, arrays, y, precision
+        As for :func:`~bayeskit.models.functional_tucker.additive.evidence.reduce`.
+    reduced : Reduced
+    new : NewArrays
+    """
+    num_new, num_nodes = len(new.new_node), len(new.nodes)
+    columns, uncovered = _new_columns(plan, kernels, arrays, new)
+    shift, load = jnp.zeros(num_new), jnp.ones(num_new)
+    within: list[jax.Array] = []
+    if plan.within is not None:
+        node_columns = jnp.concatenate(
+            [
+                jnp.ones((len(arrays.nodes), 1)),
+                *columns_of(plan.on_nodes, kernels, arrays.node_columns),
+            ],
+            axis=1,
+        )
+        row_columns = jnp.concatenate(
+            [jnp.zeros((len(y), 0)), *columns_of(plan.on_rows, kernels, arrays.row_columns)],
+            axis=1,
+        )
+        predicted, within = _within_groups(
+            kernels[plan.within], arrays, row_columns, y, precision, new
+        )
+        load = 1.0 - predicted[:, 0]
+        shift = predicted[:, -1]
+        on_grid = _scattered(new.training_place, node_columns, num_nodes)
+        columns -= jnp.concatenate(
+            [predicted[:, :1] * on_grid[new.new_node], predicted[:, 1:-1]], axis=1
+        )
+    level = None
+    if plan.level:
+        chain = level_chain(plan, kernels, new.nodes, new.gaps)
+        lam = _scattered(new.training_place, reduced.level_precision, num_nodes)
+        eta = _scattered(new.training_place, reduced.level_columns, num_nodes)
+        precision_ = lam[:, None, None]
+        filtered = filter_chain(chain, precision_, jnp.zeros((num_nodes, 1)))
+        means = jax.vmap(
+            lambda column: smoothed_mean(chain, filtered, precision_, column[:, None]),
+            in_axes=1,
+            out_axes=2,
+        )(eta)
+        means = jnp.einsum("td,tdc->tc", chain.observation[:, 0], means)[new.new_node]
+        shift += load * means[:, -1]
+        columns -= load[:, None] * means[:, :-1]
+        level = _Level(chain, filtered, precision_)
+    return Rows(shift, columns @ reduced.factor, load, level, tuple(within), uncovered)
+
+
+def _new_columns(plan: Any, kernels: Any, arrays: Any, new: Any) -> tuple[jax.Array, tuple]:
+    """Return the columns of new rows, and the covariances left at coordinates off the knots."""
+    columns = [jnp.ones((len(new.new_node), 1))]
+    left = []
+    parts = columns_of(plan.weights, kernels, new.columns)
+    for block, part, knots, z, index in zip(
+        plan.weights, parts, arrays.knots, new.uncovered, new.uncovered_index, strict=True
+    ):
+        if len(z):
+            kernel = part_of(kernels, block)
+            factor = knot_factor(kernel, knots)
+            white = jsl.solve_triangular(factor, covariance(kernel, knots, z), lower=True)
+            share = jsl.solve_triangular(factor, white, lower=True, trans=1).T
+            part = part + jnp.where(index[:, None] >= 0, share[index], 0.0)
+            left.append(covariance(kernel, z, z) - white.T @ white)
+        else:
+            left.append(jnp.zeros((0, 0)))
+        columns.append(part)
+    return jnp.concatenate(columns, axis=1), tuple(left)
+
+
+def _within_groups(
+    kernel: Any, arrays: Any, row_columns: Any, y: Any, precision: Any, new: Any
+) -> tuple[jax.Array, list[jax.Array]]:
+    """Return U' [1~, H~, y~] of new rows, and the residual covariances of each group."""
+    plain = padded_columns(row_columns, y)
+    root = jnp.pad(root_of(precision), (0, 1))
+
+    def one_group(x: Any, x_new: Any, s: jax.Array, plain: jax.Array) -> tuple:
+        both = jnp.concatenate([plain, kernel.covariance(x, x_new)], axis=1)
+        white = whitened(kernel, x, s, both)[1]
+        U = white[:, plain.shape[1] :]
+        return U.T @ white[:, : plain.shape[1]], kernel.covariance(x_new, x_new) - U.T @ U
+
+    predicted = jnp.zeros((len(new.new_node), plain.shape[1]))
+    left = []
+    for block in new.blocks:
+        x = [values[block.rows] for values in arrays.coordinates]
+        x_new = [values[block.new] for values in new.coordinates]
+        means, residual = map_groups(one_group, x, x_new, root[block.rows], plain[block.rows])
+        predicted = predicted.at[block.new].set(means, mode="drop")
+        left.append(residual)
+    return predicted, left
+
+
+def moments_of_rows(rows: Rows, reduced: Reduced, new: Any) -> tuple[jax.Array, jax.Array]:
+    """Return the posterior mean and variance of t at new rows, each by itself."""
+    mean = rows.shift + rows.weights @ reduced.mean
+    white = jsl.solve_triangular(reduced.cholesky, rows.weights.T, lower=True)
+    variance = jnp.sum(white**2, axis=0)
+    if rows.chain is not None:
+        chain, filtered, precision = rows.chain
+        zero = jnp.zeros(precision.shape[:2])
+        covariances = smooth_chain(chain, filtered, precision, zero)[1]
+        h = chain.observation[:, 0]
+        variance += (
+            rows.load**2 * jnp.einsum("td,tde,te->t", h, covariances, h)[new.new_node]
+        )
+    for block, residual in zip(new.blocks, rows.within, strict=True):
+        own = jnp.diagonal(residual, axis1=1, axis2=2)
+        variance = variance.at[block.new].add(own, mode="drop")
+    for residual, index in zip(rows.uncovered, new.uncovered_index, strict=True):
+        if len(residual):
+            variance += jnp.where(index >= 0, jnp.diagonal(residual)[index], 0.0)
+    return mean, jnp.maximum(variance, 0.0)
+
+
+def normals_needed(rows: Rows, new: Any) -> dict[str, Any]:
+    """Return the shapes of the standard normal numbers that one draw takes."""
+    shapes: dict[str, Any] = {"weights": (rows.weights.shape[1],)}
+    if rows.chain is not None:
+        num, _, dim = rows.chain.chain.observation.shape
+        shapes |= {"states": (num, dim), "sites": (num, 1)}
+    shapes["within"] = tuple(residual.shape[:2] for residual in rows.within)
+    shapes["uncovered"] = tuple(residual.shape[:1] for residual in rows.uncovered)
+    return shapes
+
+
+def draw_rows(rows: Rows, reduced: Reduced, new: Any, normals: dict[str, Any]) -> jax.Array:
+    """Return one joint draw of t at new rows: linear in the normals, exact in covariance."""
+    v = reduced.mean + jsl.solve_triangular(
+        reduced.cholesky, normals["weights"], lower=True, trans=1
+    )
+    t = rows.shift + rows.weights @ v
+    if rows.chain is not None:
+        chain, filtered, precision = rows.chain
+        zero = jnp.zeros(precision.shape[:2])
+        states = chain_draws(
+            chain, filtered, precision, zero, normals["states"], normals["sites"]
+        )
+        errors = jnp.einsum("td,td->t", chain.observation[:, 0], states)
+        t += rows.load * errors[new.new_node]
+    for block, residual, z in zip(new.blocks, rows.within, normals["within"], strict=True):
+        values = map_groups(lambda root, z: root @ z, roots_of(residual), z)
+        t = t.at[block.new].add(values, mode="drop")
+    for residual, index, z in zip(
+        rows.uncovered, new.uncovered_index, normals["uncovered"], strict=True
+    ):
+        if len(residual):
+            t += jnp.where(index >= 0, (roots_of(residual[None])[0] @ z)[index], 0.0)
+    return t
+
+
+def roots_of(covariances: jax.Array) -> jax.Array:
+    """Return R (n, size, size) with R R' the given matrices, which may be singular."""
+
+    def root(matrix: jax.Array) -> jax.Array:
+        values, vectors = jnp.linalg.eigh(matrix)
+        return vectors * jnp.sqrt(jnp.maximum(values, 0.0))
+
+    return map_groups(root, covariances)

@@ -13,8 +13,12 @@ __version__ = "0.1.0"
 # Name -> module that defines it.
 _PUBLIC = {
     "BayesianModel": "bayeskit.models.bayesian",
+    "BoxCox": "bayeskit.models.functional_tucker",
     "EnsembleHMC": "bayeskit.inference.engines",
     "FeynmanKac": "bayeskit.inference.feynman_kac",
+    "FunctionalCP": "bayeskit.models.functional_tucker",
+    "GroupMeanEffect": "bayeskit.models.functional_tucker",
+    "MainEffect": "bayeskit.models.functional_tucker",
     "MarkovGPRegressor": "bayeskit.models.markov_gp",
     "NUTS": "bayeskit.inference.engines",
     "ParallelTempering": "bayeskit.inference.engines",
@@ -27,7 +31,9 @@ _PUBLIC = {
     "SMC2": "bayeskit.inference.engines",
     "StateSpaceModel": "bayeskit.inference.state_space",
     "Target": "bayeskit.inference.measure",
+    "WithinGroup": "bayeskit.models.functional_tucker",
     "load": "bayeskit.files",
+    "on": "bayeskit.models.functional_tucker",
     "validate": "bayeskit.validation",
 }
 _ROOMS = ("accel", "errors", "inference", "models", "validation")
@@ -38,8 +44,12 @@ __all__ = [
     "SMC",
     "SMC2",
     "BayesianModel",
+    "BoxCox",
     "EnsembleHMC",
     "FeynmanKac",
+    "FunctionalCP",
+    "GroupMeanEffect",
+    "MainEffect",
     "MarkovGPRegressor",
     "ParallelTempering",
     "ParticleFilter",
@@ -48,11 +58,13 @@ __all__ = [
     "Report",
     "StateSpaceModel",
     "Target",
+    "WithinGroup",
     "accel",
     "errors",
     "inference",
     "load",
     "models",
+    "on",
     "validate",
     "validation",
 ]
@@ -75,6 +87,14 @@ if TYPE_CHECKING:
     from bayeskit.inference.posterior import Posterior
     from bayeskit.inference.state_space import StateSpaceModel
     from bayeskit.models.bayesian import BayesianModel
+    from bayeskit.models.functional_tucker import (
+        BoxCox,
+        FunctionalCP,
+        GroupMeanEffect,
+        MainEffect,
+        WithinGroup,
+        on,
+    )
     from bayeskit.models.markov_gp import MarkovGPRegressor
     from bayeskit.validation import Report
     from bayeskit.validation import validate as validate  # type: ignore[no-redef]

@@ -1,7 +1,8 @@
 """Estimators with scikit-learn's manners."""
 
 from bayeskit.models.bayesian import BayesianModel
+from bayeskit.models.functional_tucker import FunctionalCP
 from bayeskit.models.markov_gp import MarkovGPRegressor
 from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 
-__all__ = ["BayesianModel", "Forecast", "MarkovGPRegressor", "StateSpaceEstimator"]
+__all__ = ["BayesianModel", "Forecast", "FunctionalCP", "MarkovGPRegressor", "StateSpaceEstimator"]

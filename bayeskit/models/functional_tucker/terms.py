@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 
-__all__ = ["GroupMeanEffect", "MainEffect", "ModeKernel", "WithinGroup", "covariance", "on"]
+from bayeskit.models.markov_gp.settings import as_kernel
+
+__all__ = [
+    "GroupMeanEffect",
+    "MainEffect",
+    "ModeKernel",
+    "WithinGroup",
+    "check_terms",
+    "covariance",
+    "on",
+    "term_label",
+]
 
 
 @dataclass(frozen=True)
@@ -163,3 +174,88 @@ def on(mode: Hashable, kernel: Any) -> ModeKernel:
     ((('a', 1),), (('a', 2), ('b', 3)))
     """
     return ModeKernel((((mode, kernel),),))
+
+
+def term_label(term: Any) -> str:
+    """Return what a term is called in results, such as GroupMeanEffect(temp by day)."""
+    if isinstance(term, WithinGroup):
+        return f"WithinGroup({term.by})"
+    if isinstance(term, GroupMeanEffect):
+        return f"GroupMeanEffect({term.mode} by {term.by})"
+    return f"MainEffect({term.mode})"
+
+
+def check_terms(terms: Sequence[Any], names: Sequence[Hashable]) -> tuple[Any, ...]:
+    """Return terms whose modes are positions or columns as terms of columns.
+
+    Raises
+    ------
+    TypeError
+        For what is no term, or no kernel.
+    ValueError
+        For modes that are not there, or terms that cannot stand together.
+    """
+    found = tuple(_with_names(term, names) for term in terms)
+    within = [term for term in found if isinstance(term, WithinGroup)]
+    if len(within) > 1:
+        raise ValueError(
+            "at most one WithinGroup is possible: give it a sum of kernels, "
+            "on(mode, kernel) + on(other, kernel)"
+        )
+    for term in within:
+        others = [name for name in names if name != term.by]
+        if not others:
+            raise ValueError(f"{term_label(term)} needs another mode beside {term.by!r}")
+    return found
+
+
+def _with_names(term: Any, names: Sequence[Hashable]) -> Any:
+    if not isinstance(term, MainEffect | GroupMeanEffect | WithinGroup):
+        raise TypeError(
+            "a term must be a MainEffect, GroupMeanEffect or WithinGroup, got "
+            f"{type(term).__name__}"
+        )
+    changes: dict[str, Any] = {
+        field: _name_of(getattr(term, field), names, term)
+        for field in ("mode", "by")
+        if hasattr(term, field)
+    }
+    if len(set(changes.values())) < len(changes):
+        raise ValueError(
+            f"{term_label(term)}: the mean of a mode over its own groups is itself"
+        )
+    num_knots = getattr(term, "num_knots", None)
+    if num_knots is not None and not (isinstance(num_knots, int) and num_knots >= 2):
+        raise ValueError(f"num_knots must be a whole number >= 2, got {num_knots!r}")
+    kernel = term.kernel
+    if isinstance(term, WithinGroup):
+        if kernel is not None:
+            if not isinstance(kernel, ModeKernel):
+                raise TypeError(
+                    f"the kernel of {term_label(term)} must be made of on(mode, kernel), got "
+                    f"{type(kernel).__name__}"
+                )
+            kernel = ModeKernel(
+                tuple(
+                    tuple(
+                        (_name_of(mode, names, term), as_kernel(part)) for mode, part in product
+                    )
+                    for product in kernel.products
+                )
+            )
+            if changes["by"] in kernel.modes:
+                raise ValueError(
+                    f"{term_label(term)}: the kernel is one of the other modes; add a MainEffect "
+                    f"of {term.by!r} for a function of the groups"
+                )
+    elif kernel is not None:
+        kernel = as_kernel(kernel)
+    return replace(term, **changes, kernel=kernel)
+
+
+def _name_of(mode: Hashable, names: Sequence[Hashable], term: Any) -> Hashable:
+    if mode in names:
+        return mode
+    if isinstance(mode, int) and not isinstance(mode, bool) and 0 <= mode < len(names):
+        return names[mode]
+    raise ValueError(f"{term_label(term)}: there is no mode {mode!r}; there are {list(names)}")

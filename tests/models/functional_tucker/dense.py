@@ -52,7 +52,5 @@ def posterior(prior, y, precision, new_prior, cross):
     C = prior[np.ix_(seen, seen)] + np.diag(1 / precision[seen])
     y, cross = y[seen], cross[:, seen]
     solved = np.linalg.solve(C, np.c_[y, cross.T])
-    evidence = -0.5 * (
-        y @ solved[:, 0] + np.linalg.slogdet(C)[1] + len(y) * np.log(2 * np.pi)
-    )
+    evidence = -0.5 * (y @ solved[:, 0] + np.linalg.slogdet(C)[1] + len(y) * np.log(2 * np.pi))
     return cross @ solved[:, 0], new_prior - cross @ solved[:, 1:], evidence

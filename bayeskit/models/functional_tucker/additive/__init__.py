@@ -3,6 +3,7 @@
 from bayeskit.models.functional_tucker.additive.block import (
     AdditivePosterior,
     additive_posterior,
+    function_moments,
     predict_rows,
     row_moments,
     sample_rows,
@@ -19,6 +20,7 @@ __all__ = [
     "AdditivePosterior",
     "additive_design",
     "additive_posterior",
+    "function_moments",
     "log_evidence",
     "new_design",
     "predict_rows",

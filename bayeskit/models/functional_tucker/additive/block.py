@@ -14,7 +14,11 @@ import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
-from bayeskit.models.functional_tucker.additive.design import AdditiveDesign, new_design
+from bayeskit.models.functional_tucker.additive.design import (
+    AdditiveDesign,
+    function_design,
+    new_design,
+)
 from bayeskit.models.functional_tucker.additive.evidence import Reduced, reduce
 from bayeskit.models.functional_tucker.additive.prediction import (
     draw_rows,
@@ -26,6 +30,7 @@ from bayeskit.models.functional_tucker.additive.prediction import (
 __all__ = [
     "AdditivePosterior",
     "additive_posterior",
+    "function_moments",
     "predict_rows",
     "row_moments",
     "sample_rows",
@@ -52,7 +57,7 @@ class AdditivePosterior:
 
     @property
     def log_evidence(self) -> float:
-        """log p(y), of the rows whose precision is not zero."""
+        """Log p(y), of the rows whose precision is not zero."""
         return float(self.reduced.log_evidence)
 
 
@@ -67,7 +72,7 @@ def _moments(plan, kernels, arrays, y, precision, reduced, new):
 
 @quick_jit(static_argnames="plan")
 def _draws(plan, kernels, arrays, y, precision, reduced, new, normals):
-    rows = rows_given_data(plan, kernels, arrays, y, precision, reduced, new)
+    rows = rows_given_data(plan, kernels, arrays, y, precision, reduced, new, joint=True)
     return jax.lax.map(lambda z: draw_rows(rows, reduced, new, z), normals)
 
 
@@ -90,7 +95,9 @@ def additive_posterior(
     return AdditivePosterior(design, kernels, y, precision, reduced)
 
 
-def predict_rows(posterior: AdditivePosterior, table: Any) -> tuple[np.ndarray, np.ndarray]:
+def predict_rows(
+    posterior: AdditivePosterior, table: Any, context: str = "given"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return means and variances (new rows) of t without noise, each row by itself.
 
     Parameters
@@ -98,19 +105,34 @@ def predict_rows(posterior: AdditivePosterior, table: Any) -> tuple[np.ndarray, 
     posterior : AdditivePosterior
     table : (new rows, modes) array
         Coordinates and groups may be unseen.
+    context : {"given", "training"}
+        As for :func:`~bayeskit.models.functional_tucker.additive.new_design`.
     """
+    table = np.asarray(table, float)
+    return _moments_at(posterior, new_design(posterior.design, table, context), len(table))
+
+
+def function_moments(
+    posterior: AdditivePosterior, term: int, grid: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and variances of the function of one term, at values of its column.
+
+    Parameters
+    ----------
+    posterior : AdditivePosterior
+    term : int
+        Position of a main effect or of an effect of group means.
+    grid : (points) array
+    """
+    grid = np.asarray(grid, float)
+    return _moments_at(posterior, function_design(posterior.design, term, grid), len(grid))
+
+
+def _moments_at(posterior: AdditivePosterior, new: Any, num: int) -> tuple:
     design = posterior.design
-    new = new_design(design, np.asarray(table, float))
-    moments = _moments(
-        design.plan,
-        posterior.kernels,
-        design.arrays,
-        posterior.y,
-        posterior.precision,
-        posterior.reduced,
-        new,
-    )
-    return tuple(np.asarray(part)[: len(table)] for part in moments)  # type: ignore[return-value]
+    data = design.arrays, posterior.y, posterior.precision, posterior.reduced
+    moments = _moments(design.plan, posterior.kernels, *data, new)
+    return tuple(np.asarray(part)[:num] for part in moments)
 
 
 def row_moments(posterior: AdditivePosterior) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +141,13 @@ def row_moments(posterior: AdditivePosterior) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample_rows(
-    posterior: AdditivePosterior, table: Any, num_draws: int, key: Any, normals: Any = None
+    posterior: AdditivePosterior,
+    table: Any,
+    num_draws: int,
+    key: Any = None,
+    *,
+    context: str = "given",
+    normals: Any = None,
 ) -> np.ndarray:
     """Return exact joint draws (draws, new rows) of t without noise.
 
@@ -129,11 +157,13 @@ def sample_rows(
     table : (new rows, modes) array
     num_draws : int
     key : key
+    context
+        As for :func:`predict_rows`.
     normals : pytree, optional
         Standard normal numbers in place of drawn ones: the draws are linear in them.
     """
     design = posterior.design
-    new = new_design(design, np.asarray(table, float), joint=True)
+    new = new_design(design, np.asarray(table, float), context, joint=True)
     data = design.arrays, posterior.y, posterior.precision, posterior.reduced
     if normals is None:
         normals = _normals(normal_shapes(posterior, new), num_draws, key)
@@ -149,7 +179,7 @@ def normal_shapes(posterior: AdditivePosterior, new: Any) -> dict[str, Any]:
 
     def find(arrays: Any, y: Any, precision: Any, reduced: Any, new: Any) -> int:
         rows = rows_given_data(
-            design.plan, posterior.kernels, arrays, y, precision, reduced, new
+            design.plan, posterior.kernels, arrays, y, precision, reduced, new, joint=True
         )
         shapes.update(normals_needed(rows, new))
         return 0

@@ -17,7 +17,11 @@ from bayeskit.models.functional_tucker.additive.groups import (
     single_rows,
     training_blocks,
 )
-from bayeskit.models.functional_tucker.additive.knots import choose_knots, interpolate
+from bayeskit.models.functional_tucker.additive.knots import (
+    Interpolation,
+    choose_knots,
+    interpolate,
+)
 from bayeskit.models.functional_tucker.additive.plan import (
     Plan,
     WeightBlock,
@@ -26,7 +30,15 @@ from bayeskit.models.functional_tucker.additive.plan import (
 )
 from bayeskit.models.functional_tucker.terms import GroupMeanEffect, MainEffect, WithinGroup
 
-__all__ = ["AdditiveDesign", "Arrays", "NewArrays", "additive_design", "new_design"]
+__all__ = [
+    "AdditiveDesign",
+    "Arrays",
+    "NewArrays",
+    "additive_design",
+    "column_of",
+    "function_design",
+    "new_design",
+]
 
 
 class Arrays(NamedTuple):
@@ -48,6 +60,9 @@ class Arrays(NamedTuple):
 class NewArrays(NamedTuple):
     """The arrays of rows to predict, padded."""
 
+    constant: np.ndarray  # (new rows): 1 where the constant is part of the row
+    on_level: np.ndarray  # (new rows): 1 where the level is
+    mask: tuple[float, ...]  # for each block of weights: 1 where it is part of the rows
     columns: tuple[np.ndarray, ...]  # for each block of weights, rows zero where not covered
     uncovered: tuple[np.ndarray, ...]  # for each block: coordinates that no knot covers
     uncovered_index: tuple[np.ndarray, ...]  # (new rows), -1 where covered
@@ -68,7 +83,6 @@ class AdditiveDesign:
     terms : tuple of terms, each with a kernel
     names : tuple of the names of the modes
     table : (rows, modes) array
-    context : {"given", "training"}
     level_mode : int or None
         The mode whose distinct values are the nodes of the level.
     plan : Plan
@@ -82,7 +96,6 @@ class AdditiveDesign:
     terms: tuple[Any, ...]
     names: tuple[Hashable, ...]
     table: np.ndarray
-    context: str
     level_mode: int | None
     plan: Plan
     means: dict[int, tuple[np.ndarray, np.ndarray]]
@@ -109,7 +122,6 @@ def additive_design(
     terms: Sequence[Any],
     table: np.ndarray,
     names: Sequence[Hashable] | None = None,
-    context: str = "given",
 ) -> AdditiveDesign:
     """Bind terms to training rows.
 
@@ -120,9 +132,6 @@ def additive_design(
     table : (rows, modes) array
     names : sequence of names of the modes
         Default: their positions.
-    context : {"given", "training"}
-        Whether the mean over a group without training rows is that over all rows to predict, or
-        each of its rows stands for itself.
     """
     names = tuple(range(table.shape[1])) if names is None else tuple(names)
     mode = _level_mode(terms, names, table)
@@ -135,14 +144,12 @@ def additive_design(
     if mode is None:
         nodes, first, group = np.zeros(1), np.zeros(1, int), np.zeros(len(table), int)
     else:
-        nodes, first, group = np.unique(
-            table[:, mode], return_index=True, return_inverse=True
-        )
+        nodes, first, group = np.unique(table[:, mode], return_index=True, return_inverse=True)
     num_rows, num_nodes = padded_size(len(table)), padded_size(len(nodes))
     knots, columns, is_grid = [], [], []
     for block in plan.weights:
         term = terms[block.term]
-        values = _column(term, means.get(block.term), names, table, context)
+        values = _column(term, means.get(block.term), names, table)
         chosen, column, grid = _block_columns(term, block, values)
         column = column[first] if block.on_nodes else column
         columns.append(_pad_rows(column, num_nodes if block.on_nodes else num_rows))
@@ -161,67 +168,107 @@ def additive_design(
         gaps=np.diff(padded_nodes),
         blocks=make_blocks(group, fill),
     )
-    return AdditiveDesign(
-        tuple(terms), names, table, context, mode, plan, means, tuple(is_grid), arrays
-    )
+    return AdditiveDesign(tuple(terms), names, table, mode, plan, means, tuple(is_grid), arrays)
 
 
-def new_design(design: AdditiveDesign, table: np.ndarray, joint: bool = False) -> NewArrays:
+def new_design(
+    design: AdditiveDesign, table: np.ndarray, context: str = "given", joint: bool = False
+) -> NewArrays:
     """Return the arrays of rows to predict.
 
     Parameters
     ----------
     design : AdditiveDesign
     table : (new rows, modes) array
+    context : {"given", "training"}
+        Whether the mean over a group without training rows is that over all rows to predict, or
+        each of its rows stands for itself.
     joint : bool
         Whether rows will be drawn together; moments of single rows need less.
     """
-    num_new = padded_size(len(table))
+    values = [column_of(design, block.term, table, context) for block in design.plan.weights]
+    mode = design.level_mode
+    new = _new_arrays(design, values, None if mode is None else table[:, mode], len(table))
+    if design.plan.within is None:
+        return new
+    num_new = len(new.new_node)
+    place = np.unique(design.table[:, mode], return_inverse=True)[1]
+    fill = Fill(design.num_padded, len(new.nodes), num_new)
+    group = new.training_place[place]
+    return new._replace(
+        coordinates=_coordinates(design.plan, design.terms, design.names, table, num_new),
+        blocks=prediction_blocks(group, new.new_node[: len(table)], fill, joint),
+    )
+
+
+def function_design(design: AdditiveDesign, term: int, grid: np.ndarray) -> NewArrays:
+    """Return the arrays of one term's function alone, at values of its column."""
+    plan = design.plan
+    is_level = any(i == term for i, _ in plan.level)
+    new = _new_arrays(
+        design, [grid] * len(plan.weights), grid if is_level else np.zeros(0), len(grid)
+    )
+    own = [block.term == term for block in plan.weights]
+    return new._replace(
+        constant=np.zeros_like(new.constant),
+        on_level=new.on_level * is_level,
+        mask=tuple(float(keep) for keep in own),
+    )
+
+
+def _new_arrays(design: AdditiveDesign, values: Any, level: Any, num: int) -> NewArrays:
+    """Return new rows without what joins them to rows of their groups.
+
+    ``values`` are those of the column of each block of weights, ``level`` those of the mode
+    that groups, or None where there is none.
+    """
+    num_new = padded_size(num)
     columns, uncovered, index = [], [], []
-    for block, knots, grid in zip(
-        design.plan.weights, design.arrays.knots, design.is_grid, strict=True
+    for block, value, knots, grid in zip(
+        design.plan.weights, values, design.arrays.knots, design.is_grid, strict=True
     ):
-        term = design.terms[block.term]
-        values = _column(
-            term, design.means.get(block.term), design.names, table, design.context
-        )
+        found = Interpolation(value, np.zeros(0), np.full(num, -1))
         if block.part is None:
-            found = interpolate(values, knots, grid)
-            columns.append(_pad_rows(found.matrix, num_new))
-            num = len(found.uncovered)
-            edge = padded_size(num) - num if num else 0
-            uncovered.append(np.pad(found.uncovered, (0, edge), mode="edge") if num else found.uncovered)
-            index.append(np.pad(found.index, (0, num_new - len(table)), constant_values=-1))
-        else:
-            columns.append(_pad_rows(values, num_new))
-            uncovered.append(np.zeros(0))
-            index.append(np.full(num_new, -1))
-    if design.level_mode is None:
-        nodes, group = np.zeros(1), np.zeros(design.num_rows, int)
-        new_group = np.zeros(len(table), int)
-    else:
-        old, new = design.table[:, design.level_mode], table[:, design.level_mode]
-        nodes = np.unique(np.concatenate([old, new]))
-        group, new_group = np.searchsorted(nodes, old), np.searchsorted(nodes, new)
+            found = interpolate(value, knots, grid)
+        extra = padded_size(len(found.uncovered)) - len(found.uncovered)
+        columns.append(_pad_rows(found.matrix, num_new))
+        index.append(np.pad(found.index, (0, num_new - num), constant_values=-1))
+        uncovered.append(
+            np.pad(found.uncovered, (0, extra), mode="edge")
+            if len(found.uncovered)
+            else found.uncovered
+        )
+    mode = design.level_mode
+    old = np.zeros(1) if mode is None else design.table[:, mode]
+    new = np.zeros(0) if level is None else level
+    nodes = np.unique(np.concatenate([old, new]))
     num_nodes = padded_size(len(nodes))
-    fill = Fill(design.num_padded, num_nodes, num_new)
-    place = np.unique(group)
     padded_nodes = np.pad(nodes, (0, num_nodes - len(nodes)), mode="edge")
+    place = np.searchsorted(nodes, np.unique(old))
     return NewArrays(
+        constant=np.ones(num_new),
+        on_level=np.ones(num_new),
+        mask=(1.0,) * len(columns),
         columns=tuple(columns),
         uncovered=tuple(uncovered),
         uncovered_index=tuple(index),
-        coordinates=_coordinates(design.plan, design.terms, design.names, table, num_new),
+        coordinates=(),
         nodes=padded_nodes,
         gaps=np.diff(padded_nodes),
         training_place=np.pad(
             place, (0, len(design.arrays.nodes) - len(place)), constant_values=num_nodes
         ),
-        new_node=np.pad(new_group, (0, num_new - len(table))),
-        blocks=()
-        if design.plan.within is None
-        else prediction_blocks(group, new_group, fill, joint),
+        new_node=_pad_rows(np.searchsorted(nodes, new), num_new),
+        blocks=(),
     )
+
+
+def column_of(
+    design: AdditiveDesign, term: int, table: np.ndarray, context: str = "given"
+) -> np.ndarray:
+    """Return what a term is a function of, at rows of a table."""
+    item, means = design.terms[term], design.means.get(term)
+    return _column(item, means, design.names, table, context)
 
 
 def _mode(name: Hashable, names: Sequence[Hashable], table: np.ndarray) -> np.ndarray:
@@ -243,7 +290,9 @@ def _group_means(group: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.
     return groups, np.bincount(index, values) / np.bincount(index)
 
 
-def _column(term: Any, means: Any, names: Any, table: np.ndarray, context: str) -> np.ndarray:
+def _column(
+    term: Any, means: Any, names: Any, table: np.ndarray, context: str = "given"
+) -> np.ndarray:
     """Return what a term is a function of, at rows of a table."""
     values = _mode(term.mode, names, table)
     if isinstance(term, MainEffect):

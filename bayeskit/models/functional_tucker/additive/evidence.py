@@ -61,7 +61,9 @@ def weight_factor(plan: Any, kernels: Any, arrays: Any, sizes: list[int]) -> jax
     blocks = [jnp.full((1, 1), CONSTANT_STD)]
     for block, knots, size in zip(plan.weights, arrays.knots, sizes, strict=True):
         is_knots = block.part is None
-        blocks.append(knot_factor(part_of(kernels, block), knots) if is_knots else jnp.eye(size))
+        blocks.append(
+            knot_factor(part_of(kernels, block), knots) if is_knots else jnp.eye(size)
+        )
     return jsl.block_diag(*blocks)
 
 

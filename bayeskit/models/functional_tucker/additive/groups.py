@@ -7,7 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Block", "Fill", "padded_size", "prediction_blocks", "single_rows", "training_blocks"]
+__all__ = [
+    "Block",
+    "Fill",
+    "padded_size",
+    "prediction_blocks",
+    "single_rows",
+    "training_blocks",
+]
 
 MAX_CLASSES = 2
 # Rows of a group whose moments are wanted one by one are taken in pieces of this size.
@@ -112,11 +119,7 @@ def prediction_blocks(
         groups = present[places]
         if not len(groups):
             continue
-        widths = (
-            _in_classes(new_sizes[groups])
-            if joint
-            else [(PIECE, np.arange(len(groups)))]
-        )
+        widths = _in_classes(new_sizes[groups]) if joint else [(PIECE, np.arange(len(groups)))]
         for width, inner in widths:
             chosen = groups[inner]
             if not len(chosen):
@@ -126,9 +129,7 @@ def prediction_blocks(
             pieces, owner = new.reshape(-1, width), np.repeat(chosen, num_pieces)
             is_used = pieces[:, 0] < fill.new
             pieces, owner = pieces[is_used], owner[is_used]
-            blocks.append(
-                _padded(_rows_of(group, owner, size, fill.rows), owner, pieces, fill)
-            )
+            blocks.append(_padded(_rows_of(group, owner, size, fill.rows), owner, pieces, fill))
     return tuple(blocks)
 
 

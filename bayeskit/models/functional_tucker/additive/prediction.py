@@ -33,12 +33,10 @@ from bayeskit.models.functional_tucker.additive.collapse import (
     whitened,
 )
 from bayeskit.models.functional_tucker.additive.evidence import (
-    CONSTANT_STD,
     Reduced,
     columns_of,
     knot_factor,
     level_chain,
-    reduce,
 )
 from bayeskit.models.functional_tucker.additive.plan import part_of
 from bayeskit.models.functional_tucker.terms import covariance
@@ -57,7 +55,7 @@ class Rows(NamedTuple):
     load: jax.Array  # (new)
     chain: Any  # the level on the joint grid, with its filter, or None
     within: tuple[jax.Array, ...]  # for each block of groups: (groups, new size, new size)
-    uncovered: tuple[jax.Array, ...]  # for each block of weights: covariance at coordinates
+    uncovered: tuple[jax.Array, ...]  # for each block of weights: (co)variances off the knots
 
 
 class _Level(NamedTuple):
@@ -78,6 +76,7 @@ def rows_given_data(
     precision: jax.Array,
     reduced: Reduced,
     new: Any,
+    joint: bool = False,
 ) -> Rows:
     """Return new rows as functions of the weights and of independent residuals.
 
@@ -87,12 +86,14 @@ def rows_given_data(
         As for :func:`~bayeskit.models.functional_tucker.additive.evidence.reduce`.
     reduced : Reduced
     new : NewArrays
+    joint : bool
+        Whether residuals need their covariances, or variances alone.
     """
     num_new, num_nodes = len(new.new_node), len(new.nodes)
-    columns, uncovered = _new_columns(plan, kernels, arrays, new)
-    shift, load = jnp.zeros(num_new), jnp.ones(num_new)
+    columns, uncovered = _new_columns(plan, kernels, arrays, new, joint)
+    shift, load = jnp.zeros(num_new), jnp.asarray(new.on_level)
     within: list[jax.Array] = []
-    if plan.within is not None:
+    if new.blocks:
         node_columns = jnp.concatenate(
             [
                 jnp.ones((len(arrays.nodes), 1)),
@@ -107,7 +108,7 @@ def rows_given_data(
         predicted, within = _within_groups(
             kernels[plan.within], arrays, row_columns, y, precision, new
         )
-        load = 1.0 - predicted[:, 0]
+        load = load - predicted[:, 0]
         shift = predicted[:, -1]
         on_grid = _scattered(new.training_place, node_columns, num_nodes)
         columns -= jnp.concatenate(
@@ -132,13 +133,21 @@ def rows_given_data(
     return Rows(shift, columns @ reduced.factor, load, level, tuple(within), uncovered)
 
 
-def _new_columns(plan: Any, kernels: Any, arrays: Any, new: Any) -> tuple[jax.Array, tuple]:
-    """Return the columns of new rows, and the covariances left at coordinates off the knots."""
-    columns = [jnp.ones((len(new.new_node), 1))]
+def _new_columns(
+    plan: Any, kernels: Any, arrays: Any, new: Any, joint: bool
+) -> tuple[jax.Array, tuple]:
+    """Return the columns of new rows, and the (co)variances left at coordinates off the knots."""
+    columns = [new.constant[:, None]]
     left = []
     parts = columns_of(plan.weights, kernels, new.columns)
-    for block, part, knots, z, index in zip(
-        plan.weights, parts, arrays.knots, new.uncovered, new.uncovered_index, strict=True
+    for block, part, mask, knots, z, index in zip(
+        plan.weights,
+        parts,
+        new.mask,
+        arrays.knots,
+        new.uncovered,
+        new.uncovered_index,
+        strict=True,
     ):
         if len(z):
             kernel = part_of(kernels, block)
@@ -146,10 +155,14 @@ def _new_columns(plan: Any, kernels: Any, arrays: Any, new: Any) -> tuple[jax.Ar
             white = jsl.solve_triangular(factor, covariance(kernel, knots, z), lower=True)
             share = jsl.solve_triangular(factor, white, lower=True, trans=1).T
             part = part + jnp.where(index[:, None] >= 0, share[index], 0.0)
-            left.append(covariance(kernel, z, z) - white.T @ white)
+            if joint:
+                left.append(mask * (covariance(kernel, z, z) - white.T @ white))
+            else:
+                own = jax.vmap(kernel.evaluate)(z, z)
+                left.append(mask * (own - jnp.sum(white**2, axis=0)))
         else:
             left.append(jnp.zeros((0, 0)))
-        columns.append(part)
+        columns.append(mask * part)
     return jnp.concatenate(columns, axis=1), tuple(left)
 
 
@@ -187,15 +200,13 @@ def moments_of_rows(rows: Rows, reduced: Reduced, new: Any) -> tuple[jax.Array, 
         zero = jnp.zeros(precision.shape[:2])
         covariances = smooth_chain(chain, filtered, precision, zero)[1]
         h = chain.observation[:, 0]
-        variance += (
-            rows.load**2 * jnp.einsum("td,tde,te->t", h, covariances, h)[new.new_node]
-        )
+        variance += rows.load**2 * jnp.einsum("td,tde,te->t", h, covariances, h)[new.new_node]
     for block, residual in zip(new.blocks, rows.within, strict=True):
         own = jnp.diagonal(residual, axis1=1, axis2=2)
         variance = variance.at[block.new].add(own, mode="drop")
     for residual, index in zip(rows.uncovered, new.uncovered_index, strict=True):
         if len(residual):
-            variance += jnp.where(index >= 0, jnp.diagonal(residual)[index], 0.0)
+            variance += jnp.where(index >= 0, residual[index], 0.0)
     return mean, jnp.maximum(variance, 0.0)
 
 

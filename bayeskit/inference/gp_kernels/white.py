@@ -24,8 +24,8 @@ __all__ = ["White"]
 class White(StateSpaceKernel):
     r"""Independent values, one for each distinct coordinate: :math:`\sigma^2 [D = 0]`.
 
-    Rows with equal coordinates share a value, so this is no noise of rows: it is the effect of a
-    category, or of a day. Nothing is learned about coordinates without data.
+    Rows with equal coordinates share a value, so this is no noise of rows: it is the effect of
+    a category, or of a day. Nothing is learned about coordinates without data.
 
     Parameters
     ----------

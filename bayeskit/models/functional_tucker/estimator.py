@@ -57,8 +57,8 @@ class FunctionalCP(RegressorMixin, BaseEstimator):
         LogNormal(0.3, 1.5).
     context : {"given", "training"}
         What the mean of a group is to which no training row belongs: that over all rows given
-        to ``predict`` together, or, for each row by itself, its own coordinate. The fit does not
-        depend on it, so ``set_params(context=...)`` needs no other fit.
+        to ``predict`` together, or, for each row by itself, its own coordinate. The fit does
+        not depend on it, so ``set_params(context=...)`` needs no other fit.
     random_state : int, numpy random state, JAX key, or None
         Of draws; the fit has no randomness.
 

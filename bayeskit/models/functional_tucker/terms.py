@@ -245,8 +245,8 @@ def _with_names(term: Any, names: Sequence[Hashable]) -> Any:
             )
             if changes["by"] in kernel.modes:
                 raise ValueError(
-                    f"{term_label(term)}: the kernel is one of the other modes; add a MainEffect "
-                    f"of {term.by!r} for a function of the groups"
+                    f"{term_label(term)}: the kernel is one of the other modes; add a "
+                    f"MainEffect of {term.by!r} for a function of the groups"
                 )
     elif kernel is not None:
         kernel = as_kernel(kernel)

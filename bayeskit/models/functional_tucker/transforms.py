@@ -101,8 +101,8 @@ class Identity(Transform):
 class BoxCox(Transform):
     r"""The power transform of Box and Cox, :math:`g(y) = ((y + shift)^p - 1) / p`.
 
-    Power 0 is the logarithm of y + shift. The smaller the power, the more a long tail to the right
-    is drawn in. With a power in (0, 1) the
+    Power 0 is the logarithm of y + shift. The smaller the power, the more a long tail to the
+    right is drawn in. With a power in (0, 1) the
     range of g ends at -1/p, where y = -shift: mass of the normal distribution below it sits at
     y = -shift.
 
@@ -160,8 +160,8 @@ class BoxCox(Transform):
             row = int(np.argmax(bad))
             raise InvalidDataError(
                 f"y is {y[row]:g} at row {row}, but {self!r} takes values above "
-                f"{-self.shift:g} only ({int(bad.sum())} of {y.size} rows): give a larger shift, or "
-                "another transform"
+                f"{-self.shift:g} only ({int(bad.sum())} of {y.size} rows): give a larger shift, "
+                "or another transform"
             )
 
 

@@ -181,7 +181,7 @@ def normal_shapes(posterior: AdditivePosterior, new: Any) -> dict[str, Any]:
         rows = rows_given_data(
             design.plan, posterior.kernels, arrays, y, precision, reduced, new, joint=True
         )
-        shapes.update(normals_needed(rows, new))
+        shapes.update(normals_needed(rows))
         return 0
 
     jax.eval_shape(find, *data, new)

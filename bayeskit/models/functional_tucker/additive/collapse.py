@@ -1,8 +1,8 @@
 r"""Collapse the rows of every group to what the level and the weights see of them.
 
 In one group with covariance K of its process and precisions p, write S = diag(sqrt(p)) and
-M = I + S K S. Then (K + diag(1/p))^{-1} = S M^{-1} S, which needs no inverse of a precision, so a
-precision of zero is a row without data, and its covariance with others stays defined.
+M = I + S K S. Then (K + diag(1/p))^{-1} = S M^{-1} S needs no inverse of a precision: zero is a
+row without data, whose covariance with others stays defined.
 """
 
 from __future__ import annotations

@@ -16,13 +16,21 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 
-from bayeskit.accel.gaussian_chain import ChainFilter, filter_chain
+from bayeskit.accel import GaussianSites, kalman_filter
 from bayeskit.inference.gp_kernels import chain_of
 from bayeskit.models.functional_tucker.additive.collapse import collapse
 from bayeskit.models.functional_tucker.additive.plan import features, part_of
 from bayeskit.models.functional_tucker.terms import covariance
 
-__all__ = ["Reduced", "columns_of", "knot_factor", "level_chain", "log_evidence", "reduce"]
+__all__ = [
+    "Reduced",
+    "columns_of",
+    "knot_factor",
+    "level_chain",
+    "log_evidence",
+    "reduce",
+    "sites",
+]
 
 # The constant has the prior N(0, 9) in units of the standardized target.
 CONSTANT_STD = 3.0
@@ -74,16 +82,19 @@ def level_chain(plan: Any, kernels: Any, nodes: jax.Array, gaps: jax.Array) -> A
 
 
 def _integrate_level(chain: Any, precision: jax.Array, eta: jax.Array) -> tuple:
-    """Return eta' (K^-1 + Lambda)^-1 eta and log det(I + K Lambda), by one filter."""
-    run = jax.vmap(
-        lambda column: filter_chain(chain, precision[:, None, None], column[:, None]),
-        in_axes=1,
-        out_axes=ChainFilter(mean=0, covariance=None, keep=None, weight=None),
-    )
-    filtered = run(eta)
-    h = chain.observation[:, 0]
-    predicted = jnp.einsum("ctd,td->tc", filtered.mean, h)
-    variance = jnp.einsum("td,tde,te->t", h, filtered.covariance, h)
+    """Return eta' (K^-1 + Lambda)^-1 eta and log det(I + K Lambda), by one filter.
+
+    All columns of eta share the covariances, which are computed once.
+    """
+
+    def predict(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = kalman_filter(chain.states, sites(chain, precision, shift), method="sequential")
+        return found.predicted_mean, found.predicted_covariance
+
+    means, covariances = jax.vmap(predict, in_axes=1, out_axes=(2, None))(eta)
+    h = chain.matrix[:, 0]
+    predicted = jnp.einsum("td,tdc->tc", h, means)
+    variance = jnp.einsum("td,tde,te->t", h, covariances, h)
     residual = eta - precision[:, None] * predicted
     spread = 1.0 + precision * variance
     cross = eta.T @ predicted
@@ -94,6 +105,11 @@ def _integrate_level(chain: Any, precision: jax.Array, eta: jax.Array) -> tuple:
         + residual.T @ ((variance / spread)[:, None] * residual)
     )
     return form, jnp.sum(jnp.log(spread))
+
+
+def sites(chain: Any, precision: jax.Array, shift: jax.Array) -> GaussianSites:
+    """Return what rows say of the level's values at its nodes."""
+    return GaussianSites(shift[:, None], precision[:, None, None], chain.matrix)
 
 
 def reduce(plan: Any, kernels: Any, arrays: Any, y: jax.Array, precision: jax.Array) -> Reduced:

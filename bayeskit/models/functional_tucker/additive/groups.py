@@ -1,4 +1,4 @@
-"""Rows in groups, padded to few sizes so that one batched program serves all groups of a size."""
+"""Rows in groups, padded to few sizes, so that one program serves all groups of a size."""
 
 from __future__ import annotations
 

@@ -163,8 +163,8 @@ def learn(
         np.zeros(free.num_free),
         jac=True,
         method="L-BFGS-B",
-        # A hundredth of a nat in thousands changes no prediction. Most scales are correlated, so
-        # that many corrections are kept.
+        # A hundredth of a nat in thousands changes no prediction. Most scales are correlated,
+        # so that many corrections are kept.
         options={"maxiter": _MAX_STEPS, "ftol": 3e-6, "maxcor": 30},
     )
     slope = float(np.max(np.abs(found.jac)))

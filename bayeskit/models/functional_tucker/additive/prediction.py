@@ -19,13 +19,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 
-from bayeskit.accel.gaussian_chain import (
-    ChainFilter,
-    chain_draws,
-    filter_chain,
-    smooth_chain,
-    smoothed_mean,
-)
+from bayeskit.accel import kalman_sample, kalman_smoother
 from bayeskit.models.functional_tucker.additive.collapse import (
     map_groups,
     padded_columns,
@@ -37,6 +31,7 @@ from bayeskit.models.functional_tucker.additive.evidence import (
     columns_of,
     knot_factor,
     level_chain,
+    sites,
 )
 from bayeskit.models.functional_tucker.additive.plan import part_of
 from bayeskit.models.functional_tucker.terms import covariance
@@ -53,15 +48,15 @@ class Rows(NamedTuple):
     shift: jax.Array  # (new)
     weights: jax.Array  # (new, weights)
     load: jax.Array  # (new)
-    chain: Any  # the level on the joint grid, with its filter, or None
+    level: Any  # on the joint grid, or None
     within: tuple[jax.Array, ...]  # for each block of groups: (groups, new size, new size)
     uncovered: tuple[jax.Array, ...]  # for each block of weights: (co)variances off the knots
 
 
 class _Level(NamedTuple):
     chain: Any
-    filtered: ChainFilter
     precision: jax.Array
+    variance: jax.Array
 
 
 def _scattered(place: jax.Array, values: jax.Array, size: int) -> jax.Array:
@@ -119,24 +114,25 @@ def rows_given_data(
         chain = level_chain(plan, kernels, new.nodes, new.gaps)
         lam = _scattered(new.training_place, reduced.level_precision, num_nodes)
         eta = _scattered(new.training_place, reduced.level_columns, num_nodes)
-        precision_ = lam[:, None, None]
-        filtered = filter_chain(chain, precision_, jnp.zeros((num_nodes, 1)))
-        means = jax.vmap(
-            lambda column: smoothed_mean(chain, filtered, precision_, column[:, None]),
-            in_axes=1,
-            out_axes=2,
-        )(eta)
-        means = jnp.einsum("td,tdc->tc", chain.observation[:, 0], means)[new.new_node]
+
+        def smooth(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+            known = sites(chain, lam, shift)
+            found = kalman_smoother(chain.states, known, method="sequential")
+            return found.mean, found.covariance
+
+        means, covariances = jax.vmap(smooth, in_axes=1, out_axes=(2, None))(eta)
+        h = chain.matrix[:, 0]
+        means = jnp.einsum("td,tdc->tc", h, means)[new.new_node]
         shift += load * means[:, -1]
         columns -= load[:, None] * means[:, :-1]
-        level = _Level(chain, filtered, precision_)
+        level = _Level(chain, lam, jnp.einsum("td,tde,te->t", h, covariances, h))
     return Rows(shift, columns @ reduced.factor, load, level, tuple(within), uncovered)
 
 
 def _new_columns(
     plan: Any, kernels: Any, arrays: Any, new: Any, joint: bool
 ) -> tuple[jax.Array, tuple]:
-    """Return the columns of new rows, and the (co)variances left at coordinates off the knots."""
+    """Return the columns of new rows, and (co)variances left at coordinates off the knots."""
     columns = [new.constant[:, None]]
     left = []
     parts = columns_of(plan.weights, kernels, new.columns)
@@ -195,12 +191,8 @@ def moments_of_rows(rows: Rows, reduced: Reduced, new: Any) -> tuple[jax.Array, 
     mean = rows.shift + rows.weights @ reduced.mean
     white = jsl.solve_triangular(reduced.cholesky, rows.weights.T, lower=True)
     variance = jnp.sum(white**2, axis=0)
-    if rows.chain is not None:
-        chain, filtered, precision = rows.chain
-        zero = jnp.zeros(precision.shape[:2])
-        covariances = smooth_chain(chain, filtered, precision, zero)[1]
-        h = chain.observation[:, 0]
-        variance += rows.load**2 * jnp.einsum("td,tde,te->t", h, covariances, h)[new.new_node]
+    if rows.level is not None:
+        variance += rows.load**2 * rows.level.variance[new.new_node]
     for block, residual in zip(new.blocks, rows.within, strict=True):
         own = jnp.diagonal(residual, axis1=1, axis2=2)
         variance = variance.at[block.new].add(own, mode="drop")
@@ -210,12 +202,12 @@ def moments_of_rows(rows: Rows, reduced: Reduced, new: Any) -> tuple[jax.Array, 
     return mean, jnp.maximum(variance, 0.0)
 
 
-def normals_needed(rows: Rows, new: Any) -> dict[str, Any]:
+def normals_needed(rows: Rows) -> dict[str, Any]:
     """Return the shapes of the standard normal numbers that one draw takes."""
     shapes: dict[str, Any] = {"weights": (rows.weights.shape[1],)}
-    if rows.chain is not None:
-        num, _, dim = rows.chain.chain.observation.shape
-        shapes |= {"states": (num, dim), "sites": (num, 1)}
+    if rows.level is not None:
+        num, _, dim = rows.level.chain.matrix.shape
+        shapes["states"] = (num, dim)
     shapes["within"] = tuple(residual.shape[:2] for residual in rows.within)
     shapes["uncovered"] = tuple(residual.shape[:1] for residual in rows.uncovered)
     return shapes
@@ -227,26 +219,23 @@ def draw_rows(rows: Rows, reduced: Reduced, new: Any, normals: dict[str, Any]) -
         reduced.cholesky, normals["weights"], lower=True, trans=1
     )
     t = rows.shift + rows.weights @ v
-    if rows.chain is not None:
-        chain, filtered, precision = rows.chain
-        zero = jnp.zeros(precision.shape[:2])
-        states = chain_draws(
-            chain, filtered, precision, zero, normals["states"], normals["sites"]
-        )
-        errors = jnp.einsum("td,td->t", chain.observation[:, 0], states)
-        t += rows.load * errors[new.new_node]
+    if rows.level is not None:
+        chain, precision, _ = rows.level
+        nothing = sites(chain, precision, jnp.zeros_like(precision))
+        states = kalman_sample(chain.states, nothing, normals["states"], method="sequential")
+        t += rows.load * jnp.einsum("td,td->t", chain.matrix[:, 0], states)[new.new_node]
     for block, residual, z in zip(new.blocks, rows.within, normals["within"], strict=True):
-        values = map_groups(lambda root, z: root @ z, roots_of(residual), z)
+        values = map_groups(lambda root, z: root @ z, _roots_of(residual), z)
         t = t.at[block.new].add(values, mode="drop")
     for residual, index, z in zip(
         rows.uncovered, new.uncovered_index, normals["uncovered"], strict=True
     ):
         if len(residual):
-            t += jnp.where(index >= 0, (roots_of(residual[None])[0] @ z)[index], 0.0)
+            t += jnp.where(index >= 0, (_roots_of(residual[None])[0] @ z)[index], 0.0)
     return t
 
 
-def roots_of(covariances: jax.Array) -> jax.Array:
+def _roots_of(covariances: jax.Array) -> jax.Array:
     """Return R (n, size, size) with R R' the given matrices, which may be singular."""
 
     def root(matrix: jax.Array) -> jax.Array:

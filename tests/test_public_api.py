@@ -8,9 +8,10 @@ import bayeskit as bk
 
 PUBLIC = {
     "bayeskit": """
-        BayesianModel EnsembleHMC FeynmanKac MarkovGPRegressor NUTS PMMH ParallelTempering
-        ParticleFilter ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target accel
-        errors inference load models validate validation""",
+        BayesianModel BoxCox EnsembleHMC FeynmanKac FunctionalCP GroupMeanEffect MainEffect
+        MarkovGPRegressor NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs Posterior
+        Report SMC SMC2 StateSpaceModel Target WithinGroup accel errors inference load models on
+        validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
         DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis
@@ -44,7 +45,7 @@ PUBLIC = {
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test
         symmetric_p_value two_sample_test validate weighting_discrepancy""",
     "bayeskit.models": """
-        BayesianModel Forecast MarkovGPRegressor StateSpaceEstimator""",
+        BayesianModel Forecast FunctionalCP MarkovGPRegressor StateSpaceEstimator""",
 }
 
 

@@ -5,4 +5,10 @@ from bayeskit.models.functional_tucker import FunctionalCP
 from bayeskit.models.markov_gp import MarkovGPRegressor
 from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 
-__all__ = ["BayesianModel", "Forecast", "FunctionalCP", "MarkovGPRegressor", "StateSpaceEstimator"]
+__all__ = [
+    "BayesianModel",
+    "Forecast",
+    "FunctionalCP",
+    "MarkovGPRegressor",
+    "StateSpaceEstimator",
+]

@@ -92,6 +92,8 @@ def additive_posterior(
     kernels = tuple(term.kernel for term in design.terms) if kernels is None else kernels
     y, precision = design.pad(y), design.pad(precision)
     reduced = _reduce(design.plan, kernels, design.arrays, y, precision)
+    # Arrays of NumPy stay in double precision wherever they are loaded.
+    reduced = jax.tree.map(np.asarray, reduced)
     return AdditivePosterior(design, kernels, y, precision, reduced)
 
 

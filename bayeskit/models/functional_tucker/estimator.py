@@ -160,10 +160,10 @@ class FunctionalCP(RegressorMixin, BaseEstimator):
         with precision_scope("float64"), program_cache(), CompileClock() as clock:
             design = additive.additive_design(terms, table, names)
             free = free_parameters(design, self.noise_std)
-            u, self.n_evaluations_ = learn(design, free, t, seen)
+            u, self.n_evaluations_, reduced = learn(design, free, t, seen)
             settings = jax.tree.map(float, free.fill(u))
             self._posterior = additive.additive_posterior(
-                design, t, seen / settings.noise**2, settings.kernels
+                design, t, seen / settings.noise**2, settings.kernels, reduced
             )
             values = np.asarray(free.values(u))
         self.timing_ = clock.timing()

@@ -77,7 +77,11 @@ def _draws(plan, kernels, arrays, y, precision, reduced, new, normals):
 
 
 def additive_posterior(
-    design: AdditiveDesign, y: Any, precision: Any, kernels: Any = None
+    design: AdditiveDesign,
+    y: Any,
+    precision: Any,
+    kernels: Any = None,
+    reduced: Reduced | None = None,
 ) -> AdditivePosterior:
     """Return the posterior of all functions.
 
@@ -88,10 +92,13 @@ def additive_posterior(
         A precision of zero is a row without data.
     kernels : tuple of kernels with numbers, one for each term
         Default: those of the terms.
+    reduced : Reduced, optional
+        Where it is known already.
     """
     kernels = tuple(term.kernel for term in design.terms) if kernels is None else kernels
     y, precision = design.pad(y), design.pad(precision)
-    reduced = _reduce(design.plan, kernels, design.arrays, y, precision)
+    if reduced is None:
+        reduced = _reduce(design.plan, kernels, design.arrays, y, precision)
     # Arrays of NumPy stay in double precision wherever they are loaded.
     reduced = jax.tree.map(np.asarray, reduced)
     return AdditivePosterior(design, kernels, y, precision, reduced)

@@ -232,7 +232,7 @@ def _new_arrays(design: AdditiveDesign, values: Any, level: Any, num: int) -> Ne
             found = interpolate(value, knots, grid)
         extra = padded_size(len(found.uncovered)) - len(found.uncovered)
         columns.append(_pad_rows(found.matrix, num_new))
-        index.append(np.pad(found.index, (0, num_new - num), constant_values=-1))
+        index.append(np.pad(found.place, (0, num_new - num), constant_values=-1))
         uncovered.append(
             np.pad(found.uncovered, (0, extra), mode="edge")
             if len(found.uncovered)

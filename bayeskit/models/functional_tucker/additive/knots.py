@@ -17,13 +17,13 @@ class Interpolation(NamedTuple):
     """How the values at rows follow from those at knots.
 
     ``matrix`` (rows, knots) is zero in rows whose coordinate is not covered; those take their
-    values from ``uncovered`` (num_uncovered), distinct coordinates, by ``index`` (rows), which
+    values from ``uncovered`` (num_uncovered), distinct coordinates, by ``place`` (rows), which
     is -1 in covered rows.
     """
 
     matrix: np.ndarray
     uncovered: np.ndarray
-    index: np.ndarray
+    place: np.ndarray
 
 
 def choose_knots(values: np.ndarray, num_knots: int | None, exact: bool) -> np.ndarray:
@@ -52,6 +52,6 @@ def interpolate(values: np.ndarray, knots: np.ndarray, is_grid: bool) -> Interpo
         nearest = np.where(knots[left] == values, left, right)
         covered = knots[nearest] == values
         matrix[rows, nearest] = covered
-    index = np.full(len(values), -1)
-    uncovered, index[~covered] = np.unique(values[~covered], return_inverse=True)
-    return Interpolation(matrix, uncovered, index)
+    place = np.full(len(values), -1)
+    uncovered, place[~covered] = np.unique(values[~covered], return_inverse=True)
+    return Interpolation(matrix, uncovered, place)

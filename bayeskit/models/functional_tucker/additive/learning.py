@@ -17,7 +17,7 @@ from bayeskit.errors import ConvergenceWarning
 from bayeskit.inference.gp_kernels import FreeParameters, LogNormal, Matern12, Matern32, Scales
 from bayeskit.inference.gp_kernels.hyperparametric import is_free
 from bayeskit.models.functional_tucker.additive.design import AdditiveDesign, column_of
-from bayeskit.models.functional_tucker.additive.evidence import log_evidence
+from bayeskit.models.functional_tucker.additive.evidence import Reduced, reduce
 from bayeskit.models.functional_tucker.terms import ModeKernel, WithinGroup, on
 
 __all__ = ["Settings", "free_parameters", "learn", "with_kernels"]
@@ -122,16 +122,16 @@ def _objective(
 ) -> Any:
     def log_posterior(u: Any) -> Any:
         settings = free.fill(u)
-        value = log_evidence(plan, settings.kernels, arrays, y, weight / settings.noise**2)
-        return value - 0.5 * jnp.sum(u**2), value
+        reduced = reduce(plan, settings.kernels, arrays, y, weight / settings.noise**2)
+        return reduced.log_evidence - 0.5 * jnp.sum(u**2), reduced
 
     return jax.value_and_grad(log_posterior, has_aux=True)(u)
 
 
 def learn(
     design: AdditiveDesign, free: FreeParameters, y: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, int]:
-    """Return the u that maximise log evidence plus log prior, and the number of evaluations.
+) -> tuple[np.ndarray, int, Reduced | None]:
+    """Return the u that maximise log evidence plus log prior.
 
     Parameters
     ----------
@@ -141,17 +141,28 @@ def learn(
     weight : (rows) array
         Precision of a row in units of that of the noise; 0 is no data.
 
+    Returns
+    -------
+    u : (num_free) array
+    num_evaluations : int
+    reduced : Reduced or None
+        At the maximum, by the program of the search: no other one need be compiled. None where
+        there is nothing to learn.
+
     Warns
     -----
     ConvergenceWarning
         If the search ends on a slope.
     """
     if not free.num_free:
-        return np.zeros(0), 0
+        return np.zeros(0), 0, None
     y, weight = design.pad(y), design.pad(weight)
 
+    def objective(u: np.ndarray) -> Any:
+        return _objective(u, design.plan, free, design.arrays, y, weight)
+
     def loss(u: np.ndarray) -> tuple[float, np.ndarray]:
-        (value, _), gradient = _objective(u, design.plan, free, design.arrays, y, weight)
+        (value, _), gradient = objective(u)
         value, gradient = float(value), np.asarray(gradient)
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             # Outside of what can be computed: the line search comes back.
@@ -176,4 +187,4 @@ def learn(
             ConvergenceWarning,
             stacklevel=4,
         )
-    return found.x, int(found.nfev)
+    return found.x, int(found.nfev), objective(found.x)[0][1]

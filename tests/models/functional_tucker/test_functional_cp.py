@@ -272,6 +272,12 @@ def test_refusals(case):
         call(X, y)
 
 
+def test_groups_too_large_are_refused_before_anything_is_compiled():
+    X = np.c_[np.arange(4001.0), np.zeros(4001)]
+    with pytest.raises(InvalidDataError, match="largest group has 4001 rows"):
+        bk.FunctionalCP(mean=[bk.WithinGroup(1)]).fit(X, X[:, 0])
+
+
 def test_refusals_of_a_fitted_model(fitted):
     model, X, _ = fitted
     with pytest.raises(InvalidDataError, match=r"lacks the columns \['day'\]"):

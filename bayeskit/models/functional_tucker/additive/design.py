@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bayeskit.errors import InvalidDataError
 from bayeskit.inference.gp_kernels import White
 from bayeskit.models.functional_tucker.additive.groups import (
     Block,
@@ -39,6 +40,9 @@ __all__ = [
     "function_design",
     "new_design",
 ]
+
+# A Cholesky factor of this size takes seconds, and each evidence takes one for each such group.
+MAX_GROUP = 4000
 
 
 class Arrays(NamedTuple):
@@ -145,6 +149,8 @@ def additive_design(
         nodes, first, group = np.zeros(1), np.zeros(1, int), np.zeros(len(table), int)
     else:
         nodes, first, group = np.unique(table[:, mode], return_index=True, return_inverse=True)
+    if plan.within is not None:
+        _check_group_sizes(terms[plan.within], np.bincount(group))
     num_rows, num_nodes = padded_size(len(table)), padded_size(len(nodes))
     knots, columns, is_grid = [], [], []
     for block in plan.weights:
@@ -283,6 +289,16 @@ def _level_mode(terms: Sequence[Any], names: Sequence[Hashable], table: Any) -> 
                 return names.index(term.by)
     modes = [names.index(term.mode) for term in terms]
     return max(modes, key=lambda mode: len(np.unique(table[:, mode])), default=None)
+
+
+def _check_group_sizes(term: WithinGroup, sizes: np.ndarray) -> None:
+    largest = int(sizes.max())
+    if largest > MAX_GROUP:
+        raise InvalidDataError(
+            f"WithinGroup({term.by}): the largest group has {largest} rows, which needs a "
+            f"matrix of {8e-9 * largest**2:.1f} GB; at most {MAX_GROUP} rows are taken. Group "
+            "by a mode with more values"
+        )
 
 
 def _group_means(group: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

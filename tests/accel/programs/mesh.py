@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-IN_PROCESSES = len(sys.argv) == 3
-jax.config.update("jax_num_cpu_devices", 4 if IN_PROCESSES else 8)
+IN_PROCESSES = __name__ == "__main__" and len(sys.argv) == 3
+# Not where tests are collected, which imports this file.
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 4 if IN_PROCESSES else 8)
 if IN_PROCESSES:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))

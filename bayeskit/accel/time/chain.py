@@ -157,9 +157,7 @@ def stacked_chain(chain: GaussianChain, num_steps: int, dtype: Any) -> tuple[jax
     covariance. Time 0 is then no special case.
     """
     mean = _array(chain.initial_mean, dtype)
-    if mean.ndim != 1 or mean.shape[0] == 0:
-        raise InvalidDataError(f"initial_mean must have the shape (dim,), got {mean.shape}")
-    dim = mean.shape[0]
+    dim = _dim_of(chain)
     start = _at_each_step(chain.initial_covariance, "initial_covariance", 1, (dim, dim), dtype)
     steps = num_steps - 1
     transition = _at_each_step(chain.transition, "transition", steps, (dim, dim), dtype)
@@ -218,8 +216,15 @@ def stacked(
     dtype = jnp.promote_types(jnp.result_type(*leaves), jnp.float32)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise TypeError(f"chain and observations must be real, got dtype {dtype}")
-    seen = stacked_observations(observations, jnp.shape(chain.initial_mean)[-1], dtype)
+    seen = stacked_observations(observations, _dim_of(chain), dtype)
     return stacked_chain(chain, seen[0].shape[0], dtype), seen
+
+
+def _dim_of(chain: GaussianChain) -> int:
+    shape = jnp.shape(chain.initial_mean)
+    if len(shape) != 1 or shape[0] == 0:
+        raise InvalidDataError(f"initial_mean must have the shape (dim,), got {shape}")
+    return shape[0]
 
 
 def _given(value: Any, default: jax.Array) -> Any:

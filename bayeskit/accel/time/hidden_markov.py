@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from jax import lax
 from bayeskit.accel.time.associative import (
     blocked_associative_scan,
     by_method,
+    check_method,
     parallel_block,
 )
 from bayeskit.accel.time.chain import add_up
@@ -112,9 +114,8 @@ def hidden_markov_filter(model: HiddenMarkovModel, *, method: str = "auto") -> F
     >>> jnp.exp(hidden_markov_filter(model).log_probability[:, 1]).round(2).tolist()
     [0.17, 0.05, 0.53]
     """
-    model = _stacked(model)
-    forward, log_likelihood = _forward(model, method, log_sum)
-    return FilteredStates(forward, log_likelihood)
+    check_method(method)
+    return _filtered(_stacked(model), method)
 
 
 def hidden_markov_log_evidence(model: HiddenMarkovModel, *, method: str = "auto") -> jax.Array:
@@ -140,7 +141,8 @@ def hidden_markov_log_evidence(model: HiddenMarkovModel, *, method: str = "auto"
     >>> round(float(hidden_markov_log_evidence(model)), 3)
     -3.791
     """
-    return hidden_markov_filter(model, method=method).log_evidence
+    check_method(method)
+    return _log_evidence(_stacked(model), method)
 
 
 def hidden_markov_smoother(model: HiddenMarkovModel, *, method: str = "auto") -> jax.Array:
@@ -169,9 +171,8 @@ def hidden_markov_smoother(model: HiddenMarkovModel, *, method: str = "auto") ->
     >>> jnp.exp(hidden_markov_smoother(model)[:, 1]).round(2).tolist()
     [0.14, 0.17, 0.53]
     """
-    model = _stacked(model)
-    both = _forward(model, method, log_sum)[0] + _backward(model, method)
-    return jax.vmap(lambda law: normalised(law, log_sum)[0])(both)
+    check_method(method)
+    return _smoothed(_stacked(model), method)
 
 
 def hidden_markov_sample(
@@ -213,6 +214,7 @@ def hidden_markov_sample(
     >>> hidden_markov_sample(model, jnp.array([[0.1, 0.1, 0.1], [0.9, 0.9, 0.9]])).tolist()
     [[0, 0, 0], [1, 1, 1]]
     """
+    check_method(method)
     model = _stacked(model)
     uniforms = jnp.asarray(uniforms).astype(model.log_likelihood.dtype)
     num_steps = model.log_likelihood.shape[0]
@@ -220,12 +222,7 @@ def hidden_markov_sample(
         raise InvalidDataError(
             f"uniforms must have the shape (..., {num_steps}), got {uniforms.shape}"
         )
-    forward, _ = _forward(model, method, log_sum)
-
-    def path(u):
-        return _trace_back(forward, model.log_transition, u, inverse_cdf, method)
-
-    paths = jax.vmap(path)(uniforms.reshape(-1, num_steps))
+    paths = _sampled(model, uniforms.reshape(-1, num_steps), method)
     return paths.reshape(uniforms.shape)
 
 
@@ -264,7 +261,42 @@ def hidden_markov_most_likely_path(
     >>> path.tolist(), round(float(jnp.exp(log_probability)), 4)
     ([0, 0, 0], 0.0101)
     """
-    model = _stacked(model)
+    check_method(method)
+    return _most_likely_path(_stacked(model), method)
+
+
+# Called outside of jit, a scan of a new function would be compiled at every call.
+_compiled = functools.partial(jax.jit, static_argnames="method")
+
+
+@_compiled
+def _filtered(model, method):
+    return FilteredStates(*_forward(model, method, log_sum))
+
+
+@_compiled
+def _log_evidence(model, method):
+    return add_up(_forward(model, method, log_sum)[1])
+
+
+@_compiled
+def _smoothed(model, method):
+    both = _forward(model, method, log_sum)[0] + _backward(model, method)
+    return jax.vmap(lambda law: normalised(law, log_sum)[0])(both)
+
+
+@_compiled
+def _sampled(model, uniforms, method):
+    forward, _ = _forward(model, method, log_sum)
+
+    def path(u):
+        return _trace_back(forward, model.log_transition, u, inverse_cdf, method)
+
+    return jax.vmap(path)(uniforms)
+
+
+@_compiled
+def _most_likely_path(model, method):
     best, gained = _forward(model, method, jnp.max)
 
     def choose(log_masses, _):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -86,7 +87,7 @@ def kalman_filter(
     [1.0, 1.0, 2.429]
     """
     steps, seen, rules = _prepared(chain, observations, method, form)
-    return rules.filtered(steps, seen, method)
+    return _filtered(steps, seen, rules, method)
 
 
 def kalman_log_evidence(
@@ -128,7 +129,8 @@ def kalman_log_evidence(
     >>> round(float(kalman_log_evidence(walk, seen)), 3)
     -4.382
     """
-    return kalman_filter(chain, observations, method=method, form=form).log_evidence
+    steps, seen, rules = _prepared(chain, observations, method, form)
+    return _log_evidence(steps, seen, rules, method)
 
 
 def kalman_smoother(
@@ -177,7 +179,7 @@ def kalman_smoother(
     [1.286, 1.857, 2.429]
     """
     steps, seen, rules = _prepared(chain, observations, method, form)
-    return rules.smoothed(steps, seen, method)
+    return _smoothed(steps, seen, rules, method)
 
 
 def kalman_sample(
@@ -231,8 +233,32 @@ def kalman_sample(
             f"normals must have the shape (..., {means.shape[0]}, {means.shape[1]}), got "
             f"{noise.shape}"
         )
-    paths = rules.sampled(steps, seen, noise.reshape(-1, *means.shape), method)
+    paths = _sampled(steps, seen, noise.reshape(-1, *means.shape), rules, method)
     return paths.reshape(noise.shape)
+
+
+# Called outside of jit, a scan of a new function would be compiled at every call.
+_compiled = functools.partial(jax.jit, static_argnames=("rules", "method"))
+
+
+@_compiled
+def _filtered(steps, seen, rules, method):
+    return rules.filtered(steps, seen, method)
+
+
+@_compiled
+def _log_evidence(steps, seen, rules, method):
+    return rules.filtered(steps, seen, method).log_evidence
+
+
+@_compiled
+def _smoothed(steps, seen, rules, method):
+    return rules.smoothed(steps, seen, method)
+
+
+@_compiled
+def _sampled(steps, seen, normals, rules, method):
+    return rules.sampled(steps, seen, normals, method)
 
 
 def _prepared(chain, observations, method: str, form: str) -> tuple[Any, Any, ModuleType]:

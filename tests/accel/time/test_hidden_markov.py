@@ -202,8 +202,27 @@ def test_wrong_products_are_caught(x64, monkeypatch):
         return right(lambda a, b: op(b, a), *args, **options)
 
     monkeypatch.setattr(log_semiring, "blocked_associative_scan", swapped)
+    # Programs traced from the right code serve no planted bug, nor the reverse.
+    jax.clear_caches()
     wrong = errors(results(model, "parallel"), expected)
+    jax.clear_caches()
     assert wrong[0] > 0.01 and wrong[1] > 0.01
+
+
+def test_a_second_call_outside_of_jit_compiles_nothing():
+    def call_all(model):
+        accel.hidden_markov_filter(model)
+        accel.hidden_markov_log_evidence(model)
+        accel.hidden_markov_smoother(model)
+        accel.hidden_markov_sample(model, np.full(3, 0.5))
+        accel.hidden_markov_most_likely_path(model)
+        names = ("_filtered", "_log_evidence", "_smoothed", "_sampled", "_most_likely_path")
+        return [getattr(hidden_markov, name)._cache_size() for name in names]
+
+    model = dense.random_states(3)
+    sizes = call_all(model)
+    assert min(sizes) > 0
+    assert call_all(model._replace(log_likelihood=model.log_likelihood - 1)) == sizes
 
 
 def test_bad_input():

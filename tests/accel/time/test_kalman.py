@@ -294,6 +294,15 @@ def module_of(form):
     return covariance_form if form == "covariance" else square_root_form
 
 
+@pytest.fixture
+def traced_anew():
+    """Programs traced from the right code serve no planted bug, nor the reverse."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("traced_anew")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("bug", [no_information, swapped])
 def test_wrong_combinations_are_caught(bug, form, x64, monkeypatch):
@@ -388,6 +397,25 @@ def test_the_platform_decides_when_the_program_is_lowered():
     assert num_loops("cpu", "sequential") != num_loops("cpu", "parallel")
 
 
+PROGRAMS = ("_filtered", "_log_evidence", "_smoothed", "_sampled")
+
+
+def test_a_second_call_outside_of_jit_compiles_nothing():
+    chain, observations = dense.random_chain(3)
+
+    def call_all(values):
+        seen = observations._replace(values=values)
+        accel.kalman_filter(chain, seen)
+        accel.kalman_log_evidence(chain, seen)
+        accel.kalman_smoother(chain, seen)
+        accel.kalman_sample(chain, seen, np.zeros((3, chain.initial_mean.shape[0])))
+        return [getattr(kalman, name)._cache_size() for name in PROGRAMS]
+
+    sizes = call_all(observations.values)
+    assert min(sizes) > 0
+    assert call_all(observations.values + 1) == sizes
+
+
 def test_bad_input():
     chain, observations = dense.random_chain(3)
     cases = [
@@ -402,6 +430,7 @@ def test_bad_input():
             r"offset must have the shape \(3,\)",
         ),
         (chain._replace(initial_mean=np.zeros((1, 3))), observations, "initial_mean must have"),
+        (chain._replace(initial_mean=0.0), observations, r"initial_mean must have .* got \(\)"),
         (chain, observations._replace(values=np.zeros(3)), "values must have the shape"),
         (chain, observations._replace(matrix=np.eye(3)), r"matrix must have .* got \(3, 3\)"),
         (chain, accel.GaussianSites(np.zeros((3, 2)), np.eye(2)), r"matrix must have"),

@@ -286,7 +286,7 @@ def _count_in_rows(cumulative: jax.Array, num: int) -> jax.Array:
         and sharding.is_divided(num)
         and sharding.is_divided(cumulative.size)
     ):
-        return sharding.ancestors_over_shards(cumulative.astype(jnp.int32), num, _part)
+        return sharding.ancestors_over_shards(cumulative, num, _part)
     for _ in range(cumulative.ndim - 1):
         one_row = jax.vmap(one_row)
     return one_row(cumulative)

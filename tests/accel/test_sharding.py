@@ -95,6 +95,8 @@ def test_total_is_exact_and_differentiable():
     with accel.on_mesh(accel.particle_mesh()):
         found = accel.total(jnp.asarray(values))
         gradient = jax.grad(lambda v: accel.total(v**2))(jnp.asarray(values))
+        rows = accel.total(jnp.array([[0.5, jnp.nan], [0.5, 0.25]]))
+    assert np.isnan(rows[0]) and rows[1] == 0.75
     assert found == np.float32(values.astype(np.float64).sum())
     assert np.allclose(gradient, 2 * values)
     assert accel.total(jnp.array([0.25, 0.5])) == 0.75

@@ -269,6 +269,12 @@ def resample_butterfly(
     ----------
     Heine, Whiteley & Cemgil (2020), *Parallelizing particle filters with butterfly
     interactions*. Whiteley, Lee & Heine (2016), section 5, for as many stages as are needed.
+
+    Examples
+    --------
+    >>> from bayeskit import inference as bi
+    >>> bi.resample_butterfly(8, ess_below=0.5).name
+    'resample_butterfly(8, systematic, ess<0.5)'
     """
     _check_number_of_groups(num_groups)
     if num_groups == 1 or num_groups & (num_groups - 1):

@@ -1,5 +1,6 @@
 """The joint Gaussian block against dense algebra."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from bayeskit.accel import as_key
+from bayeskit.accel.time import associative
 from bayeskit.inference.gp_kernels import Matern12, Matern32, Periodic, White
 from bayeskit.models.functional_tucker import additive
 from bayeskit.models.functional_tucker.additive import evidence as additive_evidence
@@ -140,6 +142,26 @@ def test_posterior_and_evidence_are_those_of_dense_algebra(options):
     assert posterior.log_evidence == pytest.approx(evidence, rel=1e-8)
     np.testing.assert_allclose(found[0], mean, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(found[1], np.diag(covariance), rtol=1e-8)
+
+
+def test_what_accelerators_compute_is_the_same(monkeypatch):
+    """The branch of other platforms, in parallel over time and groups, taken on this one."""
+    monkeypatch.setattr(
+        associative.lax, "platform_dependent", lambda *args, default, **_: default(*args)
+    )
+    jax.clear_caches()
+    table, y, precision, new = make_data()
+    terms, kernel = make_case(table)
+    design = additive.additive_design(terms, table)
+    data = (tuple(term.kernel for term in terms), design.arrays, design.pad(y))
+    evidence = jax.jit(functools.partial(additive.log_evidence, design.plan))(
+        *data, design.pad(precision)
+    )
+    monkeypatch.undo()
+    jax.clear_caches()
+    assert evidence == pytest.approx(
+        dense_answer(kernel, table, y, precision, new)[2], rel=1e-8
+    )
 
 
 def test_moments_at_training_rows(fitted):

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
+from bayeskit.accel.time.associative import by_method
+
 __all__ = ["Collapsed", "collapse", "map_groups", "padded_columns", "root_of", "whitened"]
 
 
@@ -44,9 +46,11 @@ def map_groups(function: Any, *arguments: Any) -> Any:
     On CPUs one after the other: batched factorisations there wait for one another in the pool
     of threads, which may never end where the pool is small.
     """
-    if jax.default_backend() == "cpu":
-        return lax.map(lambda group: function(*group), arguments)
-    return jax.vmap(function)(*arguments)
+
+    def in_turn(*groups: Any) -> Any:
+        return lax.map(lambda group: function(*group), groups)
+
+    return by_method("auto", in_turn, jax.vmap(function), *arguments)
 
 
 def whitened(kernel: Any, x: Any, s: jax.Array, plain: jax.Array) -> tuple:

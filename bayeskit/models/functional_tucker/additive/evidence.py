@@ -88,7 +88,7 @@ def _integrate_level(chain: Any, precision: jax.Array, eta: jax.Array) -> tuple:
     """
 
     def predict(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = kalman_filter(chain.states, sites(chain, precision, shift), method="sequential")
+        found = kalman_filter(chain.states, sites(chain, precision, shift))
         return found.predicted_mean, found.predicted_covariance
 
     means, covariances = jax.vmap(predict, in_axes=1, out_axes=(2, None))(eta)

@@ -117,7 +117,7 @@ def rows_given_data(
 
         def smooth(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
             known = sites(chain, lam, shift)
-            found = kalman_smoother(chain.states, known, method="sequential")
+            found = kalman_smoother(chain.states, known)
             return found.mean, found.covariance
 
         means, covariances = jax.vmap(smooth, in_axes=1, out_axes=(2, None))(eta)
@@ -222,7 +222,7 @@ def draw_rows(rows: Rows, reduced: Reduced, new: Any, normals: dict[str, Any]) -
     if rows.level is not None:
         chain, precision, _ = rows.level
         nothing = sites(chain, precision, jnp.zeros_like(precision))
-        states = kalman_sample(chain.states, nothing, normals["states"], method="sequential")
+        states = kalman_sample(chain.states, nothing, normals["states"])
         t += rows.load * jnp.einsum("td,td->t", chain.matrix[:, 0], states)[new.new_node]
     for block, residual, z in zip(new.blocks, rows.within, normals["within"], strict=True):
         values = map_groups(lambda root, z: root @ z, _roots_of(residual), z)

@@ -1,0 +1,1 @@
+"""Multilinear components: latent functions of the modes, contracted by a core."""

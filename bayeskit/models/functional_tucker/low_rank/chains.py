@@ -1,0 +1,91 @@
+"""The functions of one mode as one linear Gaussian chain, given what rows say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bayeskit.accel import (
+    GaussianSites,
+    kalman_log_evidence,
+    kalman_sample,
+    kalman_smoother,
+)
+from bayeskit.inference.gp_kernels import FunctionChain, stacked_chain
+from bayeskit.models.functional_tucker.low_rank.contractions import unpack
+from bayeskit.models.markov_gp.rows import Grid
+
+__all__ = ["ModePosterior", "ModeSites", "draw_mode", "mode_chain", "mode_evidence", "mode_posterior"]
+
+
+class ModeSites(NamedTuple):
+    r"""What the rows say of the functions at each coordinate of a mode.
+
+    :math:`\exp(\eta_i^\top u_i - \frac12 u_i^\top \Lambda_i u_i)`, summed over the rows of a
+    coordinate.
+
+    Parameters
+    ----------
+    shift : (size, R) array
+    precision : (size, R(R + 1)/2) array, packed
+    """
+
+    shift: Any
+    precision: Any
+
+
+class ModePosterior(NamedTuple):
+    """Mean (size, R), covariance (size, R, R), and the log of the integral of prior and sites."""
+
+    mean: Any
+    covariance: Any
+    log_evidence: Any
+
+
+def mode_chain(kernels: Sequence[Any], grid: Grid) -> FunctionChain:
+    """Return the chain of the functions of a mode: kernels of one form with numbers, one each."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *kernels)
+    return stacked_chain(stacked, jnp.asarray(grid.x), jnp.asarray(grid.gaps))
+
+
+def _known(chain: FunctionChain, sites: ModeSites) -> GaussianSites:
+    rank = chain.matrix.shape[1]
+    return GaussianSites(sites.shift, unpack(sites.precision, rank), chain.matrix)
+
+
+def mode_evidence(kernels: Sequence[Any], grid: Grid, sites: ModeSites, method: str) -> jax.Array:
+    """Return the log of the integral of prior and sites, as of :class:`ModePosterior`."""
+    chain = mode_chain(kernels, grid)
+    return kalman_log_evidence(chain.states, _known(chain, sites), method=method)
+
+
+def mode_posterior(
+    kernels: Sequence[Any], grid: Grid, sites: ModeSites, method: str
+) -> ModePosterior:
+    """Return the law of the functions at each coordinate."""
+    chain = mode_chain(kernels, grid)
+    smoothed = kalman_smoother(chain.states, _known(chain, sites), method=method)
+    h = chain.matrix
+    return ModePosterior(
+        jnp.einsum("nrd,nd->nr", h, smoothed.mean),
+        jnp.einsum("nrd,nde,nse->nrs", h, smoothed.covariance, h),
+        smoothed.log_evidence,
+    )
+
+
+def draw_mode(
+    kernels: Sequence[Any], grid: Grid, sites: ModeSites, normals: Any, method: str
+) -> tuple[jax.Array, jax.Array]:
+    """Return joint draws of functions (..., size, R) and states (..., size, dim).
+
+    Parameters
+    ----------
+    normals : (..., size, dim) array
+        Standard normals; the draws are linear in them.
+    """
+    chain = mode_chain(kernels, grid)
+    states = kalman_sample(chain.states, _known(chain, sites), normals, method=method)
+    return jnp.einsum("nrd,...nd->...nr", chain.matrix, states), states

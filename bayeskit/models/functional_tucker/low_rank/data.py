@@ -1,0 +1,39 @@
+"""Rows of a tensor and the coordinates of its modes, padded for compiled programs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bayeskit.models.markov_gp.rows import Grid, grid_of, rows_of
+
+__all__ = ["TensorData", "tensor_data"]
+
+
+class TensorData(NamedTuple):
+    """Observations, and where they stand on the grid of each mode.
+
+    Parameters
+    ----------
+    y : (rows,) array
+    weight : (rows,) array
+        1 for an observation, 0 for a row without one.
+    places : tuple of (rows,) int32 arrays, one for each mode
+    grids : tuple of Grid, one for each mode
+    """
+
+    y: Any
+    weight: Any
+    places: tuple[Any, ...]
+    grids: tuple[Grid, ...]
+
+
+def tensor_data(table: np.ndarray, y: np.ndarray, dtype: str = "float64") -> TensorData:
+    """Return the data of a table of coordinates (rows, modes) and targets (rows,).
+
+    NaN in y is a row without observation: its coordinates are on the grids.
+    """
+    grids, places = zip(*(grid_of(column, dtype) for column in table.T), strict=True)
+    each = [rows_of(y, np.zeros(len(y)), place, dtype) for place in places]
+    return TensorData(each[0].y, each[0].weight, tuple(rows.place for rows in each), grids)

@@ -20,7 +20,14 @@ from bayeskit.models.functional_tucker.additive.design import AdditiveDesign, co
 from bayeskit.models.functional_tucker.additive.evidence import Reduced, reduce
 from bayeskit.models.functional_tucker.terms import ModeKernel, WithinGroup, on
 
-__all__ = ["Settings", "free_parameters", "learn", "with_kernels"]
+__all__ = [
+    "Settings",
+    "free_parameters",
+    "learn",
+    "scales_of",
+    "with_broad_defaults",
+    "with_kernels",
+]
 
 # Broad: two standard deviations are a factor of 20.
 SPREAD = 1.5
@@ -79,11 +86,12 @@ def free_parameters(design: AdditiveDesign, noise: Any = None) -> FreeParameters
             kernels.append(_mode_kernel_with_defaults(term.kernel, columns, y))
         else:
             column = column_of(design, i, design.table)
-            kernels.append(_with_defaults(term.kernel, _scales(column, y)))
+            kernels.append(with_broad_defaults(term.kernel, scales_of(column, y)))
     return FreeParameters.of(Settings(NOISE_STD if noise is None else noise, tuple(kernels)))
 
 
-def _scales(column: np.ndarray, y: float) -> Scales:
+def scales_of(column: np.ndarray, y: float) -> Scales:
+    """Return what default priors of a function of this column are made of."""
     distinct = np.unique(column)
     if len(distinct) < 2:
         return Scales(1.0, y)
@@ -92,7 +100,7 @@ def _scales(column: np.ndarray, y: float) -> Scales:
     return Scales(5.0 * float(typical), y)
 
 
-def _with_defaults(kernel: Any, scales: Scales) -> Any:
+def with_broad_defaults(kernel: Any, scales: Scales) -> Any:
     """Return a kernel with broad priors where it had None."""
     filled = kernel.with_defaults(scales)
     before = jax.tree.leaves(kernel, is_leaf=is_free)
@@ -111,7 +119,7 @@ def _mode_kernel_with_defaults(kernel: ModeKernel, columns: Any, y: float) -> Mo
         for place, (mode, part) in enumerate(product):
             if place and getattr(part, "std", 1.0) is None:
                 part = replace(part, std=1.0)
-            factors.append((mode, _with_defaults(part, _scales(columns[mode], y))))
+            factors.append((mode, with_broad_defaults(part, scales_of(columns[mode], y))))
         products.append(tuple(factors))
     return ModeKernel(tuple(products))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +11,9 @@ import numpy as np
 from scipy import optimize
 
 from bayeskit.accel.compilation import quick_jit
-from bayeskit.errors import ConvergenceWarning
 from bayeskit.inference import random
 from bayeskit.inference.gp_kernels import FreeParameters
-from bayeskit.models.functional_tucker.low_rank.cavi import Beliefs, Model, epochs
+from bayeskit.models.functional_tucker.low_rank.cavi import Beliefs, Model, elbo, epochs
 from bayeskit.models.functional_tucker.low_rank.chains import (
     ModePosterior,
     ModeSites,
@@ -23,15 +21,15 @@ from bayeskit.models.functional_tucker.low_rank.chains import (
     mode_evidence,
     mode_posterior,
 )
-from bayeskit.models.functional_tucker.low_rank.conditionals import CorePosterior
+from bayeskit.models.functional_tucker.low_rank.conditionals import CorePosterior, row_moments
 from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
 
-__all__ = ["Found", "Problem", "search"]
+__all__ = ["CHUNK", "Found", "Problem", "beliefs_without_modes", "climb", "first_guess", "rows_and_bound"]
 
 # Epochs between two searches for hyper-parameters, which cost about as many.
-_CHUNK = 10
+CHUNK = 10
 # Of each start, before the best one is chosen.
 _TRIAL = 3
 # Evaluations of a search: the bound that it climbs is another one after the next epochs.
@@ -73,19 +71,24 @@ class Found(NamedTuple):
         Hyper-parameters of each mode as standard normal numbers.
     bounds : (epochs,) array
         Evidence lower bound plus log prior of the hyper-parameters, up to a constant.
-    is_converged : bool
     """
 
     beliefs: Beliefs
     u: tuple[np.ndarray, ...]
     bounds: np.ndarray
-    is_converged: bool
 
 
 @quick_jit(static_argnames=("layout", "num", "method", "core_precision"))
 def _epochs(layout, parameters, u, core_precision, noise, data, beliefs, num, method, learn):
     problem = Problem(layout, parameters, core_precision, noise, method)
     return epochs(layout, problem.model(u), data, beliefs, num, method, learn)
+
+
+@quick_jit(static_argnames=("layout", "core_precision"))
+def _rows_and_bound(layout, parameters, u, core_precision, noise, data, beliefs):
+    model = Problem(layout, parameters, core_precision, noise).model(u)
+    moments = row_moments(layout, beliefs.core_moments, beliefs.factors, data.places)
+    return *moments, elbo(layout, model, data, beliefs)
 
 
 @quick_jit(static_argnames="method")
@@ -106,58 +109,53 @@ def _prior_draw(u, free, grid, sites, normals, method):
     return draw_mode(free.fill(u), grid, sites, normals, method)[0]
 
 
-def search(
-    problem: Problem,
-    data: TensorData,
-    key: Any,
-    *,
-    max_iter: int,
-    tol: float,
-    num_starts: int = 1,
-    start: Found | None = None,
+def first_guess(
+    problem: Problem, data: TensorData, noise_std: float, key: Any, num_starts: int
 ) -> Found:
-    """Return the best beliefs and hyper-parameters.
+    """Return the best of several starts, whose functions are drawn from their priors.
 
     Parameters
     ----------
-    max_iter : int
-        Most epochs.
-    tol : float
-        The search ends when the bound of all epochs between two searches for hyper-parameters
-        rises by less than this share of its size.
-    num_starts : int
-        Functions are drawn from their priors; the best of several starts goes on.
-    start : Found, optional
-        Where to go on instead.
-
-    Warns
-    -----
-    ConvergenceWarning
-        If the last epochs still raise the bound.
+    noise_std : float
+        What the noise is while the functions are far off: it would take all for its own.
     """
-    if start is None:
-        trials = [
-            _trial(problem, data, one) for one in random.split(key, num_starts)
-        ]
-        start = max(trials, key=lambda found: found.bounds[-1])
-    beliefs, u, bounds = start.beliefs, start.u, [start.bounds]
-    done, is_converged = len(start.bounds), False
-    while done < max_iter and not is_converged:
-        u, beliefs = _learned(problem, data, u, beliefs)
-        num = min(_CHUNK, max_iter - done)
-        beliefs, rising = _run(problem, data, u, beliefs, num)
-        gain = rising[-1] - bounds[-1][-1]
-        is_converged = bool(gain < tol * (1.0 + abs(rising[-1])) and num == _CHUNK)
-        bounds.append(rising)
-        done += num
-    if not is_converged:
-        warnings.warn(
-            f"the evidence lower bound still rose by {gain if done > len(start.bounds) else np.inf:.3g} over the last epochs, "
-            f"of which there were {done}: raise max_iter, or tol if that is enough",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-    return Found(beliefs, u, np.concatenate(bounds), is_converged)
+    num_starts = num_starts if problem.layout.ranks else 1
+    trials = [_trial(problem, data, noise_std, one) for one in random.split(key, num_starts)]
+    return max(trials, key=lambda found: found.bounds[-1])
+
+
+def beliefs_without_modes(problem: Problem, data: TensorData, noise_std: float) -> Beliefs:
+    """Return the beliefs of noise alone."""
+    noise = problem.noise
+    precision: Any = np.float64(noise_std**-2.0)
+    if not noise.is_known:
+        precision = Gamma(np.ones(()), np.float64(noise_std**2.0))
+    weights = None
+    if noise.degrees is not None:
+        ones = np.full(len(data.y), 0.5 * (noise.degrees + 1.0))
+        weights = Gamma(ones, ones.copy())
+    return Beliefs((), (), None, precision, weights)
+
+
+def climb(problem: Problem, data: TensorData, found: Found) -> Found:
+    """Return what a search for hyper-parameters and some epochs lead to from here."""
+    u, beliefs = _learned(problem, data, found.u, found.beliefs)
+    beliefs, bounds = _run(problem, data, u, beliefs, CHUNK)
+    return Found(beliefs, u, np.concatenate([found.bounds, bounds]))
+
+
+def rows_and_bound(
+    problem: Problem, data: TensorData, found: Found
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return mean and variance (rows,) of the product at the data, and the bound."""
+    layout, parameters, core_precision, noise, _ = problem
+    mean, variance, bound = _rows_and_bound(
+        layout, parameters, found.u, core_precision, noise, data, found.beliefs
+    )
+    prior = 0.5 * sum(float(x @ x) for x in found.u)
+    shape = data.y.shape
+    mean, variance = (np.broadcast_to(np.asarray(part), shape) for part in (mean, variance))
+    return mean, variance, float(bound) - prior
 
 
 def _run(problem, data, u, beliefs, num, learn=True):
@@ -169,16 +167,17 @@ def _run(problem, data, u, beliefs, num, learn=True):
     return beliefs, np.asarray(bounds) - prior
 
 
-def _trial(problem: Problem, data: TensorData, key: Any) -> Found:
+def _trial(problem: Problem, data: TensorData, noise_std: float, key: Any) -> Found:
     """Return where a few epochs from drawn functions lead."""
-    beliefs, u = _start(problem, data, key)
-    # While functions are far off, the noise would take all for its own.
+    beliefs, u = _start(problem, data, noise_std, key)
     beliefs, _ = _run(problem, data, u, beliefs, _TRIAL, False)
-    beliefs, bounds = _run(problem, data, u, beliefs, _CHUNK)
-    return Found(beliefs, u, bounds, False)
+    beliefs, bounds = _run(problem, data, u, beliefs, CHUNK)
+    return Found(beliefs, u, bounds)
 
 
-def _start(problem: Problem, data: TensorData, key: Any) -> tuple[Beliefs, tuple]:
+def _start(
+    problem: Problem, data: TensorData, noise_std: float, key: Any
+) -> tuple[Beliefs, tuple]:
     layout, parameters = problem.layout, problem.parameters
     *mode_keys, core_key = random.split(key, layout.num_modes + 1)
     modes, sites = [], []
@@ -198,16 +197,8 @@ def _start(problem: Problem, data: TensorData, key: Any) -> tuple[Beliefs, tuple
         mean = random.normal(core_key, layout.ranks, np.float64)
         # Known but for rounding.
         core = CorePosterior(mean, 1e6 * np.eye(layout.core_size))
-    noise = problem.noise
-    if noise.is_known:
-        precision: Any = np.float64(noise.precision)
-    else:
-        precision = Gamma(np.ones(()), np.ones(()))
-    weights = None
-    if noise.degrees is not None:
-        ones = np.full(len(data.y), 0.5 * (noise.degrees + 1.0))
-        weights = Gamma(ones, ones.copy())
-    beliefs = Beliefs(tuple(modes), tuple(sites), core, precision, weights)
+    beliefs = beliefs_without_modes(problem, data, noise_std)
+    beliefs = beliefs._replace(modes=tuple(modes), sites=tuple(sites), core=core)
     u = tuple(np.zeros(free.num_free) for free in parameters)
     return jax.tree.map(np.asarray, beliefs), u
 

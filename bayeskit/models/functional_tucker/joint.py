@@ -57,6 +57,8 @@ class MeanField:
         Hyper-parameters of the terms that were learned, in the order of their names.
     term_names : tuple of str
     is_converged : bool
+    num_epochs : int
+        Of the multilinear part.
     num_evaluations : int
         Evidences of the terms that were computed.
     """
@@ -68,12 +70,18 @@ class MeanField:
     term_values: np.ndarray
     term_names: tuple[str, ...]
     is_converged: bool
+    num_epochs: int
     num_evaluations: int
 
     @property
     def noise_std(self) -> float:
         """Of the noise, on the scale of t."""
         return float(self.found.beliefs.noise_precision) ** -0.5
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether there is nothing but terms and normal noise."""
+        return not len(self.bounds)
 
     @property
     def bounds(self) -> np.ndarray:
@@ -134,6 +142,8 @@ def fit_mean_field(
     free = free_parameters(design, noise_std)
     u, num_evaluations, reduced = learn(design, free, t, seen)
     settings = jax.tree.map(float, free.fill(u))
+    is_term = [name != "noise" for name in free.names]
+    names = tuple(name for name in free.names if name != "noise")
     precision = seen / settings.noise**2
     terms = additive.additive_posterior(design, t, precision, settings.kernels, reduced)
     data = tensor_data(design.table, np.where(seen, t, np.nan))
@@ -141,10 +151,10 @@ def fit_mean_field(
         data = data._replace(places=(), grids=())
     if not problem.layout.ranks and problem.noise.degrees is None:
         # Nothing but the terms: exact, in one step.
-        found = Found(beliefs_without_modes(problem, data, settings.noise), (), np.zeros(0))
+        alone = Found(beliefs_without_modes(problem, data, settings.noise), (), np.zeros(0))
         values = np.asarray(free.values(u))
         return MeanField(
-            problem, data, found, terms, values, free.names, True, num_evaluations
+            problem, data, alone, terms, values[is_term], names, True, 0, num_evaluations
         )
 
     held, kernels = with_unit_noise(free), settings.kernels
@@ -180,11 +190,17 @@ def fit_mean_field(
             ConvergenceWarning,
             stacklevel=3,
         )
-    is_term = [name != "noise" for name in free.names]
-    values, names = np.asarray(held.values(u))[is_term], np.asarray(free.names)[is_term]
-    found = found._replace(bounds=np.asarray(bounds))
+    num_epochs, found = len(found.bounds), found._replace(bounds=np.asarray(bounds))
     return MeanField(
-        problem, data, found, terms, values, tuple(names), is_converged, num_evaluations
+        problem,
+        data,
+        found,
+        terms,
+        np.asarray(held.values(u))[is_term],
+        names,
+        is_converged,
+        num_epochs,
+        num_evaluations,
     )
 
 

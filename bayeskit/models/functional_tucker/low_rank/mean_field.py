@@ -46,7 +46,9 @@ def _products(layout, core, functions, places):
     def one(inputs):
         core, functions = inputs
         at_rows = [moments_of(f).at(place) for f, place in zip(functions, places, strict=True)]
-        return expected_value(layout, None if core is None else CoreMoments(core, None), at_rows)
+        return expected_value(
+            layout, None if core is None else CoreMoments(core, None), at_rows
+        )
 
     return jax.lax.map(one, (core, functions))
 

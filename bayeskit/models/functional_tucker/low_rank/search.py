@@ -26,7 +26,15 @@ from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
 
-__all__ = ["CHUNK", "Found", "Problem", "beliefs_without_modes", "climb", "first_guess", "rows_and_bound"]
+__all__ = [
+    "CHUNK",
+    "Found",
+    "Problem",
+    "beliefs_without_modes",
+    "climb",
+    "first_guess",
+    "rows_and_bound",
+]
 
 # Epochs between two searches for hyper-parameters, which cost about as many.
 CHUNK = 10
@@ -186,10 +194,10 @@ def _start(
     ):
         size, packed = len(grid.x), rank * (rank + 1) // 2
         nothing = ModeSites(np.zeros((size, rank)), np.zeros((size, packed)))
-        u = np.zeros(free.num_free)
+        median = np.zeros(free.num_free)
         dim = sum(kernel.dim for kernel in free.base)
         normals = random.normal(mode_key, (size, dim), np.float64)
-        drawn = _prior_draw(u, free, grid, nothing, normals, problem.method)
+        drawn = _prior_draw(median, free, grid, nothing, normals, problem.method)
         modes.append(ModePosterior(drawn, np.zeros((size, rank, rank)), np.zeros(())))
         sites.append(nothing)
     core = None

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
 from bayeskit.accel.program_cache import program_cache
+from bayeskit.accel.time.associative import check_method
 from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.gp_kernels import LogNormal
@@ -51,6 +53,7 @@ class FunctionalTensor(RegressorMixin, BaseEstimator):
     max_iter: int
     tol: float
     num_starts: int
+    method: str
     context: str
     random_state: Any
 
@@ -107,6 +110,7 @@ class FunctionalTensor(RegressorMixin, BaseEstimator):
                     mode_parameters(layout, kernels, table) if layout.ranks else (),
                     1.0,
                     self._noise_prior(),
+                    _method_here(self.method),
                 ),
                 additive.additive_design(terms, table, names),
                 self.noise_std,
@@ -177,6 +181,7 @@ class FunctionalTensor(RegressorMixin, BaseEstimator):
                 f"{self.degrees!r}"
             )
         self._check_context()
+        check_method(self.method)
         checked_hyperparameter(self.noise_std, "noise_std")
         if isinstance(self.noise_std, LogNormal) and (layout.ranks or self._is_student):
             raise ValueError(
@@ -372,3 +377,10 @@ class FunctionalTensor(RegressorMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_posterior")
+
+
+def _method_here(method: str) -> str:
+    """Return the method for the platform at hand, so that only one form is traced."""
+    if method != "auto":
+        return method
+    return "sequential" if jax.default_backend() == "cpu" else "parallel"

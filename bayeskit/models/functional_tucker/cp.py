@@ -52,6 +52,9 @@ class FunctionalCP(FunctionalTensor):
         The ascent ends when ten epochs raise the bound by less than this share of its size.
     num_starts : int
         Starts whose functions are drawn from their priors; the best one goes on.
+    method : {"auto", "sequential", "parallel"}
+        How functions of factors are filtered along their mode: ``"auto"`` goes step by step on
+        a CPU, and by a parallel scan on accelerators.
     context : {"given", "training"}
         What the mean of a group is to which no training row belongs: that over all rows given
         to ``predict`` together, or, for each row by itself, its own coordinate. The fit does
@@ -126,6 +129,7 @@ class FunctionalCP(FunctionalTensor):
         max_iter: int = 300,
         tol: float = 1e-5,
         num_starts: int = 3,
+        method: str = "auto",
         context: str = "given",
         random_state: Any = None,
     ):
@@ -139,6 +143,7 @@ class FunctionalCP(FunctionalTensor):
         self.max_iter = max_iter
         self.tol = tol
         self.num_starts = num_starts
+        self.method = method
         self.context = context
         self.random_state = random_state
 

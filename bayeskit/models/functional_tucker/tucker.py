@@ -36,7 +36,8 @@ class FunctionalTucker(FunctionalTensor):
         Covariance of the functions. What is None in a kernel is learned, for each function by
         itself: one whose standard deviation runs towards zero is switched off. ``White()``
         makes the values of a mode exchangeable.
-    transform, noise_std, likelihood, degrees, max_iter, tol, num_starts, context, random_state
+    transform, noise_std, likelihood, degrees, max_iter, tol, num_starts, method, context,
+    random_state
         As in :class:`~bayeskit.FunctionalCP`; ``noise_std`` is a number or None.
 
     Attributes
@@ -88,6 +89,7 @@ class FunctionalTucker(FunctionalTensor):
         max_iter: int = 300,
         tol: float = 1e-5,
         num_starts: int = 3,
+        method: str = "auto",
         context: str = "given",
         random_state: Any = None,
     ):
@@ -101,6 +103,7 @@ class FunctionalTucker(FunctionalTensor):
         self.max_iter = max_iter
         self.tol = tol
         self.num_starts = num_starts
+        self.method = method
         self.context = context
         self.random_state = random_state
 

@@ -207,15 +207,15 @@ def epochs(
     beliefs: Beliefs,
     num: int,
     method: str = "auto",
-    learn_noise: Any = True,
+    noise_from: Any = 0,
 ) -> tuple[Beliefs, jax.Array]:
     """Update every part in turn, again and again.
 
     Parameters
     ----------
     num : int
-    learn_noise : bool
-        False holds precision and weights where they are.
+    noise_from : int
+        Precision and weights stay where they are before this epoch.
 
     Returns
     -------
@@ -224,17 +224,18 @@ def epochs(
         The evidence lower bound after each epoch.
     """
 
-    def one(now: Beliefs, _: Any) -> tuple[Beliefs, jax.Array]:
+    def one(now: Beliefs, epoch: Any) -> tuple[Beliefs, jax.Array]:
         for mode in range(layout.num_modes):
             now = update_mode(layout, model, data, now, mode, method)
         if layout.has_core:
             now = update_core(layout, model, data, now)
         squares = _squares(layout, data, now)
         learned = update_noise(model, data, now, squares)
-        now = jax.tree.map(lambda new, old: jnp.where(learn_noise, new, old), learned, now)
+        is_learned = epoch >= noise_from
+        now = jax.tree.map(lambda new, old: jnp.where(is_learned, new, old), learned, now)
         return now, elbo(layout, model, data, now, squares)
 
-    return lax.scan(one, beliefs, length=num)
+    return lax.scan(one, beliefs, jnp.arange(num))
 
 
 def _with(parts: tuple, place: int, part: Any) -> tuple:

@@ -12,14 +12,13 @@ from scipy import optimize
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
-from bayeskit.inference.gp_kernels import FreeParameters
+from bayeskit.inference.gp_kernels import FreeParameters, White
 from bayeskit.models.functional_tucker.low_rank.cavi import Beliefs, Model, elbo, epochs
 from bayeskit.models.functional_tucker.low_rank.chains import (
     ModePosterior,
     ModeSites,
-    draw_mode,
+    compiled_posterior,
     mode_evidence,
-    mode_posterior,
 )
 from bayeskit.models.functional_tucker.low_rank.conditionals import CorePosterior, row_moments
 from bayeskit.models.functional_tucker.low_rank.data import TensorData
@@ -38,8 +37,10 @@ __all__ = [
 
 # Epochs between two searches for hyper-parameters, which cost about as many.
 CHUNK = 10
-# Of each start, before the best one is chosen.
-_TRIAL = 3
+# Epochs of a start with the noise as it was: while functions are far off, it would take all.
+_FIRST_NOISE = 3
+# Of the functions that a search starts from.
+_MOST_WAVES = 2.0
 # Evaluations of a search: the bound that it climbs is another one after the next epochs.
 _MAX_EVALUATIONS = 8
 
@@ -86,13 +87,13 @@ class Found(NamedTuple):
     bounds: np.ndarray
 
 
-@quick_jit(static_argnames=("layout", "num", "method", "core_precision"))
-def _epochs(layout, parameters, u, core_precision, noise, data, beliefs, num, method, learn):
+@quick_jit(static_argnames=("layout", "method"))
+def _epochs(layout, parameters, u, core_precision, noise, data, beliefs, method, noise_from):
     problem = Problem(layout, parameters, core_precision, noise, method)
-    return epochs(layout, problem.model(u), data, beliefs, num, method, learn)
+    return epochs(layout, problem.model(u), data, beliefs, CHUNK, method, noise_from)
 
 
-@quick_jit(static_argnames=("layout", "core_precision"))
+@quick_jit(static_argnames="layout")
 def _rows_and_bound(layout, parameters, u, core_precision, noise, data, beliefs):
     model = Problem(layout, parameters, core_precision, noise).model(u)
     moments = row_moments(layout, beliefs.core_moments, beliefs.factors, data.places)
@@ -105,16 +106,6 @@ def _mode_objective(u, free, grid, sites, method):
         return mode_evidence(free.fill(u), grid, sites, method) - 0.5 * jnp.sum(u**2)
 
     return jax.value_and_grad(log_posterior)(u)
-
-
-@quick_jit(static_argnames="method")
-def _mode_posterior(u, free, grid, sites, method):
-    return mode_posterior(free.fill(u), grid, sites, method)
-
-
-@quick_jit(static_argnames="method")
-def _prior_draw(u, free, grid, sites, normals, method):
-    return draw_mode(free.fill(u), grid, sites, normals, method)[0]
 
 
 def first_guess(
@@ -148,7 +139,7 @@ def beliefs_without_modes(problem: Problem, data: TensorData, noise_std: float) 
 def climb(problem: Problem, data: TensorData, found: Found) -> Found:
     """Return what a search for hyper-parameters and some epochs lead to from here."""
     u, beliefs = _learned(problem, data, found.u, found.beliefs)
-    beliefs, bounds = _run(problem, data, u, beliefs, CHUNK)
+    beliefs, bounds = _run(problem, data, u, beliefs)
     return Found(beliefs, u, np.concatenate([found.bounds, bounds]))
 
 
@@ -166,10 +157,16 @@ def rows_and_bound(
     return mean, variance, float(bound) - prior
 
 
-def _run(problem, data, u, beliefs, num, learn=True):
+def _run(
+    problem: Problem,
+    data: TensorData,
+    u: Sequence[Any],
+    beliefs: Beliefs,
+    noise_from: int = 0,
+) -> tuple[Beliefs, np.ndarray]:
     layout, parameters, core_precision, noise, method = problem
     beliefs, bounds = _epochs(
-        layout, parameters, u, core_precision, noise, data, beliefs, num, method, learn
+        layout, parameters, u, core_precision, noise, data, beliefs, method, noise_from
     )
     prior = 0.5 * sum(float(x @ x) for x in u)
     return beliefs, np.asarray(bounds) - prior
@@ -178,37 +175,39 @@ def _run(problem, data, u, beliefs, num, learn=True):
 def _trial(problem: Problem, data: TensorData, noise_std: float, key: Any) -> Found:
     """Return where a few epochs from drawn functions lead."""
     beliefs, u = _start(problem, data, noise_std, key)
-    beliefs, _ = _run(problem, data, u, beliefs, _TRIAL, False)
-    beliefs, bounds = _run(problem, data, u, beliefs, CHUNK)
+    beliefs, bounds = _run(problem, data, u, beliefs, _FIRST_NOISE)
     return Found(beliefs, u, bounds)
 
 
 def _start(
     problem: Problem, data: TensorData, noise_std: float, key: Any
 ) -> tuple[Beliefs, tuple]:
-    layout, parameters = problem.layout, problem.parameters
-    *mode_keys, core_key = random.split(key, layout.num_modes + 1)
+    layout = problem.layout
+    generator = random.host_generator(key)
     modes, sites = [], []
-    for free, rank, grid, mode_key in zip(
-        parameters, layout.ranks, data.grids, mode_keys, strict=True
-    ):
+    for free, rank, grid in zip(problem.parameters, layout.ranks, data.grids, strict=True):
         size, packed = len(grid.x), rank * (rank + 1) // 2
-        nothing = ModeSites(np.zeros((size, rank)), np.zeros((size, packed)))
-        median = np.zeros(free.num_free)
-        dim = sum(kernel.dim for kernel in free.base)
-        normals = random.normal(mode_key, (size, dim), np.float64)
-        drawn = _prior_draw(median, free, grid, nothing, normals, problem.method)
-        modes.append(ModePosterior(drawn, np.zeros((size, rank, rank)), np.zeros(())))
-        sites.append(nothing)
+        mean = np.stack([_drawn(generator, kernel, grid.x) for kernel in free.base], axis=1)
+        modes.append(ModePosterior(mean, np.zeros((size, rank, rank)), np.zeros(())))
+        sites.append(ModeSites(np.zeros((size, rank)), np.zeros((size, packed))))
     core = None
     if layout.has_core:
-        mean = random.normal(core_key, layout.ranks, np.float64)
+        mean = generator.standard_normal(layout.ranks)
         # Known but for rounding.
         core = CorePosterior(mean, 1e6 * np.eye(layout.core_size))
     beliefs = beliefs_without_modes(problem, data, noise_std)
     beliefs = beliefs._replace(modes=tuple(modes), sites=tuple(sites), core=core)
-    u = tuple(np.zeros(free.num_free) for free in parameters)
-    return jax.tree.map(np.asarray, beliefs), u
+    return beliefs, tuple(np.zeros(free.num_free) for free in problem.parameters)
+
+
+def _drawn(generator: np.random.Generator, kernel: Any, x: np.ndarray) -> np.ndarray:
+    """Return a function to start from: a slow wave, or values with nothing in common."""
+    if isinstance(kernel, White):
+        return kernel.std * generator.standard_normal(len(x))
+    amplitude, start, waves = generator.standard_normal(), *generator.uniform(size=2)
+    span = max(float(np.ptp(x)), np.finfo(float).tiny)
+    phase = 2.0 * np.pi * (start + _MOST_WAVES * waves * (x - x[0]) / span)
+    return np.sqrt(2.0) * amplitude * np.cos(phase)
 
 
 def _learned(
@@ -221,7 +220,7 @@ def _learned(
     ):
         if free.num_free:
             x = _climbed(x, free, grid, sites, problem.method)
-            law = _mode_posterior(x, free, grid, sites, problem.method)
+            law = compiled_posterior(x, free, grid, sites, problem.method)
         found.append(x)
         modes.append(law)
     return tuple(found), beliefs._replace(modes=tuple(modes))

@@ -267,9 +267,11 @@ def squares_of(layout, data, beliefs):
     return (data.y - mean) ** 2 + variance
 
 
-def single_updates(layout, model, data, beliefs, num_epochs):
+def single_updates(layout, model, data, beliefs, num_epochs, balancing=False):
     """Iterate over the beliefs after every single update."""
     for _ in range(num_epochs):
+        if balancing:
+            beliefs = balanced(layout, model.core_precision, data, beliefs)
         for mode in range(layout.num_modes):
             beliefs = update_mode(layout, model, data, beliefs, mode, "sequential")
             yield beliefs
@@ -319,7 +321,7 @@ def test_a_core_without_its_covariance_lowers_the_bound():
 
 def test_epochs_are_the_single_updates():
     layout, model, data, beliefs = problem()
-    *_, last = single_updates(layout, model, data, beliefs, 3)
+    *_, last = single_updates(layout, model, data, beliefs, 3, balancing=True)
     found, bounds = epochs(layout, model, data, beliefs, 3, "sequential")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, last)
     assert bounds[-1] == pytest.approx(float(elbo(layout, model, data, last)), abs=1e-9)

@@ -136,7 +136,7 @@ class TensorPosterior:
     prior: Prior
     data: TensorData
     method: str = "auto"
-    num_slices: int = 1
+    num_slices: int = 4
 
     # ------------------------------------------------------------ what a state says
 

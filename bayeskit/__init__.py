@@ -17,6 +17,7 @@ _PUBLIC = {
     "EnsembleHMC": "bayeskit.inference.engines",
     "FeynmanKac": "bayeskit.inference.feynman_kac",
     "FunctionalCP": "bayeskit.models.functional_tucker",
+    "FunctionalTucker": "bayeskit.models.functional_tucker",
     "GroupMeanEffect": "bayeskit.models.functional_tucker",
     "MainEffect": "bayeskit.models.functional_tucker",
     "MarkovGPRegressor": "bayeskit.models.markov_gp",
@@ -48,6 +49,7 @@ __all__ = [
     "EnsembleHMC",
     "FeynmanKac",
     "FunctionalCP",
+    "FunctionalTucker",
     "GroupMeanEffect",
     "MainEffect",
     "MarkovGPRegressor",
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from bayeskit.models.functional_tucker import (
         BoxCox,
         FunctionalCP,
+        FunctionalTucker,
         GroupMeanEffect,
         MainEffect,
         WithinGroup,

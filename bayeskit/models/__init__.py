@@ -1,7 +1,7 @@
 """Estimators with scikit-learn's manners."""
 
 from bayeskit.models.bayesian import BayesianModel
-from bayeskit.models.functional_tucker import FunctionalCP
+from bayeskit.models.functional_tucker import FunctionalCP, FunctionalTucker
 from bayeskit.models.markov_gp import MarkovGPRegressor
 from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 
@@ -9,6 +9,7 @@ __all__ = [
     "BayesianModel",
     "Forecast",
     "FunctionalCP",
+    "FunctionalTucker",
     "MarkovGPRegressor",
     "StateSpaceEstimator",
 ]

@@ -1,6 +1,6 @@
 """Functional tensor models: terms, transforms of the target, estimators."""
 
-from bayeskit.models.functional_tucker.estimator import FunctionalCP
+from bayeskit.models.functional_tucker.cp import FunctionalCP
 from bayeskit.models.functional_tucker.terms import (
     GroupMeanEffect,
     MainEffect,
@@ -9,10 +9,12 @@ from bayeskit.models.functional_tucker.terms import (
     on,
 )
 from bayeskit.models.functional_tucker.transforms import BoxCox, Transform
+from bayeskit.models.functional_tucker.tucker import FunctionalTucker
 
 __all__ = [
     "BoxCox",
     "FunctionalCP",
+    "FunctionalTucker",
     "GroupMeanEffect",
     "MainEffect",
     "ModeKernel",

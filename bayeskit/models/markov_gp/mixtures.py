@@ -21,8 +21,16 @@ def mixture_moments(means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarra
     return means.mean(axis=0), variances.mean(axis=0) + means.var(axis=0)
 
 
-def function_quantiles(means: np.ndarray, variances: np.ndarray, levels: Any) -> np.ndarray:
-    """Return quantiles (levels, num) of mixtures of normals (draws, num)."""
+def function_quantiles(
+    means: np.ndarray, variances: np.ndarray, levels: Any, weights: Any = None
+) -> np.ndarray:
+    """Return quantiles (levels, num) of mixtures of normals (draws, num).
+
+    Parameters
+    ----------
+    weights : (draws,) array, optional
+        They sum to one; equal by default.
+    """
     sd = np.sqrt(variances)
     levels = np.asarray(levels, float)
     each = means + sd * stats.norm.ppf(levels)[:, None, None]
@@ -30,7 +38,9 @@ def function_quantiles(means: np.ndarray, variances: np.ndarray, levels: Any) ->
         return each[:, 0]
     # A point mass, where nothing is uncertain, has a distribution function as well.
     scale = np.maximum(sd, np.finfo(float).tiny)
-    cdf = lambda x: stats.norm.cdf((x[:, None] - means) / scale).mean(axis=1)
+    cdf = lambda x: np.average(
+        stats.norm.cdf((x[:, None] - means) / scale), axis=1, weights=weights
+    )
     return _bisected(cdf, levels, each.min(axis=1), each.max(axis=1))
 
 

@@ -126,7 +126,7 @@ def test_context_is_read_when_predicting(fitted):
 
 def test_order_of_rows_kinds_of_numbers_and_copies(fitted):
     model, X, y = fitted
-    fixed = bk.FunctionalCP(mean=model.terms_, transform="log", noise_std=0.15)
+    fixed = bk.FunctionalCP(rank=0, mean=model.terms_, transform="log", noise_std=0.15)
     order = np.random.default_rng(0).permutation(len(X))
     one = fixed.fit(X, y)
     assert one.hyperparameters_ == {}
@@ -140,7 +140,7 @@ def test_order_of_rows_kinds_of_numbers_and_copies(fitted):
     days = (X["day"].to_numpy() - DAY_ZERO).astype("timedelta64[D]").astype(int)
     plain = np.c_[X["x"], days].astype(np.float32)
     by_place = bk.FunctionalCP(
-        mean=[_by_place(t) for t in model.terms_], transform="log", noise_std=0.15
+        rank=0, mean=[_by_place(t) for t in model.terms_], transform="log", noise_std=0.15
     ).fit(plain, y.astype(np.float32))
     np.testing.assert_allclose(by_place.predict(plain), one.predict(X), rtol=1e-3)
 
@@ -155,7 +155,7 @@ def _by_place(term):
 
 def test_rows_without_y_are_counted(fitted):
     model, X, y = fitted
-    fixed = bk.FunctionalCP(mean=model.terms_, transform="log", noise_std=0.15)
+    fixed = bk.FunctionalCP(rank=0, mean=model.terms_, transform="log", noise_std=0.15)
     holes = y.copy()
     holes[[3, 10]] = np.nan
     assert fixed.fit(X, holes).n_ignored_ == 2
@@ -173,14 +173,18 @@ def test_rows_without_y_are_counted(fitted):
     ids=["one row", "one distinct coordinate", "equal y"],
 )
 def test_small_data(X, y):
-    model = bk.FunctionalCP(mean="additive").fit(X, y)
+    model = bk.FunctionalCP(rank=0, mean="additive").fit(X, y)
     mean, std = model.predict([[0.0, 1.0], [1e9, -1e9]], return_std=True)
     assert np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
     assert np.isfinite(model.log_evidence_)
 
 
 REFUSED = {
-    "rank": (lambda X, y: bk.FunctionalCP(rank=2).fit(X, y), ValueError, "rank must be 0"),
+    "rank": (
+        lambda X, y: bk.FunctionalCP(rank=-1).fit(X, y),
+        ValueError,
+        "rank must be a whole number >= 0, got -1",
+    ),
     "mean": (lambda X, y: bk.FunctionalCP(mean="x").fit(X, y), ValueError, "mean must be"),
     "context": (
         lambda X, y: bk.FunctionalCP(context="all").fit(X, y),
@@ -251,12 +255,12 @@ REFUSED = {
         "num_knots must be",
     ),
     "noise": (
-        lambda X, y: bk.FunctionalCP(noise_std=-1.0).fit(X, y),
+        lambda X, y: bk.FunctionalCP(0, noise_std=-1.0).fit(X, y),
         ValueError,
         "noise_std must be a positive number",
     ),
     "noise prior": (
-        lambda X, y: bk.FunctionalCP(noise_std=LogNormal(0.0, 1.0)).fit(X, y),
+        lambda X, y: bk.FunctionalCP(0, noise_std=LogNormal(0.0, 1.0)).fit(X, y),
         ValueError,
         "noise_std must be a positive number",
     ),

@@ -27,6 +27,7 @@ __all__ = [
     "scales_of",
     "with_broad_defaults",
     "with_kernels",
+    "with_unit_noise",
 ]
 
 # Broad: two standard deviations are a factor of 20.
@@ -136,8 +137,25 @@ def _objective(
     return jax.value_and_grad(log_posterior, has_aux=True)(u)
 
 
+def with_unit_noise(free: FreeParameters) -> FreeParameters:
+    """Return the parameters of Settings with the noise held at 1, for the same programs.
+
+    Weights of rows are then their precisions.
+    """
+    median, spread = free.median.copy(), free.spread.copy()
+    for place, name in enumerate(free.names):
+        if name == "noise":
+            median[place], spread[place] = 1.0, 0.0
+    base = replace(free.base, noise=np.ones_like(free.base.noise))
+    return replace(free, base=base, median=median, spread=spread)
+
+
 def learn(
-    design: AdditiveDesign, free: FreeParameters, y: np.ndarray, weight: np.ndarray
+    design: AdditiveDesign,
+    free: FreeParameters,
+    y: np.ndarray,
+    weight: np.ndarray,
+    start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int, Reduced | None]:
     """Return the u that maximise log evidence plus log prior.
 
@@ -148,6 +166,8 @@ def learn(
     y : (rows) array
     weight : (rows) array
         Precision of a row in units of that of the noise; 0 is no data.
+    start : (num_free) array, optional
+        Where the search starts; default: the medians of the priors.
 
     Returns
     -------
@@ -179,7 +199,7 @@ def learn(
 
     found = optimize.minimize(
         loss,
-        np.zeros(free.num_free),
+        np.zeros(free.num_free) if start is None else start,
         jac=True,
         method="L-BFGS-B",
         # A hundredth of a nat in thousands changes no prediction. Most scales are correlated,

@@ -27,7 +27,7 @@ from bayeskit.models.functional_tucker.low_rank.conditionals import (
     CorePosterior,
     core_posterior,
     mode_sites,
-    squared_errors,
+    row_moments,
 )
 from bayeskit.models.functional_tucker.low_rank.contractions import (
     CoreMoments,
@@ -94,10 +94,15 @@ class Beliefs(NamedTuple):
         """The moments of the core."""
         return None if self.core is None else core_moments(self.core.mean, self.core.covariance)
 
-    def row_precision(self, weight: Any) -> jax.Array:
-        """Return the expected precision of rows."""
-        tau = self.precision.mean if isinstance(self.precision, Gamma) else self.precision
-        return tau * weight * (1.0 if self.weights is None else self.weights.mean)
+    @property
+    def noise_precision(self) -> Any:
+        """The expected precision of the noise."""
+        return self.precision.mean if isinstance(self.precision, Gamma) else self.precision
+
+    def row_precision(self, weight: Any) -> Any:
+        """Return the expected precision of rows, given weights that are zero without data."""
+        each = 1.0 if self.weights is None else self.weights.mean
+        return self.noise_precision * weight * each
 
 
 def update_mode(
@@ -128,9 +133,7 @@ def update_core(layout: Layout, model: Model, data: TensorData, beliefs: Beliefs
     return beliefs._replace(core=core)
 
 
-def update_noise(
-    layout: Layout, model: Model, data: TensorData, beliefs: Beliefs, squares: Any
-) -> Beliefs:
+def update_noise(model: Model, data: TensorData, beliefs: Beliefs, squares: Any) -> Beliefs:
     """Return the beliefs with the laws of precision and weights, given squared errors."""
     prior = model.noise
     if not prior.is_known:
@@ -138,13 +141,15 @@ def update_noise(
         law = noise_posterior(prior, jnp.sum(data.weight), jnp.sum(weights * squares))
         beliefs = beliefs._replace(precision=law)
     if prior.degrees is not None:
-        tau = beliefs.row_precision(1.0) / beliefs.weights.mean
-        beliefs = beliefs._replace(weights=weight_posterior(prior.degrees, tau, squares))
+        law = weight_posterior(prior.degrees, beliefs.noise_precision, squares)
+        beliefs = beliefs._replace(weights=law)
     return beliefs
 
 
 def _squares(layout: Layout, data: TensorData, beliefs: Beliefs) -> jax.Array:
-    return squared_errors(layout, beliefs.core_moments, beliefs.factors, data.places, data.y)
+    """Return the expected squared errors of rows."""
+    mean, variance = row_moments(layout, beliefs.core_moments, beliefs.factors, data.places)
+    return (data.y - mean) ** 2 + variance + data.spread
 
 
 def elbo(
@@ -225,7 +230,7 @@ def epochs(
         if layout.has_core:
             now = update_core(layout, model, data, now)
         squares = _squares(layout, data, now)
-        learned = update_noise(layout, model, data, now, squares)
+        learned = update_noise(model, data, now, squares)
         now = jax.tree.map(lambda new, old: jnp.where(learn_noise, new, old), learned, now)
         return now, elbo(layout, model, data, now, squares)
 

@@ -18,7 +18,14 @@ from bayeskit.inference.gp_kernels import FunctionChain, stacked_chain
 from bayeskit.models.functional_tucker.low_rank.contractions import unpack
 from bayeskit.models.markov_gp.rows import Grid
 
-__all__ = ["ModePosterior", "ModeSites", "draw_mode", "mode_chain", "mode_evidence", "mode_posterior"]
+__all__ = [
+    "ModePosterior",
+    "ModeSites",
+    "draw_mode",
+    "mode_chain",
+    "mode_evidence",
+    "mode_posterior",
+]
 
 
 class ModeSites(NamedTuple):
@@ -38,7 +45,15 @@ class ModeSites(NamedTuple):
 
 
 class ModePosterior(NamedTuple):
-    """Mean (size, R), covariance (size, R, R), and the log of the integral of prior and sites."""
+    """The law of the functions at each coordinate of a mode.
+
+    Parameters
+    ----------
+    mean : (size, R) array
+    covariance : (size, R, R) array
+    log_evidence : float
+        Log of the integral of prior times sites.
+    """
 
     mean: Any
     covariance: Any
@@ -46,8 +61,10 @@ class ModePosterior(NamedTuple):
 
 
 def mode_chain(kernels: Sequence[Any], grid: Grid) -> FunctionChain:
-    """Return the chain of the functions of a mode: kernels of one form with numbers, one each."""
-    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *kernels)
+    """Return the chain of the functions of a mode, given kernels of one form, one each."""
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *kernels
+    )
     return stacked_chain(stacked, jnp.asarray(grid.x), jnp.asarray(grid.gaps))
 
 
@@ -56,7 +73,9 @@ def _known(chain: FunctionChain, sites: ModeSites) -> GaussianSites:
     return GaussianSites(sites.shift, unpack(sites.precision, rank), chain.matrix)
 
 
-def mode_evidence(kernels: Sequence[Any], grid: Grid, sites: ModeSites, method: str) -> jax.Array:
+def mode_evidence(
+    kernels: Sequence[Any], grid: Grid, sites: ModeSites, method: str
+) -> jax.Array:
     """Return the log of the integral of prior and sites, as of :class:`ModePosterior`."""
     chain = mode_chain(kernels, grid)
     return kalman_log_evidence(chain.states, _known(chain, sites), method=method)

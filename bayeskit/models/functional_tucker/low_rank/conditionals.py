@@ -33,7 +33,6 @@ __all__ = [
     "core_posterior",
     "mode_sites",
     "row_moments",
-    "squared_errors",
 ]
 
 
@@ -48,6 +47,12 @@ class CorePosterior(NamedTuple):
         """The covariance (size, size)."""
         size = self.precision_factor.shape[0]
         return jsl.cho_solve((self.precision_factor, True), jnp.eye(size))
+
+    def draws(self, normals: Any) -> jax.Array:
+        """Return draws (num, R_1, ..., R_K) made of standard normals (num, size)."""
+        factor = jnp.asarray(self.precision_factor)
+        spread = jsl.solve_triangular(factor, normals.T, lower=True, trans=1).T
+        return self.mean + spread.reshape(-1, *self.mean.shape)
 
 
 def mode_sites(
@@ -117,7 +122,12 @@ def core_posterior(
 def row_moments(
     layout: Layout, core: CoreMoments | None, factors: Sequence[Moments], places: Sequence[Any]
 ) -> tuple[jax.Array, jax.Array]:
-    """Return mean and variance (rows,) of the product at rows, from moments on grids."""
+    """Return mean and variance (rows,) of the product at rows, from moments on grids.
+
+    Without modes there is no product, and both are zero.
+    """
+    if not layout.ranks:
+        return jnp.zeros(()), jnp.zeros(())
 
     def moments(places: Any) -> tuple[jax.Array, jax.Array]:
         at_rows = [factor.at(place) for factor, place in zip(factors, places, strict=True)]
@@ -126,15 +136,3 @@ def row_moments(
         return mean, jnp.maximum(square - mean**2, 0.0)
 
     return map_over_chunks(moments, tuple(places), layout.widest)
-
-
-def squared_errors(
-    layout: Layout,
-    core: CoreMoments | None,
-    factors: Sequence[Moments],
-    places: Sequence[Any],
-    target: Any,
-) -> jax.Array:
-    """Return the expected squared differences (rows,) of target and product."""
-    mean, variance = row_moments(layout, core, factors, places)
-    return (target - mean) ** 2 + variance

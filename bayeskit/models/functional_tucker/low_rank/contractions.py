@@ -29,8 +29,8 @@ __all__ = [
     "core_sums",
     "expected_square",
     "expected_value",
-    "mode_design",
     "map_over_chunks",
+    "mode_design",
     "moments_of",
     "pack",
     "sum_over_chunks",
@@ -57,7 +57,7 @@ class CoreMoments(NamedTuple):
     """First and second moments of the core, (R_1, ..., R_K) and (R_1, ..., R_K, R_1, ...)."""
 
     mean: jax.Array
-    second: jax.Array
+    second: Any
 
 
 @functools.cache
@@ -150,15 +150,13 @@ def mode_design(
     num = factors[0].mean.shape[0]
     others = [factor for k, factor in enumerate(factors) if k != mode]
     if core is None:
-        ones = Moments(*(jnp.ones_like(part[:1]) for part in factors[mode]))
+        ones = [jnp.ones_like(part) for part in factors[mode]]
         first, second = (
-            functools.reduce(jnp.multiply, parts, jnp.broadcast_to(one, (num, one.shape[1])))
-            for parts, one in zip(zip(*others, strict=True) if others else ((), ()), ones)
+            functools.reduce(jnp.multiply, [factor[i] for factor in others], ones[i])
+            for i in range(2)
         )
         return Moments(first, second)
-    first, second = (
-        _row_products([factor[i] for factor in others], num) for i in range(2)
-    )
+    first, second = (_row_products([factor[i] for factor in others], num) for i in range(2))
     unfolded = jnp.moveaxis(core.mean, mode, -1).reshape(-1, layout.ranks[mode])
     return Moments(first @ unfolded, second @ _packed_core(core.second, mode))
 
@@ -216,7 +214,9 @@ def unpacked_core(packed: jax.Array, ranks: Sequence[int]) -> jax.Array:
     full = packed.reshape(sizes)
     for k, rank in enumerate(ranks):
         # Two axes in the place of one, for each mode before this one.
-        full = jnp.moveaxis(jnp.moveaxis(full, 2 * k, -1)[..., _places(rank)], (-2, -1), (2 * k, 2 * k + 1))
+        full = jnp.moveaxis(
+            jnp.moveaxis(full, 2 * k, -1)[..., _places(rank)], (-2, -1), (2 * k, 2 * k + 1)
+        )
     num_modes = len(ranks)
     order = [2 * k for k in range(num_modes)] + [2 * k + 1 for k in range(num_modes)]
     size = int(np.prod(ranks))

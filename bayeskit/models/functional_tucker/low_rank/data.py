@@ -19,12 +19,15 @@ class TensorData(NamedTuple):
     y : (rows,) array
     weight : (rows,) array
         1 for an observation, 0 for a row without one.
+    spread : (rows,) array
+        Variance of what was taken off the observation: an uncertain mean.
     places : tuple of (rows,) int32 arrays, one for each mode
     grids : tuple of Grid, one for each mode
     """
 
     y: Any
     weight: Any
+    spread: Any
     places: tuple[Any, ...]
     grids: tuple[Grid, ...]
 
@@ -34,6 +37,12 @@ def tensor_data(table: np.ndarray, y: np.ndarray, dtype: str = "float64") -> Ten
 
     NaN in y is a row without observation: its coordinates are on the grids.
     """
-    grids, places = zip(*(grid_of(column, dtype) for column in table.T), strict=True)
-    each = [rows_of(y, np.zeros(len(y)), place, dtype) for place in places]
-    return TensorData(each[0].y, each[0].weight, tuple(rows.place for rows in each), grids)
+    nothing = np.zeros(len(y))
+    rows = rows_of(y, nothing, nothing.astype(np.int32), dtype)
+    padded = lambda place: np.pad(place, (0, len(rows.y) - len(place)))
+    grids, places = [], []
+    for column in table.T:
+        grid, place = grid_of(column, dtype)
+        grids.append(grid)
+        places.append(padded(place))
+    return TensorData(rows.y, rows.weight, np.zeros_like(rows.y), tuple(places), tuple(grids))

@@ -1,0 +1,374 @@
+"""What functional tensor models share: fitting, predictions, functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import NotFittedError
+
+from bayeskit.accel.program_cache import program_cache
+from bayeskit.inference import random
+from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.inference.gp_kernels import LogNormal
+from bayeskit.inference.gp_kernels.hyperparametric import checked_hyperparameter
+from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.functional_tucker import additive
+from bayeskit.models.functional_tucker.additive.learning import with_kernels
+from bayeskit.models.functional_tucker.joint import fit_mean_field
+from bayeskit.models.functional_tucker.low_rank.layout import Layout
+from bayeskit.models.functional_tucker.low_rank.mean_field import factor_moments
+from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
+from bayeskit.models.functional_tucker.low_rank.priors import kernels_of_modes, mode_parameters
+from bayeskit.models.functional_tucker.low_rank.search import Problem
+from bayeskit.models.functional_tucker.naming import factor_names, term_names
+from bayeskit.models.functional_tucker.predictive import Predictive, predictive
+from bayeskit.models.functional_tucker.rows import new_table, table_of
+from bayeskit.models.functional_tucker.terms import MainEffect, check_terms, term_label
+from bayeskit.models.functional_tucker.transforms import as_transform, standardized
+from bayeskit.models.markov_gp.rows import observations
+
+__all__ = ["FunctionalTensor"]
+
+_CONTEXTS = ("given", "training")
+_LIKELIHOODS = ("normal", "student_t")
+# Weak: a hundredth of the target's variance, worth two observations.
+_NOISE_PRECISION = Gamma(1.0, 0.01)
+
+
+class FunctionalTensor(RegressorMixin, BaseEstimator):
+    """The base of :class:`FunctionalCP` and :class:`FunctionalTucker`."""
+
+    mean: Any
+    kernel: Any
+    transform: Any
+    noise_std: Any
+    likelihood: str
+    degrees: float
+    max_iter: int
+    tol: float
+    num_starts: int
+    context: str
+    random_state: Any
+
+    def _layout(self, num_modes: int) -> Layout:
+        """Return the layout that the parameters ask for; an empty one has no modes."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any) -> Any:
+        """Learn the scales and condition on the data.
+
+        Parameters
+        ----------
+        X : DataFrame or (rows, modes) array
+            Coordinates; columns of a DataFrame may hold dates, which count in days.
+        y : (rows) array
+            NaN where nothing was observed.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidDataError
+            For NaN or infinities in X, lengths that do not match, values that the transform
+            does not take, before anything is compiled.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the search ends while the bound still rises.
+        """
+        names, table = table_of(X)
+        target = observations(y, len(table))
+        transform = as_transform(self.transform)
+        transform.check(target)
+        seen = ~np.isnan(target)
+        self._fit(names, table, target, standardized(transform, target[seen]))
+        return self
+
+    def _fit(self, names: tuple, table: np.ndarray, target: np.ndarray, transform: Any) -> None:
+        layout = self._layout(len(names))
+        self._check_settings(layout)
+        terms = with_kernels(check_terms(self._terms(names), names), names)
+        kernels = kernels_of_modes(self.kernel, names) if layout.ranks else ()
+        seen = ~np.isnan(target)
+        t = np.where(seen, transform.forward(np.where(seen, target, 1.0)), 0.0)
+        with precision_scope("float64"), program_cache(), CompileClock() as clock:
+            self._posterior = fit_mean_field(
+                Problem(
+                    layout,
+                    mode_parameters(layout, kernels, table) if layout.ranks else (),
+                    1.0,
+                    self._noise_prior(),
+                ),
+                additive.additive_design(terms, table, names),
+                self.noise_std,
+                t,
+                seen,
+                as_random_key(self.random_state),
+                max_iter=self.max_iter,
+                tol=self.tol,
+                num_starts=self.num_starts,
+            )
+            self.names_, self.n_ignored_ = names, int((~seen).sum())
+            self.transform_ = transform
+            self._describe(kernels, transform.log_derivative(target[seen]).sum())
+        self.timing_ = clock.timing()
+
+    def _describe(self, kernels: Sequence[Any], log_jacobian: float) -> None:
+        """Set the learned attributes, in units of the transformed target."""
+        posterior, scale = self._posterior, self.transform_.scale
+        terms = posterior.terms.design.terms
+        self.terms_ = tuple(
+            replace(term, kernel=kernel)
+            for term, kernel in zip(terms, posterior.terms.kernels, strict=True)
+        )
+        self.noise_std_ = posterior.noise_std * scale
+        values = dict(
+            zip(term_names(posterior.term_names, terms), posterior.term_values, strict=True)
+        )
+        if self.noise_std is None or isinstance(self.noise_std, LogNormal):
+            values = {"noise_std": posterior.noise_std, **values}
+        # Functions of modes are multiplied, so that one of them alone has no unit.
+        self.hyperparameters_ = {
+            name: float(value) * (scale if name.endswith("std") else 1.0)
+            for name, value in values.items()
+        }
+        found, problem = posterior.found, posterior.problem
+        for mode, kernel, free, u in zip(
+            self.names_, kernels, problem.parameters, found.u, strict=False
+        ):
+            names = factor_names(free.names, (kernel,) * len(free.base), mode)
+            learned = np.asarray(free.values(u), float).tolist()
+            self.hyperparameters_ |= dict(zip(names, learned, strict=True))
+        self.n_evaluations_ = posterior.num_evaluations
+        if posterior.is_exact:
+            self.log_evidence_ = posterior.terms.log_evidence + float(log_jacobian)
+            return
+        self.elbo_ = posterior.bounds + float(log_jacobian)
+        self.n_iter_ = posterior.num_epochs
+        if problem.layout.has_core and problem.layout.ranks:
+            self.core_ = np.asarray(found.beliefs.core.mean)
+
+    def _noise_prior(self) -> NoisePrior:
+        is_number = self.noise_std is not None and not isinstance(self.noise_std, LogNormal)
+        precision = float(self.noise_std) ** -2.0 if is_number else _NOISE_PRECISION
+        return NoisePrior(precision, float(self.degrees) if self._is_student else None)
+
+    @property
+    def _is_student(self) -> bool:
+        return self.likelihood == "student_t"
+
+    def _check_settings(self, layout: Layout) -> None:
+        if self.likelihood not in _LIKELIHOODS:
+            raise ValueError(
+                f"likelihood must be one of {_LIKELIHOODS}, got {self.likelihood!r}"
+            )
+        if self._is_student and not self.degrees > 2:
+            raise ValueError(
+                f"degrees must be above 2, so that the noise has a variance, got "
+                f"{self.degrees!r}"
+            )
+        self._check_context()
+        checked_hyperparameter(self.noise_std, "noise_std")
+        if isinstance(self.noise_std, LogNormal) and (layout.ranks or self._is_student):
+            raise ValueError(
+                "noise_std must be None, which learns it, or a number where there are "
+                f"multilinear components or Student-t noise, got {self.noise_std!r}"
+            )
+        for name, least in (("max_iter", 1), ("num_starts", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        if not self.tol >= 0:
+            raise ValueError(f"tol must be a number >= 0, got {self.tol!r}")
+
+    def _terms(self, names: Sequence[Any]) -> tuple[Any, ...]:
+        if isinstance(self.mean, str):
+            if self.mean == "additive":
+                return tuple(MainEffect(name) for name in names)
+            if self.mean != "constant":
+                raise ValueError(
+                    f"mean must be 'additive', 'constant', None or terms, got {self.mean!r}"
+                )
+        return () if self.mean is None or isinstance(self.mean, str) else tuple(self.mean)
+
+    # ------------------------------------------------------------ predictions
+
+    def predict(self, X: Any, *, return_std: bool = False) -> Any:
+        """Return the posterior mean of new observations at any coordinates.
+
+        Parameters
+        ----------
+        X : DataFrame or (rows, modes) array
+        return_std : bool
+
+        Returns
+        -------
+        mean : (rows) array, or (mean, std)
+        """
+        mean, std = self._predictive(X).moments()
+        return (mean, std) if return_std else mean
+
+    def predict_quantiles(self, X: Any, quantiles: Any = (0.05, 0.5, 0.95)) -> np.ndarray:
+        """Return quantiles (quantiles, rows) of new observations at any coordinates.
+
+        Parameters
+        ----------
+        X : DataFrame or (rows, modes) array
+        quantiles : sequence of float
+            Between 0 and 1.
+        """
+        levels = np.atleast_1d(np.asarray(quantiles, float))
+        if not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"quantiles must lie between 0 and 1, got {quantiles!r}")
+        return self._predictive(X).quantiles(levels)
+
+    def log_density(self, X: Any, y: Any) -> np.ndarray:
+        """Return the log predictive density (rows) of each observation by itself.
+
+        Parameters
+        ----------
+        X : DataFrame or (rows, modes) array
+        y : (rows) array
+        """
+        law = self._predictive(X)
+        target = observations(y, law.mean.shape[1])
+        self.transform_.check(target)
+        return law.log_density(target)
+
+    def sample_y(self, X: Any, num_draws: int = 1, *, random_state: Any = None) -> np.ndarray:
+        """Return joint posterior draws (num_draws, rows) of new observations.
+
+        Parameters
+        ----------
+        X : DataFrame or (rows, modes) array
+        num_draws : int
+        random_state : int, numpy random state, JAX key, or None
+            Default: that of the estimator.
+        """
+        table = self._new_table(X)
+        if not isinstance(num_draws, int | np.integer) or num_draws < 1:
+            raise ValueError(f"num_draws must be a whole number >= 1, got {num_draws!r}")
+        state = self.random_state if random_state is None else random_state
+        with precision_scope("float64"), program_cache():
+            latent_key, noise_key = random.split(as_random_key(state), 2)
+            draws = self._posterior.draws(table, self._check_context(), num_draws, latent_key)
+            generator = random.host_generator(noise_key)
+        if self._is_student:
+            errors = generator.standard_t(self.degrees, draws.shape)
+        else:
+            errors = generator.standard_normal(draws.shape)
+        return self.transform_.inverse(draws + self._posterior.noise_std * errors)
+
+    def functions(self, term: Any, grid: Any, *, return_std: bool = False) -> Any:
+        """Return the posterior mean of the function of one term, on the transformed scale.
+
+        Parameters
+        ----------
+        term : column name, term, or position in ``terms_``
+            A name stands for the main effect of this mode.
+        grid : (points) array
+            Values of the mode, or of its mean over groups.
+        return_std : bool
+
+        Returns
+        -------
+        mean : (points) array, or (mean, std)
+        """
+        self._check_fitted()
+        place = self._place_of(term)
+        with precision_scope("float64"), program_cache():
+            mean, variance = additive.function_moments(
+                self._posterior.terms, place, np.asarray(grid, float)
+            )
+        scale = self.transform_.scale
+        return (scale * mean, scale * np.sqrt(variance)) if return_std else scale * mean
+
+    def factors(self, mode: Any, grid: Any, *, return_std: bool = False) -> Any:
+        """Return the posterior mean of the functions of a mode that are multiplied.
+
+        Signs, order and scale of functions are no result: only the product is known. In a
+        Tucker model neither is their rotation.
+
+        Parameters
+        ----------
+        mode : column name or position
+        grid : (points) array
+            Values of the mode.
+        return_std : bool
+
+        Returns
+        -------
+        mean : (points, rank) array, or (mean, std)
+        """
+        self._check_fitted()
+        posterior = self._posterior
+        if not posterior.problem.layout.ranks:
+            raise ValueError("this model has no factors: its rank is 0")
+        places = {name: k for k, name in enumerate(self.names_)}
+        place = places.get(mode, mode if isinstance(mode, int) else None)
+        if place is None or not 0 <= place < len(self.names_):
+            raise ValueError(f"there is no mode {mode!r}; there are {list(self.names_)}")
+        with precision_scope("float64"), program_cache():
+            mean, covariance = factor_moments(
+                posterior.problem,
+                posterior.data,
+                posterior.found.beliefs,
+                posterior.found.u,
+                place,
+                np.asarray(grid, float).reshape(-1),
+            )
+        std = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        return (mean, std) if return_std else mean
+
+    def _place_of(self, term: Any) -> int:
+        stated = self._posterior.terms.design.terms
+        for i, one in enumerate(stated):
+            if isinstance(one, MainEffect) and not isinstance(term, type(one)):
+                if one.mode == term:
+                    return i
+            elif type(one) is type(term) and one.mode == term.mode:
+                return i
+        if isinstance(term, int) and 0 <= term < len(stated) and hasattr(stated[term], "mode"):
+            return term
+        labels = [term_label(one) for one in stated if hasattr(one, "mode")]
+        raise ValueError(f"there is no function of {term!r}; there are {labels}")
+
+    def _predictive(self, X: Any) -> Predictive:
+        """Return the law of new observations."""
+        table = self._new_table(X)
+        posterior = self._posterior
+        with precision_scope("float64"), program_cache():
+            mean, variance = posterior.moments(table, self._check_context())
+        return predictive(
+            self.transform_,
+            mean[None],
+            variance[None],
+            np.array([posterior.noise_std]),
+            self.degrees if self._is_student else None,
+        )
+
+    def _check_context(self) -> str:
+        if self.context not in _CONTEXTS:
+            raise ValueError(f"context must be one of {_CONTEXTS}, got {self.context!r}")
+        return self.context
+
+    def _new_table(self, X: Any) -> np.ndarray:
+        self._check_fitted()
+        return new_table(X, self.names_)
+
+    def _check_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
+            name = type(self).__name__
+            raise NotFittedError(f"this {name} is not fitted: call fit(X, y) first")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_posterior")

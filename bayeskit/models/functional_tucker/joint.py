@@ -1,0 +1,217 @@
+r"""Additive terms and a multilinear part together, by coordinate ascent.
+
+The terms of the mean are one Gaussian block, inferred exactly given the multilinear part, which
+is fitted to what the terms leave. Both are steps of one ascent: the bound counts the squared
+errors of the whole, and the divergence of every part from its prior.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from bayeskit.errors import ConvergenceWarning
+from bayeskit.inference import random
+from bayeskit.models.functional_tucker import additive
+from bayeskit.models.functional_tucker.additive.learning import (
+    free_parameters,
+    learn,
+    with_unit_noise,
+)
+from bayeskit.models.functional_tucker.low_rank.data import TensorData, tensor_data
+from bayeskit.models.functional_tucker.low_rank.mean_field import product_draws, product_moments
+from bayeskit.models.functional_tucker.low_rank.search import (
+    CHUNK,
+    Found,
+    Problem,
+    beliefs_without_modes,
+    climb,
+    first_guess,
+    rows_and_bound,
+)
+
+__all__ = ["MeanField", "fit_mean_field"]
+
+# Rounds after which the scales of the terms stay as they are: they hardly move then, and each
+# evidence of all terms costs as much as many epochs.
+_LEARNING_ROUNDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class MeanField:
+    """Independent laws of the terms, the functions of each mode, the core and the noise.
+
+    Parameters
+    ----------
+    problem : Problem
+    data : TensorData
+        With the target less the mean of the terms.
+    found : Found
+        The bounds are those of the whole, one for each round.
+    terms : AdditivePosterior
+    term_values : (num_free,) array
+        Hyper-parameters of the terms that were learned, in the order of their names.
+    term_names : tuple of str
+    is_converged : bool
+    num_epochs : int
+        Of the multilinear part.
+    num_evaluations : int
+        Evidences of the terms that were computed.
+    """
+
+    problem: Problem
+    data: TensorData
+    found: Found
+    terms: additive.AdditivePosterior
+    term_values: np.ndarray
+    term_names: tuple[str, ...]
+    is_converged: bool
+    num_epochs: int
+    num_evaluations: int
+
+    @property
+    def noise_std(self) -> float:
+        """Of the noise, on the scale of t."""
+        return float(self.found.beliefs.noise_precision) ** -0.5
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether there is nothing but terms and normal noise."""
+        return not len(self.bounds)
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """The evidence lower bound after each round, log prior of hyper-parameters included."""
+        return self.found.bounds
+
+    def moments(self, table: np.ndarray, context: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and variances (new rows,) of t without noise, each row by itself."""
+        mean, variance = additive.predict_rows(self.terms, table, context)
+        found = self.found
+        product = product_moments(self.problem, self.data, found.beliefs, found.u, table)
+        return mean + product[0], variance + product[1]
+
+    def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> np.ndarray:
+        """Return joint draws (num_draws, new rows) of t without noise."""
+        terms_key, product_key = random.split(key, 2)
+        drawn = additive.sample_rows(self.terms, table, num_draws, terms_key, context=context)
+        found = self.found
+        return drawn + product_draws(
+            self.problem, self.data, found.beliefs, found.u, table, num_draws, product_key
+        )
+
+
+def fit_mean_field(
+    problem: Problem,
+    design: additive.AdditiveDesign,
+    noise_std: Any,
+    t: np.ndarray,
+    seen: np.ndarray,
+    key: Any,
+    *,
+    max_iter: int,
+    tol: float,
+    num_starts: int,
+) -> MeanField:
+    """Return the laws that maximise the bound of the evidence of all.
+
+    Parameters
+    ----------
+    problem : Problem
+        The multilinear part; a layout without modes is none.
+    design : AdditiveDesign
+    noise_std : float, LogNormal or None
+    t, seen : (rows,) arrays
+    key : key
+        Of the starts.
+    max_iter : int
+        Most epochs of the multilinear part.
+    tol : float
+        The end: a round raises the bound by less than this share of its size.
+    num_starts : int
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the last round still raised the bound.
+    """
+    free = free_parameters(design, noise_std)
+    u, num_evaluations, reduced = learn(design, free, t, seen)
+    settings = jax.tree.map(float, free.fill(u))
+    is_term = [name != "noise" for name in free.names]
+    names = tuple(name for name in free.names if name != "noise")
+    precision = seen / settings.noise**2
+    terms = additive.additive_posterior(design, t, precision, settings.kernels, reduced)
+    data = tensor_data(design.table, np.where(seen, t, np.nan))
+    if not problem.layout.ranks:
+        data = data._replace(places=(), grids=())
+    if not problem.layout.ranks and problem.noise.degrees is None:
+        # Nothing but the terms: exact, in one step.
+        alone = Found(beliefs_without_modes(problem, data, settings.noise), (), np.zeros(0))
+        values = np.asarray(free.values(u))
+        return MeanField(
+            problem, data, alone, terms, values[is_term], names, True, 0, num_evaluations
+        )
+
+    held, kernels = with_unit_noise(free), settings.kernels
+    bounds: list[float] = []
+    found: Any = None
+    while True:
+        mean, variance = additive.row_moments(terms)
+        data = data._replace(
+            y=_padded(np.where(seen, t - mean, 0.0), data),
+            spread=_padded(np.where(seen, variance, 0.0), data),
+        )
+        if found is None:
+            found = first_guess(problem, data, settings.noise, key, num_starts)
+        found = climb(problem, data, found)
+        product, _, bound = rows_and_bound(problem, data, found)
+        bounds.append(bound - _divergence(terms, mean, variance) - 0.5 * float(u @ u))
+        gain = bounds[-1] - bounds[-2] if len(bounds) > 1 else np.inf
+        is_converged = gain < tol * (1.0 + abs(bounds[-1]))
+        if is_converged or len(found.bounds) >= max_iter:
+            break
+        target = t - product[: len(t)]
+        precision = np.asarray(found.beliefs.row_precision(data.weight))[: len(t)]
+        reduced = None
+        if design.terms and len(bounds) <= _LEARNING_ROUNDS:
+            u, more, reduced = learn(design, held, target, precision, u)
+            kernels = jax.tree.map(float, held.fill(u)).kernels
+            num_evaluations += more
+        terms = additive.additive_posterior(design, target, precision, kernels, reduced)
+    if not is_converged:
+        warnings.warn(
+            f"the evidence lower bound still rose by {gain:.3g} over the last {CHUNK} of "
+            f"{len(found.bounds)} epochs: raise max_iter, or tol if that is enough",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    num_epochs, found = len(found.bounds), found._replace(bounds=np.asarray(bounds))
+    return MeanField(
+        problem,
+        data,
+        found,
+        terms,
+        np.asarray(held.values(u))[is_term],
+        names,
+        is_converged,
+        num_epochs,
+        num_evaluations,
+    )
+
+
+def _padded(values: np.ndarray, data: TensorData) -> np.ndarray:
+    return np.pad(values, (0, len(data.y) - len(values)))
+
+
+def _divergence(terms: Any, mean: np.ndarray, variance: np.ndarray) -> float:
+    """Return the divergence of the law of the terms from their prior."""
+    y, precision = terms.y[: len(mean)], terms.precision[: len(mean)]
+    observed = precision > 0
+    logs = np.log(np.where(observed, precision, 1.0) / (2.0 * np.pi))
+    expected = np.where(observed, logs, 0.0) - precision * ((y - mean) ** 2 + variance)
+    return 0.5 * float(expected.sum()) - terms.log_evidence

@@ -1,0 +1,246 @@
+"""The search for beliefs and hyper-parameters that maximise the evidence lower bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import optimize
+
+from bayeskit.accel.compilation import quick_jit
+from bayeskit.inference import random
+from bayeskit.inference.gp_kernels import FreeParameters
+from bayeskit.models.functional_tucker.low_rank.cavi import Beliefs, Model, elbo, epochs
+from bayeskit.models.functional_tucker.low_rank.chains import (
+    ModePosterior,
+    ModeSites,
+    draw_mode,
+    mode_evidence,
+    mode_posterior,
+)
+from bayeskit.models.functional_tucker.low_rank.conditionals import CorePosterior, row_moments
+from bayeskit.models.functional_tucker.low_rank.data import TensorData
+from bayeskit.models.functional_tucker.low_rank.layout import Layout
+from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
+
+__all__ = [
+    "CHUNK",
+    "Found",
+    "Problem",
+    "beliefs_without_modes",
+    "climb",
+    "first_guess",
+    "rows_and_bound",
+]
+
+# Epochs between two searches for hyper-parameters, which cost about as many.
+CHUNK = 10
+# Of each start, before the best one is chosen.
+_TRIAL = 3
+# Evaluations of a search: the bound that it climbs is another one after the next epochs.
+_MAX_EVALUATIONS = 8
+
+
+class Problem(NamedTuple):
+    """What is fitted, and how functions are filtered.
+
+    Parameters
+    ----------
+    layout : Layout
+    parameters : tuple of FreeParameters
+        Of the functions of each mode.
+    core_precision : float
+    noise : NoisePrior
+    method : {"auto", "sequential", "parallel"}
+    """
+
+    layout: Layout
+    parameters: tuple[FreeParameters, ...]
+    core_precision: float
+    noise: NoisePrior
+    method: str = "auto"
+
+    def model(self, u: Sequence[Any]) -> Model:
+        """Return the model with numbers, given standard normal numbers of each mode."""
+        kernels = tuple(free.fill(x) for free, x in zip(self.parameters, u, strict=True))
+        return Model(kernels, self.core_precision, self.noise)
+
+
+class Found(NamedTuple):
+    """Where the search ended.
+
+    Parameters
+    ----------
+    beliefs : Beliefs
+    u : tuple of (num_free,) arrays
+        Hyper-parameters of each mode as standard normal numbers.
+    bounds : (epochs,) array
+        Evidence lower bound plus log prior of the hyper-parameters, up to a constant.
+    """
+
+    beliefs: Beliefs
+    u: tuple[np.ndarray, ...]
+    bounds: np.ndarray
+
+
+@quick_jit(static_argnames=("layout", "num", "method", "core_precision"))
+def _epochs(layout, parameters, u, core_precision, noise, data, beliefs, num, method, learn):
+    problem = Problem(layout, parameters, core_precision, noise, method)
+    return epochs(layout, problem.model(u), data, beliefs, num, method, learn)
+
+
+@quick_jit(static_argnames=("layout", "core_precision"))
+def _rows_and_bound(layout, parameters, u, core_precision, noise, data, beliefs):
+    model = Problem(layout, parameters, core_precision, noise).model(u)
+    moments = row_moments(layout, beliefs.core_moments, beliefs.factors, data.places)
+    return *moments, elbo(layout, model, data, beliefs)
+
+
+@quick_jit(static_argnames="method")
+def _mode_objective(u, free, grid, sites, method):
+    def log_posterior(u):
+        return mode_evidence(free.fill(u), grid, sites, method) - 0.5 * jnp.sum(u**2)
+
+    return jax.value_and_grad(log_posterior)(u)
+
+
+@quick_jit(static_argnames="method")
+def _mode_posterior(u, free, grid, sites, method):
+    return mode_posterior(free.fill(u), grid, sites, method)
+
+
+@quick_jit(static_argnames="method")
+def _prior_draw(u, free, grid, sites, normals, method):
+    return draw_mode(free.fill(u), grid, sites, normals, method)[0]
+
+
+def first_guess(
+    problem: Problem, data: TensorData, noise_std: float, key: Any, num_starts: int
+) -> Found:
+    """Return the best of several starts, whose functions are drawn from their priors.
+
+    Parameters
+    ----------
+    noise_std : float
+        What the noise is while the functions are far off: it would take all for its own.
+    """
+    num_starts = num_starts if problem.layout.ranks else 1
+    trials = [_trial(problem, data, noise_std, one) for one in random.split(key, num_starts)]
+    return max(trials, key=lambda found: found.bounds[-1])
+
+
+def beliefs_without_modes(problem: Problem, data: TensorData, noise_std: float) -> Beliefs:
+    """Return the beliefs of noise alone."""
+    noise = problem.noise
+    precision: Any = np.float64(noise_std**-2.0)
+    if not noise.is_known:
+        precision = Gamma(np.ones(()), np.float64(noise_std**2.0))
+    weights = None
+    if noise.degrees is not None:
+        ones = np.full(len(data.y), 0.5 * (noise.degrees + 1.0))
+        weights = Gamma(ones, ones.copy())
+    return Beliefs((), (), None, precision, weights)
+
+
+def climb(problem: Problem, data: TensorData, found: Found) -> Found:
+    """Return what a search for hyper-parameters and some epochs lead to from here."""
+    u, beliefs = _learned(problem, data, found.u, found.beliefs)
+    beliefs, bounds = _run(problem, data, u, beliefs, CHUNK)
+    return Found(beliefs, u, np.concatenate([found.bounds, bounds]))
+
+
+def rows_and_bound(
+    problem: Problem, data: TensorData, found: Found
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return mean and variance (rows,) of the product at the data, and the bound."""
+    layout, parameters, core_precision, noise, _ = problem
+    mean, variance, bound = _rows_and_bound(
+        layout, parameters, found.u, core_precision, noise, data, found.beliefs
+    )
+    prior = 0.5 * sum(float(x @ x) for x in found.u)
+    shape = data.y.shape
+    mean, variance = (np.broadcast_to(np.asarray(part), shape) for part in (mean, variance))
+    return mean, variance, float(bound) - prior
+
+
+def _run(problem, data, u, beliefs, num, learn=True):
+    layout, parameters, core_precision, noise, method = problem
+    beliefs, bounds = _epochs(
+        layout, parameters, u, core_precision, noise, data, beliefs, num, method, learn
+    )
+    prior = 0.5 * sum(float(x @ x) for x in u)
+    return beliefs, np.asarray(bounds) - prior
+
+
+def _trial(problem: Problem, data: TensorData, noise_std: float, key: Any) -> Found:
+    """Return where a few epochs from drawn functions lead."""
+    beliefs, u = _start(problem, data, noise_std, key)
+    beliefs, _ = _run(problem, data, u, beliefs, _TRIAL, False)
+    beliefs, bounds = _run(problem, data, u, beliefs, CHUNK)
+    return Found(beliefs, u, bounds)
+
+
+def _start(
+    problem: Problem, data: TensorData, noise_std: float, key: Any
+) -> tuple[Beliefs, tuple]:
+    layout, parameters = problem.layout, problem.parameters
+    *mode_keys, core_key = random.split(key, layout.num_modes + 1)
+    modes, sites = [], []
+    for free, rank, grid, mode_key in zip(
+        parameters, layout.ranks, data.grids, mode_keys, strict=True
+    ):
+        size, packed = len(grid.x), rank * (rank + 1) // 2
+        nothing = ModeSites(np.zeros((size, rank)), np.zeros((size, packed)))
+        median = np.zeros(free.num_free)
+        dim = sum(kernel.dim for kernel in free.base)
+        normals = random.normal(mode_key, (size, dim), np.float64)
+        drawn = _prior_draw(median, free, grid, nothing, normals, problem.method)
+        modes.append(ModePosterior(drawn, np.zeros((size, rank, rank)), np.zeros(())))
+        sites.append(nothing)
+    core = None
+    if layout.has_core:
+        mean = random.normal(core_key, layout.ranks, np.float64)
+        # Known but for rounding.
+        core = CorePosterior(mean, 1e6 * np.eye(layout.core_size))
+    beliefs = beliefs_without_modes(problem, data, noise_std)
+    beliefs = beliefs._replace(modes=tuple(modes), sites=tuple(sites), core=core)
+    u = tuple(np.zeros(free.num_free) for free in parameters)
+    return jax.tree.map(np.asarray, beliefs), u
+
+
+def _learned(
+    problem: Problem, data: TensorData, u: Sequence[np.ndarray], beliefs: Beliefs
+) -> tuple[tuple[np.ndarray, ...], Beliefs]:
+    """Return hyper-parameters that raise the evidence of each mode, and the laws under them."""
+    found, modes = [], []
+    for x, law, free, grid, sites in zip(
+        u, beliefs.modes, problem.parameters, data.grids, beliefs.sites, strict=True
+    ):
+        if free.num_free:
+            x = _climbed(x, free, grid, sites, problem.method)
+            law = _mode_posterior(x, free, grid, sites, problem.method)
+        found.append(x)
+        modes.append(law)
+    return tuple(found), beliefs._replace(modes=tuple(modes))
+
+
+def _climbed(u: np.ndarray, free: FreeParameters, grid: Any, sites: Any, method: str) -> Any:
+    best: dict[str, Any] = {"loss": np.inf, "u": u}
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = _mode_objective(x, free, grid, sites, method)
+        value, gradient = float(value), np.asarray(gradient)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            # Outside of what can be computed: the line search comes back.
+            return 1e10 + float(x @ x), x
+        if -value < best["loss"]:
+            best.update(loss=-value, u=x.copy())
+        return -value, -gradient
+
+    optimize.minimize(
+        loss, u, jac=True, method="L-BFGS-B", options={"maxfun": _MAX_EVALUATIONS}
+    )
+    return best["u"]

@@ -23,6 +23,7 @@ from bayeskit.models.functional_tucker.low_rank.posterior import (
     State,
     TensorPosterior,
     mode_name,
+    product_of,
 )
 
 __all__ = ["Draws", "draws_of", "functions_at", "predictive", "sample_rows"]
@@ -147,8 +148,9 @@ def _predictive(
         for k, grid in enumerate(new.grids):
             mean, variance = _moments(posterior, state, k, grid.x)
             factors.append(moments_of(mean, variance[..., None] * jnp.eye(layout.ranks[k])))
-        core = posterior.core(state)
+        core, nothing = posterior.core(state), jnp.zeros_like(new.y)
         mean, variance = row_moments(layout, core, factors, new.places)
+        mean, variance = mean + nothing, variance + nothing
         if prior.additive:
             given = _given_product(posterior, state)
             more = prior.additive.moments(state["additive"]["u"], *given, terms)
@@ -168,15 +170,17 @@ def _samples(
     def one(inputs: Any) -> jax.Array:
         key, state = inputs
         *keys, additive_key = random.split(key, layout.num_modes + 1)
-        factors = []
+        functions = []
         for k, (mode_key, grid) in enumerate(zip(keys, new.grids, strict=True)):
             part = state[mode_name(k)]
             num, rank = len(grid.x), layout.ranks[k]
             z = random.normal(mode_key, (num, rank, 2, part["states"].shape[-1] // rank))
             kernels = posterior.kernels(k, part["u"])
             at = data.grids[k].x, part["states"], jnp.asarray(grid.x)
-            factors.append(moments_of(draw_between(kernels, *at, z)))
-        rows = row_moments(layout, posterior.core(state), factors, new.places)[0]
+            functions.append(draw_between(kernels, *at, z))
+        rows = jnp.zeros_like(new.y)
+        if layout.ranks:
+            rows = product_of(layout, state.get("core"), functions, new.places)
         if prior.additive:
             given = _given_product(posterior, state)
             u = state["additive"]["u"]

@@ -17,7 +17,7 @@ sampling*.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,19 +44,20 @@ from bayeskit.models.functional_tucker.low_rank.conditionals import (
     CorePosterior,
     core_posterior,
     mode_sites,
-    row_moments,
 )
 from bayeskit.models.functional_tucker.low_rank.contractions import (
     CoreMoments,
     Moments,
     core_moments,
+    expected_value,
+    map_over_chunks,
     moments_of,
 )
 from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior, noise_posterior
 
-__all__ = ["Prior", "State", "TensorPosterior", "amplitudes", "at_power", "mode_name"]
+__all__ = ["Prior", "State", "TensorPosterior", "amplitudes", "at_power", "mode_name", "product_of"]
 
 State = dict[str, Any]
 
@@ -162,9 +163,11 @@ class TensorPosterior:
         return core_moments(state["core"]) if self.layout.has_core else None
 
     def product(self, state: State) -> jax.Array:
-        """Return the multilinear part of each row, (rows,)."""
-        places = self.data.places
-        return row_moments(self.layout, self.core(state), self.factors(state), places)[0]
+        """Return the multilinear part of each row, (rows,); zeros without modes."""
+        if not self.layout.ranks:
+            return jnp.zeros_like(self.data.y)
+        values = [self.values(state, k) for k in range(self.layout.num_modes)]
+        return product_of(self.layout, state.get("core"), values, self.data.places)
 
     def target(self, state: State) -> jax.Array:
         """Return what the product is to explain, (rows,)."""
@@ -351,6 +354,17 @@ class TensorPosterior:
         """Return a draw of all parts from the prior: a sweep at power 0."""
         blank_key, sweep_key = random.split(key)
         return self.sweep().step(sweep_key, self.blank(blank_key), at_power(0.0))[0]
+
+
+def product_of(layout: Layout, core: Any, values: Sequence[Any], places: Any) -> jax.Array:
+    """Return the products (rows,) of known functions (size, R_k) of all modes and a core."""
+    moments = None if core is None else CoreMoments(core, None)
+
+    def rows(places: Any) -> jax.Array:
+        at_rows = [Moments(f[place], None) for f, place in zip(values, places, strict=True)]
+        return expected_value(layout, moments, at_rows)
+
+    return map_over_chunks(rows, tuple(places), layout.widest)
 
 
 class _Hyperparameters(NamedTuple):

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import lax
+
+from bayeskit.accel.time.factors import semidefinite_cholesky
 
 __all__ = ["draw_between", "moments_between"]
 
@@ -62,19 +63,39 @@ class _Bridge(NamedTuple):
 
 
 def _scales(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return standard deviations, 1 for 0, and the correlations, 1 on the diagonal."""
+    """Return standard deviations, 1 for 0, and the correlations."""
     variance = jnp.diagonal(matrix)
     std = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
-    rounding = 4.0 * len(matrix) * jnp.finfo(matrix.dtype).eps
-    diagonal = jnp.diag(jnp.where(variance > 0, rounding, 1.0))
-    return std, matrix / (std[:, None] * std) + diagonal
+    return std, matrix / (std[:, None] * std)
 
 
 def _root(covariance: jax.Array) -> jax.Array:
-    """Return R with R R' the covariance, in which a row may be zero."""
+    """Return R with R R' the covariance, which may be singular."""
     std, correlation = _scales(covariance)
-    is_random = jnp.diagonal(covariance) > 0
-    return jnp.where(is_random, std, 0.0)[:, None] * jnp.linalg.cholesky(correlation)
+    return std[:, None] * semidefinite_cholesky(correlation)
+
+
+def _inverse(covariance: jax.Array) -> jax.Array:
+    """Return the inverse of a covariance, zero in rows that are zero or follow from others.
+
+    By Gauss and Jordan: calls of LAPACK on many small matrices of several modes at once may
+    wait for one another for ever on a CPU with few threads.
+    """
+    std, correlation = _scales(covariance)
+    dim = len(correlation)
+    least = 4.0 * dim * jnp.finfo(correlation.dtype).eps
+
+    def eliminate(j: Any, swept: jax.Array) -> jax.Array:
+        pivot, row, column = swept[j, j], swept[j], swept[:, j]
+        is_regular = pivot > least
+        pivot = jnp.where(is_regular, pivot, 1.0)
+        rest = swept - jnp.outer(column, row) / pivot
+        rest = rest.at[j].set(row / pivot).at[:, j].set(-column / pivot)
+        rest = rest.at[j, j].set(1.0 / pivot)
+        without = swept.at[j].set(0.0).at[:, j].set(0.0)
+        return jnp.where(is_regular, rest, without)
+
+    return lax.fori_loop(0, dim, eliminate, correlation) / (std[:, None] * std)
 
 
 def _bridge(kernel: Any, x: Any, left: _Side, right: _Side) -> _Bridge:
@@ -86,10 +107,8 @@ def _bridge(kernel: Any, x: Any, left: _Side, right: _Side) -> _Bridge:
     before = jnp.where(left.exists, before, 0.0)
     step = kernel.transition(x, second_gap)
     second_noise = kernel.process_noise(x, second_gap)
-    std, correlation = _scales(step @ noise @ step.T + second_noise)
-    factor = jnp.linalg.cholesky(correlation)
-    solved = jsl.cho_solve((factor, True), (step @ noise) / std[:, None])
-    gain = jnp.where(right.exists, (solved / std[:, None]).T, 0.0)
+    ahead = _inverse(step @ noise @ step.T + second_noise)
+    gain = jnp.where(right.exists, noise @ step.T @ ahead, 0.0)
     return _Bridge(before, noise, step, second_noise, gain)
 
 
@@ -106,7 +125,9 @@ def _sides(grid_x: jax.Array, states: jax.Array, x: Any) -> tuple[_Side, _Side]:
 
 def _each_function(kernels: Sequence[Any], states: jax.Array) -> tuple[Any, jax.Array]:
     """Return the kernels as one with arrays, and the states (R, size, dim)."""
-    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *kernels)
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *kernels
+    )
     each = states.reshape(len(states), len(kernels), -1)
     return stacked, jnp.moveaxis(each, 1, 0)
 

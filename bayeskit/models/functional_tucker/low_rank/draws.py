@@ -163,7 +163,14 @@ def _predictive(
 
 @quick_jit(static_argnames="layout")
 def _samples(
-    prior: Prior, data: TensorData, parts: State, new: Any, terms: Any, key: Any, *, layout: Layout
+    prior: Prior,
+    data: TensorData,
+    parts: State,
+    new: Any,
+    terms: Any,
+    key: Any,
+    *,
+    layout: Layout,
 ) -> jax.Array:
     posterior = TensorPosterior(layout, prior, data)
 

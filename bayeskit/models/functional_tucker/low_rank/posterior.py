@@ -57,7 +57,15 @@ from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior, noise_posterior
 
-__all__ = ["Prior", "State", "TensorPosterior", "amplitudes", "at_power", "mode_name", "product_of"]
+__all__ = [
+    "Prior",
+    "State",
+    "TensorPosterior",
+    "amplitudes",
+    "at_power",
+    "mode_name",
+    "product_of",
+]
 
 State = dict[str, Any]
 

@@ -96,7 +96,8 @@ class AdditivePart:
 
     def moments(self, u: Any, target: Any, precision: Any, new: Any) -> tuple:
         """Return means and variances (new rows,) given targets."""
-        return moments_of_rows(*self.rows(u, target, precision, new, joint=False), new)
+        rows, reduced = self.rows(u, target, precision, new, joint=False)
+        return moments_of_rows(rows, reduced, new)
 
 
 def additive_part(

@@ -97,8 +97,8 @@ def _chains(
     powers = _powers(num_warmup, num_draws * thin, start is None)
 
     def chain(key: Any) -> State:
-        blank_key, key = random.split(key)
-        state = posterior.blank(blank_key) if start is None else start
+        start_key, key = random.split(key)
+        state = posterior.draw_prior(start_key) if start is None else start
         kept = jax.tree.map(
             lambda part: jnp.zeros((num_draws, *part.shape)), draws_of(posterior, state)
         )
@@ -124,8 +124,8 @@ def _powers(num_warmup: int, num_kept: int, from_prior: bool) -> jax.Array:
     """Return the power of the likelihood in each sweep."""
     if not from_prior:
         return jnp.ones(num_warmup + num_kept)
-    rising = jnp.minimum(jnp.arange(num_warmup + 1) / max(num_warmup // 2, 1), 1.0)
-    # The first sweep draws from the prior. A cube stays long where the prior still counts.
+    rising = jnp.minimum((jnp.arange(num_warmup) + 1.0) / max(num_warmup // 2, 1), 1.0)
+    # A cube stays long where the prior still counts.
     return jnp.concatenate([rising**3, jnp.ones(num_kept)])
 
 

@@ -25,7 +25,10 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
+from jax import lax
 
+from bayeskit.accel import GaussianChain
+from bayeskit.accel.time.factors import semidefinite_cholesky
 from bayeskit.inference import random
 from bayeskit.inference.gp_kernels import FreeParameters, FunctionChain
 from bayeskit.inference.kernels import EllipticalSlice, NormalPrior
@@ -324,7 +327,9 @@ class TensorPosterior:
         measure = measure_of(Measure("posterior", owner=self) if on is None else on)
         num = self.layout.num_modes
         modes = [(first + i) % num for i in range(num)]
-        moves = {mode_name(k): functools.partial(self.move_mode, k) for k in modes}
+        moves: dict[str, Callable] = {
+            mode_name(k): functools.partial(self.move_mode, k) for k in modes
+        }
         if self.layout.has_core:
             moves["core"] = self.move_core
         if self.prior.additive:
@@ -337,39 +342,55 @@ class TensorPosterior:
 
     # ------------------------------------------------------------ starts
 
-    def blank(self, key: Any) -> State:
-        """Return a state with hyper-parameters from the prior, and nothing else."""
-        keys = iter(random.split(key, self.layout.num_modes + 1))
+    def draw_prior(self, key: Any) -> State:
+        """Return a draw of all parts from the prior."""
+        *keys, core_key, additive_key, precision_key, weights_key = random.split(
+            key, self.layout.num_modes + 4
+        )
         state: State = {}
-        for k, free in enumerate(self.prior.parameters):
-            dim = sum(kernel.dim for kernel in free.base)
-            size = self.data.grids[k].x.shape[0]
-            u = random.normal(next(keys), (free.num_free,))
-            state[mode_name(k)] = {"u": u, "states": jnp.zeros((size, dim))}
+        for k, mode_key in enumerate(keys):
+            u_key, states_key = random.split(mode_key)
+            u = random.normal(u_key, (self.prior.parameters[k].num_free,))
+            states = _prior_path(self.chain(k, u).states, states_key)
+            state[mode_name(k)] = {"u": u, "states": states}
         if self.layout.has_core:
-            state["core"] = jnp.zeros(self.layout.ranks)
-        rows = jnp.zeros(self.data.y.shape)
+            core = random.normal(core_key, self.layout.ranks)
+            state["core"] = core / jnp.sqrt(self.prior.core_precision)
+        zeros = jnp.zeros(self.data.y.shape)
         if self.prior.additive:
-            u = random.normal(next(keys), (self.prior.additive.parameters.num_free,))
+            u_key, rows_key = random.split(additive_key)
+            u = random.normal(u_key, (self.prior.additive.parameters.num_free,))
+            rows = self.prior.additive.draw(rows_key, u, zeros, zeros)
             state["additive"] = {"u": u, "rows": rows}
         if not self.prior.noise.is_known:
-            state["precision"] = jnp.ones(())
+            state["precision"] = _draw_gamma(precision_key, self.prior.noise.precision)
         if self.prior.noise.degrees is not None:
-            state["weights"] = rows + 1.0
+            half = 0.5 * self.prior.noise.degrees + zeros
+            state["weights"] = _draw_gamma(weights_key, Gamma(half, half))
         return state
 
-    def draw_prior(self, key: Any) -> State:
-        """Return a draw of all parts from the prior: a sweep at power 0."""
-        blank_key, sweep_key = random.split(key)
-        return self.sweep().step(sweep_key, self.blank(blank_key), at_power(0.0))[0]
+
+def _prior_path(chain: GaussianChain, key: Any) -> jax.Array:
+    """Return states (size, dim) of a chain with mean zero."""
+    covariances = jnp.concatenate([chain.initial_covariance[None], chain.covariance])
+    transitions = jnp.concatenate([jnp.zeros_like(covariances[:1]), chain.transition])
+    z = random.normal(key, covariances.shape[:2])
+
+    def step(before: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
+        transition, covariance, noise = inputs
+        state = transition @ before + semidefinite_cholesky(covariance) @ noise
+        return state, state
+
+    return lax.scan(step, jnp.zeros_like(z[0]), (transitions, covariances, z))[1]
 
 
 def product_of(layout: Layout, core: Any, values: Sequence[Any], places: Any) -> jax.Array:
     """Return the products (rows,) of known functions (size, R_k) of all modes and a core."""
     moments = None if core is None else CoreMoments(core, None)
+    unused: Any = None
 
     def rows(places: Any) -> jax.Array:
-        at_rows = [Moments(f[place], None) for f, place in zip(values, places, strict=True)]
+        at_rows = [Moments(f[place], unused) for f, place in zip(values, places, strict=True)]
         return expected_value(layout, moments, at_rows)
 
     return map_over_chunks(rows, tuple(places), layout.widest)

@@ -12,11 +12,11 @@ from bayeskit.inference import random
 from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.draws import Draws, draws_of
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
+from bayeskit.models.functional_tucker.low_rank.moves import TensorMoves, at_power
 from bayeskit.models.functional_tucker.low_rank.posterior import (
     Prior,
     State,
     TensorPosterior,
-    at_power,
     mode_name,
 )
 
@@ -33,6 +33,7 @@ def run_gibbs(
     num_warmup: int,
     num_chains: int = 4,
     thin: int = 1,
+    num_slices: int = 4,
     method: str = "auto",
     start: State | None = None,
 ) -> Draws:
@@ -49,6 +50,8 @@ def run_gibbs(
     num_chains : int
     thin : int
         Sweeps for each draw.
+    num_slices : int
+        Moves of the hyper-parameters of a part each time that it is drawn.
     method : {"auto", "sequential", "parallel"}
         How filters run over coordinates.
     start : dict, optional
@@ -71,13 +74,22 @@ def run_gibbs(
         num_warmup=num_warmup,
         num_chains=num_chains,
         thin=thin,
+        num_slices=num_slices,
         method=method,
     )
 
 
 @quick_jit(
     optimised="lightly",
-    static_argnames=("layout", "num_draws", "num_warmup", "num_chains", "thin", "method"),
+    static_argnames=(
+        "layout",
+        "num_draws",
+        "num_warmup",
+        "num_chains",
+        "thin",
+        "num_slices",
+        "method",
+    ),
 )
 def _chains(
     prior: Prior,
@@ -90,10 +102,11 @@ def _chains(
     num_warmup: int,
     num_chains: int,
     thin: int,
+    num_slices: int,
     method: str,
 ) -> Draws:
     posterior = TensorPosterior(layout, prior, data, method)
-    sweep = posterior.sweep()
+    sweep = TensorMoves(posterior, num_slices).sweep()
     powers = _powers(num_warmup, num_draws * thin, start is None)
 
     def chain(key: Any) -> State:

@@ -28,10 +28,12 @@ from bayeskit.inference.blocks import Chain, move, resample, schedule, spawn, un
 from bayeskit.inference.law import Measure, Tagged
 from bayeskit.inference.measure import Path, TemperingStage
 from bayeskit.inference.population import effective_sample_size, total_log_evidence
+from bayeskit.inference.transitions import Transition
 from bayeskit.models.functional_tucker.low_rank.chains import ModeSites, mode_evidence
 from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.draws import Draws, draws_of
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
+from bayeskit.models.functional_tucker.low_rank.moves import TensorMoves
 from bayeskit.models.functional_tucker.low_rank.posterior import (
     Prior,
     State,
@@ -116,16 +118,30 @@ class CollapsedPath(Path):
 
 
 def tensor_smc(
-    path: CollapsedPath, num_chains: int, chain_length: int, ess: float, max_stages: int
+    path: CollapsedPath,
+    sweep: Transition,
+    num_chains: int,
+    chain_length: int,
+    ess: float,
+    max_stages: int,
 ) -> Chain:
-    """Return waste-free SMC along the path: all states of all sweeps are kept."""
+    """Return waste-free SMC: all states of all sweeps are kept.
+
+    Parameters
+    ----------
+    path : CollapsedPath
+    sweep : Transition
+        Keeps the path at its stage.
+    num_chains, chain_length : int
+        Their product is the number of particles.
+    ess, max_stages
+        As for :func:`run_smc`.
+    """
     step = (
         schedule(path, ess)
         >> weigh(path.increment)
         >> resample("systematic", num=num_chains)
-        >> move(
-            path.posterior.sweep(path, path.mode), steps=chain_length - 1, keep="all", repeats=1
-        )
+        >> move(sweep, steps=chain_length - 1, keep="all", repeats=1)
     )
     num = num_chains * chain_length
     start = spawn(path.initial, num, stage=path.start(), track_lineage=True)
@@ -162,7 +178,7 @@ def run_smc(
     ess : float in (0, 1)
         Effective sample size, as a fraction, at which the next temperature is set.
     num_slices : int
-        As for :class:`TensorPosterior`.
+        Moves of the hyper-parameters of a part each time that it is drawn.
     max_stages : int
     method : {"auto", "sequential", "parallel"}
         How filters run over coordinates.
@@ -205,7 +221,8 @@ def run_smc(
     if not float(place) >= 1.0:
         raise StalledError(
             f"the inverse temperature stands at {float(place):.3g} after {int(num_stages)} "
-            f"stages: raise max_stages={max_stages}, or take more than {num_particles} particles"
+            f"stages: raise max_stages={max_stages}, or take more particles than "
+            f"{num_particles}"
         )
     return draws, float(log_evidence), float(np.sqrt(variance))
 
@@ -237,9 +254,10 @@ def _smc(
     max_stages: int,
     method: str,
 ) -> tuple:
-    posterior = TensorPosterior(layout, prior, data, method, num_slices)
+    posterior = TensorPosterior(layout, prior, data, method)
     path = CollapsedPath(posterior, mode)
-    found, _ = tensor_smc(path, num_chains, chain_length, ess, max_stages).run(key)
+    sweep = TensorMoves(posterior, num_slices).sweep(path, first=mode)
+    found, _ = tensor_smc(path, sweep, num_chains, chain_length, ess, max_stages).run(key)
     parts = draws_of(posterior, found.particles)
     variance = found.lineage.total_variance
     return (

@@ -46,12 +46,22 @@ class FunctionalCP(FunctionalTensor):
         Student-t noise gives outliers less weight.
     degrees : float
         Degrees of freedom of Student-t noise, above 2.
+    engine : {"cavi", "gibbs", "smc"}
+        Coordinate ascent for independent laws; draws from the joint posterior of everything,
+        hyper-parameters included, by Gibbs sampling; or the same by tempered sequential Monte
+        Carlo, with the log evidence that tells ranks apart.
     max_iter : int
         Most epochs of coordinate ascent.
     tol : float
-        The ascent ends when ten epochs raise the bound by less than this share of its size.
+        The ascent ends when ten epochs raise the bound by less than this share of its size, or
+        by less than 0.01.
     num_starts : int
         Starts whose functions are drawn from their priors; the best one goes on.
+    num_draws, num_warmup, num_chains : int
+        Of Gibbs sampling: draws that are kept over all chains, sweeps of each chain before
+        them, and chains.
+    num_particles : int
+        Of sequential Monte Carlo.
     method : {"auto", "sequential", "parallel"}
         How functions of factors are filtered along their mode: ``"auto"`` goes step by step on
         a CPU, and by a parallel scan on accelerators.
@@ -126,9 +136,14 @@ class FunctionalCP(FunctionalTensor):
         noise_std: Any = None,
         likelihood: str = "normal",
         degrees: float = 4.0,
+        engine: str = "cavi",
         max_iter: int = 300,
         tol: float = 1e-5,
         num_starts: int = 3,
+        num_draws: int = 1000,
+        num_warmup: int = 500,
+        num_chains: int = 4,
+        num_particles: int = 512,
         method: str = "auto",
         context: str = "given",
         random_state: Any = None,
@@ -140,9 +155,14 @@ class FunctionalCP(FunctionalTensor):
         self.noise_std = noise_std
         self.likelihood = likelihood
         self.degrees = degrees
+        self.engine = engine
         self.max_iter = max_iter
         self.tol = tol
         self.num_starts = num_starts
+        self.num_draws = num_draws
+        self.num_warmup = num_warmup
+        self.num_chains = num_chains
+        self.num_particles = num_particles
         self.method = method
         self.context = context
         self.random_state = random_state

@@ -40,6 +40,8 @@ __all__ = ["MeanField", "fit_mean_field"]
 # Rounds after which the scales of the terms stay as they are: they hardly move then, and each
 # evidence of all terms costs as much as many epochs.
 _LEARNING_ROUNDS = 3
+# Nats that change no prediction.
+_NO_GAIN = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +77,14 @@ class MeanField:
     num_evaluations: int
 
     @property
-    def noise_std(self) -> float:
-        """Of the noise, on the scale of t."""
-        return float(self.found.beliefs.noise_precision) ** -0.5
+    def log_weights(self) -> np.ndarray:
+        """Of the one draw that independent laws count as."""
+        return np.zeros(1)
+
+    @property
+    def noise_std(self) -> np.ndarray:
+        """Of the noise, on the scale of t, (1,)."""
+        return np.atleast_1d(float(self.found.beliefs.noise_precision) ** -0.5)
 
     @property
     def table(self) -> np.ndarray:
@@ -95,20 +102,21 @@ class MeanField:
         return self.found.bounds
 
     def moments(self, table: np.ndarray, context: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return means and variances (new rows,) of t without noise, each row by itself."""
+        """Return means and variances (1, new rows) of t without noise, each row by itself."""
         mean, variance = additive.predict_rows(self.terms, table, context)
         found = self.found
         product = product_moments(self.problem, self.data, found.beliefs, found.u, table)
-        return mean + product[0], variance + product[1]
+        return (mean + product[0])[None], (variance + product[1])[None]
 
-    def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> np.ndarray:
-        """Return joint draws (num_draws, new rows) of t without noise."""
+    def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> tuple:
+        """Return joint draws (num_draws, new rows) of t without noise, and std of the noise."""
         terms_key, product_key = random.split(key, 2)
         drawn = additive.sample_rows(self.terms, table, num_draws, terms_key, context=context)
         found = self.found
-        return drawn + product_draws(
+        drawn = drawn + product_draws(
             self.problem, self.data, found.beliefs, found.u, table, num_draws, product_key
         )
+        return drawn, self.noise_std
 
 
 def fit_mean_field(
@@ -138,7 +146,8 @@ def fit_mean_field(
     max_iter : int
         Most epochs of the multilinear part.
     tol : float
-        The end: a round raises the bound by less than this share of its size.
+        The end: a round raises the bound by less than this share of its size, or by less than
+        a hundredth of a nat.
     num_starts : int
     start : MeanField, optional
         Laws given some of the rows, to go on from.
@@ -184,7 +193,7 @@ def fit_mean_field(
         product, _, bound = rows_and_bound(problem, data, found)
         bounds.append(bound - _divergence(terms, mean, variance) - 0.5 * float(u @ u))
         gain = bounds[-1] - bounds[-2] if len(bounds) > 1 else np.inf
-        is_converged = gain < tol * (1.0 + abs(bounds[-1]))
+        is_converged = gain < max(tol * abs(bounds[-1]), _NO_GAIN)
         if is_converged or len(found.bounds) >= max_iter:
             break
         target = t - product[: len(t)]
@@ -200,7 +209,8 @@ def fit_mean_field(
             f"the evidence lower bound still rose by {gain:.3g} over the last {CHUNK} of "
             f"{len(found.bounds)} epochs: raise max_iter, or tol if that is enough",
             ConvergenceWarning,
-            stacklevel=3,
+            # The call of fit.
+            stacklevel=5,
         )
     num_epochs, found = len(found.bounds), found._replace(bounds=np.asarray(bounds))
     return MeanField(
@@ -219,7 +229,7 @@ def fit_mean_field(
 def _term_coordinates(free: Any, start: MeanField) -> np.ndarray:
     """Return where an earlier fit ended, under the priors of this one."""
     values = iter(start.term_values)
-    learned = [start.noise_std if name == "noise" else next(values) for name in free.names]
+    learned = [start.noise_std[0] if name == "noise" else next(values) for name in free.names]
     return free.coordinates(learned)
 
 

@@ -49,7 +49,8 @@ class FunctionalCP(FunctionalTensor):
     max_iter : int
         Most epochs of coordinate ascent.
     tol : float
-        The ascent ends when ten epochs raise the bound by less than this share of its size.
+        The ascent ends when ten epochs raise the bound by less than so many nats for each
+        observation, which does not depend on the unit of y.
     num_starts : int
         Starts whose functions are drawn from their priors; the best one goes on.
     method : {"auto", "sequential", "parallel"}
@@ -127,7 +128,7 @@ class FunctionalCP(FunctionalTensor):
         likelihood: str = "normal",
         degrees: float = 4.0,
         max_iter: int = 300,
-        tol: float = 1e-5,
+        tol: float = 1e-4,
         num_starts: int = 3,
         method: str = "auto",
         context: str = "given",

@@ -131,7 +131,7 @@ def fit_mean_field(
     max_iter : int
         Most epochs of the multilinear part.
     tol : float
-        The end: a round raises the bound by less than this share of its size.
+        The end: a round raises the bound by less than this, for each observation.
     num_starts : int
 
     Warns
@@ -172,7 +172,7 @@ def fit_mean_field(
         product, _, bound = rows_and_bound(problem, data, found)
         bounds.append(bound - _divergence(terms, mean, variance) - 0.5 * float(u @ u))
         gain = bounds[-1] - bounds[-2] if len(bounds) > 1 else np.inf
-        is_converged = gain < tol * (1.0 + abs(bounds[-1]))
+        is_converged = gain < tol * seen.sum()
         if is_converged or len(found.bounds) >= max_iter:
             break
         target = t - product[: len(t)]

@@ -87,7 +87,7 @@ class FunctionalTucker(FunctionalTensor):
         likelihood: str = "normal",
         degrees: float = 4.0,
         max_iter: int = 300,
-        tol: float = 1e-5,
+        tol: float = 1e-4,
         num_starts: int = 3,
         method: str = "auto",
         context: str = "given",

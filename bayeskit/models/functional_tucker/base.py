@@ -20,7 +20,7 @@ from bayeskit.inference.gp_kernels.hyperparametric import checked_hyperparameter
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.functional_tucker import additive
 from bayeskit.models.functional_tucker.additive.learning import with_kernels
-from bayeskit.models.functional_tucker.joint import fit_mean_field
+from bayeskit.models.functional_tucker.joint import MeanField, fit_mean_field
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.functional_tucker.low_rank.mean_field import factor_moments
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
@@ -90,19 +90,47 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
             If the search ends while the bound still rises.
         """
         names, table = table_of(X)
-        target = observations(y, len(table))
+        self._fit(names, table, observations(y, len(table)))
+        return self
+
+    def partial_fit(self, X: Any, y: Any) -> Any:
+        """Add rows to those of earlier calls, and go on from where these have led.
+
+        The model that results is that of all rows; the search starts from the laws and the
+        scales of the last call, which is faster than a new one.
+
+        Parameters
+        ----------
+        X : DataFrame or (rows, modes) array
+        y : (rows) array
+
+        Returns
+        -------
+        self
+        """
+        if not self.__sklearn_is_fitted__():
+            return self.fit(X, y)
+        table = self._new_table(X)
+        target = np.concatenate([self._target, observations(y, len(table))])
+        before = self._posterior
+        self._fit(self.names_, np.concatenate([before.table, table]), target, before)
+        return self
+
+    def _fit(
+        self,
+        names: tuple,
+        table: np.ndarray,
+        target: np.ndarray,
+        start: MeanField | None = None,
+    ) -> None:
         transform = as_transform(self.transform)
         transform.check(target)
         seen = ~np.isnan(target)
-        self._fit(names, table, target, standardized(transform, target[seen]))
-        return self
-
-    def _fit(self, names: tuple, table: np.ndarray, target: np.ndarray, transform: Any) -> None:
+        transform = standardized(transform, target[seen])
         layout = self._layout(len(names))
         self._check_settings(layout)
         terms = with_kernels(check_terms(self._terms(names), names), names)
         kernels = kernels_of_modes(self.kernel, names) if layout.ranks else ()
-        seen = ~np.isnan(target)
         t = np.where(seen, transform.forward(np.where(seen, target, 1.0)), 0.0)
         with precision_scope("float64"), program_cache(), CompileClock() as clock:
             self._posterior = fit_mean_field(
@@ -121,7 +149,9 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
                 max_iter=self.max_iter,
                 tol=self.tol,
                 num_starts=self.num_starts,
+                start=start,
             )
+            self._target = target
             self.names_, self.n_ignored_ = names, int((~seen).sum())
             self.transform_ = transform
             self._describe(kernels, transform.log_derivative(target[seen]).sum())

@@ -29,6 +29,7 @@ from bayeskit.models.functional_tucker.low_rank.search import (
     Found,
     Problem,
     beliefs_without_modes,
+    carried_over,
     climb,
     first_guess,
     rows_and_bound,
@@ -79,6 +80,11 @@ class MeanField:
         return float(self.found.beliefs.noise_precision) ** -0.5
 
     @property
+    def table(self) -> np.ndarray:
+        """The coordinates of all rows that the laws are given."""
+        return self.terms.design.table
+
+    @property
     def is_exact(self) -> bool:
         """Whether there is nothing but terms and normal noise."""
         return not len(self.bounds)
@@ -116,6 +122,7 @@ def fit_mean_field(
     max_iter: int,
     tol: float,
     num_starts: int,
+    start: MeanField | None = None,
 ) -> MeanField:
     """Return the laws that maximise the bound of the evidence of all.
 
@@ -133,6 +140,8 @@ def fit_mean_field(
     tol : float
         The end: a round raises the bound by less than this, for each observation.
     num_starts : int
+    start : MeanField, optional
+        Laws given some of the rows, to go on from.
 
     Warns
     -----
@@ -140,7 +149,8 @@ def fit_mean_field(
         If the last round still raised the bound.
     """
     free = free_parameters(design, noise_std)
-    u, num_evaluations, reduced = learn(design, free, t, seen)
+    u = None if start is None else _term_coordinates(free, start)
+    u, num_evaluations, reduced = learn(design, free, t, seen, u)
     settings = jax.tree.map(float, free.fill(u))
     is_term = [name != "noise" for name in free.names]
     names = tuple(name for name in free.names if name != "noise")
@@ -166,7 +176,9 @@ def fit_mean_field(
             y=_padded(np.where(seen, t - mean, 0.0), data),
             spread=_padded(np.where(seen, variance, 0.0), data),
         )
-        if found is None:
+        if found is None and start is not None:
+            found = carried_over(problem, data, start.problem, start.data, start.found)
+        elif found is None:
             found = first_guess(problem, data, settings.noise, key, num_starts)
         found = climb(problem, data, found)
         product, _, bound = rows_and_bound(problem, data, found)
@@ -202,6 +214,13 @@ def fit_mean_field(
         num_epochs,
         num_evaluations,
     )
+
+
+def _term_coordinates(free: Any, start: MeanField) -> np.ndarray:
+    """Return where an earlier fit ended, under the priors of this one."""
+    values = iter(start.term_values)
+    learned = [start.noise_std if name == "noise" else next(values) for name in free.names]
+    return free.coordinates(learned)
 
 
 def _padded(values: np.ndarray, data: TensorData) -> np.ndarray:

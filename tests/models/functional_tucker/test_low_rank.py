@@ -10,7 +10,8 @@ import pytest
 
 from bayeskit.inference.gp_kernels import Matern12, Matern32, White
 from bayeskit.models.functional_tucker.low_rank import cavi, contractions
-from bayeskit.models.functional_tucker.low_rank.cavi import Beliefs, Model
+from bayeskit.models.functional_tucker.low_rank.balancing import balanced
+from bayeskit.models.functional_tucker.low_rank.beliefs import Beliefs, Model
 from bayeskit.models.functional_tucker.low_rank.chains import (
     ModePosterior,
     ModeSites,
@@ -266,9 +267,11 @@ def squares_of(layout, data, beliefs):
     return (data.y - mean) ** 2 + variance
 
 
-def single_updates(layout, model, data, beliefs, num_epochs):
+def single_updates(layout, model, data, beliefs, num_epochs, balancing=False):
     """Iterate over the beliefs after every single update."""
     for _ in range(num_epochs):
+        if balancing:
+            beliefs = balanced(layout, model.core_precision, data, beliefs)
         for mode in range(layout.num_modes):
             beliefs = update_mode(layout, model, data, beliefs, mode, "sequential")
             yield beliefs
@@ -318,7 +321,7 @@ def test_a_core_without_its_covariance_lowers_the_bound():
 
 def test_epochs_are_the_single_updates():
     layout, model, data, beliefs = problem()
-    *_, last = single_updates(layout, model, data, beliefs, 3)
+    *_, last = single_updates(layout, model, data, beliefs, 3, balancing=True)
     found, bounds = epochs(layout, model, data, beliefs, 3, "sequential")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, last)
     assert bounds[-1] == pytest.approx(float(elbo(layout, model, data, last)), abs=1e-9)
@@ -445,3 +448,75 @@ def test_the_bound_is_below_the_evidence():
     assert bounds[-1] < exact
     # Of two sign-flipped modes the bound sees one, and it loses little beside that.
     assert bounds[-1] > exact - np.log(2) - 1.0
+
+
+# ---------------------------------------------------------------- balancing
+
+
+@pytest.mark.parametrize("core", ["full", "diagonal"])
+def test_balancing_keeps_the_product_and_finds_the_best_scale(core):
+    ranks = (2, 3) if core == "full" else (2, 2)
+    layout, model, data, beliefs = problem(core, ranks)
+    *_, beliefs = single_updates(layout, model, data, beliefs, 2)
+    found = balanced(layout, model.core_precision, data, beliefs)
+    before = moments(layout, beliefs.core_moments, beliefs.factors, data.places)
+    after = moments(layout, found.core_moments, found.factors, data.places)
+    np.testing.assert_allclose(after, before, atol=1e-10)
+    assert abs(np.log(found.modes[0].mean / beliefs.modes[0].mean)).max() > 0.01
+
+    def divergence(law):
+        """Of a scaled law from its prior, by dense algebra, up to entropy at scale one."""
+        total = 0.0
+        for k, (scaled, old) in enumerate(zip(law.modes, beliefs.modes, strict=True)):
+            distinct = len(np.unique(data.grids[k].x))
+            c = np.asarray(scaled.mean / old.mean)[0]
+            K = covariance_of(k, data.grids[k].x[:distinct])
+            inverse = np.linalg.inv(K)
+            precision = np.asarray(unpack(beliefs.sites[k].precision, layout.ranks[k]))
+            size = distinct * layout.ranks[k]
+            full = np.kron(inverse, np.eye(layout.ranks[k]))
+            for i in range(distinct):
+                place = slice(i * layout.ranks[k], (i + 1) * layout.ranks[k])
+                full[place, place] += precision[i]
+            S = np.linalg.inv(full)
+            scale = np.tile(c, distinct)
+            m = np.asarray(old.mean)[:distinct].reshape(-1)
+            second = (S + np.outer(m, m)) * np.outer(scale, scale)
+            prior = np.kron(inverse, np.eye(layout.ranks[k]))
+            total += 0.5 * np.trace(prior @ second) - np.log(scale).sum()
+            assert size == len(scale)
+        if law.core is not None:
+            d = np.asarray(law.core.mean / beliefs.core.mean).reshape(-1)
+            square = np.diag(law.core.covariance) + np.asarray(law.core.mean).reshape(-1) ** 2
+            total += 0.5 * model.core_precision * square.sum() - np.log(d).sum()
+        return total
+
+    def covariance_of(mode, x):
+        gap = np.abs(np.subtract.outer(x, x))
+        if mode == 0:
+            t = np.sqrt(3) * gap / 1.5
+            return 1.1**2 * (1 + t) * np.exp(-t)
+        return 0.9**2 * np.exp(-gap / 0.7)
+
+    best = divergence(found)
+    assert best < divergence(beliefs)
+    for factor in (0.97, 1.03):
+        # The last mode was balanced last: against the core, or the first mode.
+        scaled = found.modes[-1]
+        moved = scaled._replace(
+            mean=scaled.mean * factor, covariance=scaled.covariance * factor**2
+        )
+        modes = (*found.modes[:-1], moved)
+        if core == "full":
+            turned = found.core._replace(
+                mean=found.core.mean / factor,
+                precision_factor=found.core.precision_factor * factor,
+            )
+            other = found._replace(modes=modes, core=turned)
+        else:
+            first = found.modes[0]
+            turned = first._replace(
+                mean=first.mean / factor, covariance=first.covariance / factor**2
+            )
+            other = found._replace(modes=(turned, moved))
+        assert divergence(other) > best

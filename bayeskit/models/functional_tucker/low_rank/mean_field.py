@@ -10,7 +10,7 @@ import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
-from bayeskit.models.functional_tucker.low_rank.cavi import Beliefs
+from bayeskit.models.functional_tucker.low_rank.beliefs import Beliefs
 from bayeskit.models.functional_tucker.low_rank.chains import compiled_posterior, draw_mode
 from bayeskit.models.functional_tucker.low_rank.conditionals import row_moments
 from bayeskit.models.functional_tucker.low_rank.contractions import (

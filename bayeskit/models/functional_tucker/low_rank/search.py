@@ -13,7 +13,8 @@ from scipy import optimize
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
 from bayeskit.inference.gp_kernels import FreeParameters, White
-from bayeskit.models.functional_tucker.low_rank.cavi import Beliefs, Model, elbo, epochs
+from bayeskit.models.functional_tucker.low_rank.beliefs import Beliefs, Model
+from bayeskit.models.functional_tucker.low_rank.cavi import elbo, epochs
 from bayeskit.models.functional_tucker.low_rank.chains import (
     ModePosterior,
     ModeSites,
@@ -23,6 +24,7 @@ from bayeskit.models.functional_tucker.low_rank.chains import (
 from bayeskit.models.functional_tucker.low_rank.conditionals import CorePosterior, row_moments
 from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
+from bayeskit.models.functional_tucker.low_rank.new_coordinates import join_grid, sites_on
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Found",
     "Problem",
     "beliefs_without_modes",
+    "carried_over",
     "climb",
     "first_guess",
     "rows_and_bound",
@@ -135,6 +138,25 @@ def beliefs_without_modes(problem: Problem, data: TensorData, noise_std: float) 
         ones = np.full(len(data.y), 0.5 * (noise.degrees + 1.0))
         weights = Gamma(ones, ones.copy())
     return Beliefs((), (), None, precision, weights)
+
+
+def carried_over(
+    problem: Problem, data: TensorData, old_problem: Problem, old_data: TensorData, old: Found
+) -> Found:
+    """Return the laws given some of the rows on the grids of all of them."""
+    modes, sites, coordinates = [], [], []
+    for mode, (grid, u) in enumerate(zip(data.grids, old.u, strict=True)):
+        before, free = old_problem.parameters[mode], problem.parameters[mode]
+        joined = join_grid(old_data.grids[mode], np.unique(grid.x))
+        moved = sites_on(joined, old.beliefs.sites[mode])
+        modes.append(compiled_posterior(u, before, joined.grid, moved, problem.method))
+        sites.append(moved)
+        # Priors follow from the data, so that the same lengths have other coordinates.
+        coordinates.append(free.coordinates(before.values(u)))
+    noise = beliefs_without_modes(problem, data, float(old.beliefs.noise_precision) ** -0.5)
+    beliefs = noise._replace(modes=tuple(modes), sites=tuple(sites), core=old.beliefs.core)
+    beliefs = jax.tree.map(np.asarray, beliefs)
+    return Found(beliefs, tuple(coordinates), np.zeros(0))
 
 
 def climb(problem: Problem, data: TensorData, found: Found) -> Found:

@@ -13,6 +13,8 @@ __all__ = ["bound_over_rounds", "core_entries", "factor_functions", "observed_pr
 
 # Of a normal law: from 5 % to 95 %.
 _HALF_WIDTH = 1.6448536269514722
+# Values of a category that have a tick.
+_MOST_TICKS = 15
 # Entries of a core that are written as numbers.
 _MOST_WRITTEN = 40
 
@@ -71,7 +73,10 @@ def factor_functions(
         ax.vlines(shifted, low, high, color=color, linewidth=1.2)
         ax.plot(shifted, middle, "o", color=color, markersize=4.8, label=name)
     if not joined:
-        ax.set_xticks(range(len(grid)), [f"{value:g}" for value in grid[order]])
+        step = -(-len(grid) // _MOST_TICKS)
+        ax.set_xticks(
+            range(0, len(grid), step), [f"{value:g}" for value in grid[order][::step]]
+        )
     ax.set_xlabel(label)
     ax.legend(
         loc="lower right",
@@ -122,7 +127,7 @@ def core_entries(core: Any, *, names: Sequence[str] | None = None, ax: Any = Non
     if flat.size <= _MOST_WRITTEN:
         for (row, column), value in np.ndenumerate(flat):
             color = "white" if abs(value) > 0.6 * most else INK
-            text = f"{value:.2g}".replace("-", "−")
+            text = f"{value:.2g}".replace("-", "−") if abs(value) > 1e-3 * most else "0"
             ax.text(column, row, text, ha="center", va="center", fontsize=8.5, color=color)
     ax.set_ylabel(f"function of {names[0]}")
     ax.set_xlabel("function of " + ", ".join(map(str, names[1:])))

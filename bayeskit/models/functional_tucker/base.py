@@ -345,9 +345,14 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         -------
         mean : (points, rank) array, or (mean, std)
         """
-        self._check_factors()
-        place = self._place_of_mode(mode)
+        self._check_fitted()
         posterior = self._posterior
+        if not posterior.problem.layout.ranks:
+            raise ValueError("this model has no factors: its rank is 0")
+        places = {name: k for k, name in enumerate(self.names_)}
+        place = places.get(mode, mode if isinstance(mode, int) else None)
+        if place is None or not 0 <= place < len(self.names_):
+            raise ValueError(f"there is no mode {mode!r}; there are {list(self.names_)}")
         with precision_scope("float64"), program_cache():
             mean, covariance = factor_moments(
                 posterior.problem,
@@ -359,14 +364,6 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
             )
         std = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         return (mean, std) if return_std else mean
-
-    def _place_of_mode(self, mode: Any) -> int:
-        places = {name: k for k, name in enumerate(self.names_)}
-        is_place = isinstance(mode, int | np.integer)
-        place = places.get(mode, mode if is_place else None)
-        if place is None or not 0 <= place < len(self.names_):
-            raise ValueError(f"there is no mode {mode!r}; there are {list(self.names_)}")
-        return int(place)
 
     def _place_of(self, term: Any) -> int:
         stated = self._posterior.terms.design.terms
@@ -403,11 +400,6 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
     def _new_table(self, X: Any) -> np.ndarray:
         self._check_fitted()
         return new_table(X, self.names_)
-
-    def _check_factors(self) -> None:
-        self._check_fitted()
-        if not self._posterior.problem.layout.ranks:
-            raise ValueError("this model has no factors: its rank is 0")
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():

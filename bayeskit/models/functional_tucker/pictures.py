@@ -1,8 +1,8 @@
-r"""Factors in a form that can be looked at, and pictures of them and of the fit.
+"""Factors in a form that can be looked at, and pictures of them and of the fit.
 
-Functions of modes and the core are known up to scales and signs, which here are fixed: functions
-have mean square one over the rows, and the core takes their sizes. Only what is computed from
-the laws of the parts is drawn.
+Functions of modes and the core are known up to scales and signs. Here functions have an
+expected mean square of one over the rows, and the core takes their sizes. The expectation
+counts what is uncertain, too: functions without data are as large as in their prior.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayeskit.inference.gp_kernels import White
+from bayeskit.models.functional_tucker.naming import place_of_mode
+from bayeskit.models.markov_gp.rows import observations
 
 __all__ = ["Pictures", "StandardForm"]
 
@@ -40,16 +42,20 @@ class StandardForm(NamedTuple):
 class Pictures:
     """What functional tensor models show of their components."""
 
+    # What the estimators have.
+    factors: Any
+    predict_quantiles: Any
     _posterior: Any
+    _check_fitted: Any
     names_: tuple[Any, ...]
     transform_: Any
 
     def core_sizes(self) -> np.ndarray:
-        """Return the core that goes with functions of mean square one over the rows.
+        """Return the core that goes with functions of expected mean square one over the rows.
 
-        For a CP model, how much each component adds, from the largest to the smallest: its root
-        mean square, where the modes of rows are independent. One that is switched off is about
-        zero. In units of the transformed target.
+        Of a CP model, the sizes of the components, from the largest to the smallest: what each
+        adds, as root mean square, where the coordinates of rows are independent. That of a
+        component that is switched off is small. In units of the transformed target.
 
         Returns
         -------
@@ -64,7 +70,7 @@ class Pictures:
         ----------
         mode : column name or position
         grid : (points) array, optional
-            Default: across the data; for the values of a category, all of them.
+            Default: across the data; all values of a category.
         ax : matplotlib Axes, optional
 
         Returns
@@ -74,12 +80,12 @@ class Pictures:
         from bayeskit.plots import factor_functions
 
         form = self._standard_form()
-        place = self._place_of_mode(mode)
+        place = place_of_mode(self.names_, mode)
         is_category = isinstance(self._posterior.problem.parameters[place].base[0], White)
         if grid is None:
             x = np.unique(self._posterior.data.grids[place].x)
             grid = x if is_category else np.linspace(x[0], x[-1], _NUM_POINTS)
-        mean, std = self.factors(mode, grid, return_std=True)  # type: ignore[attr-defined]
+        mean, std = self.factors(mode, grid, return_std=True)
         order, scale = form.order[place], form.scales[place]
         names = [f"function {r}" for r in range(len(scale))]
         if form.core.ndim == 1:
@@ -98,12 +104,11 @@ class Pictures:
         """Draw what :meth:`core_sizes` returns, and return the Axes."""
         from bayeskit.plots import core_entries
 
-        return core_entries(
-            self._standard_form().core, names=[str(name) for name in self.names_], ax=ax
-        )
+        core = self._standard_form().core
+        return core_entries(core, names=[str(name) for name in self.names_], ax=ax)
 
     def plot_fit(self, X: Any, y: Any, *, level: float = 0.9, ax: Any = None) -> Any:
-        """Draw observations against their predictions with intervals.
+        """Draw observations against medians and intervals of their predictions.
 
         Parameters
         ----------
@@ -118,47 +123,41 @@ class Pictures:
         -------
         matplotlib Axes
         """
-        from bayeskit.models.markov_gp.rows import observations
         from bayeskit.plots import observed_predicted
 
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
         tail = 0.5 * (1.0 - level)
-        low, middle, high = self.predict_quantiles(  # type: ignore[attr-defined]
-            X, [tail, 0.5, 1.0 - tail]
-        )
+        low, middle, high = self.predict_quantiles(X, [tail, 0.5, 1.0 - tail])
         return observed_predicted(observations(y, len(middle)), middle, low, high, ax=ax)
 
     def plot_bound(self, *, ax: Any = None) -> Any:
         """Draw how the lower bound of the evidence rose to ``elbo_[-1]``."""
         from bayeskit.plots import bound_over_rounds
 
-        self._check_fitted()  # type: ignore[attr-defined]
+        self._check_fitted()
         if not hasattr(self, "elbo_"):
-            raise ValueError("this model was fitted exactly, in one step: see log_evidence_")
+            raise ValueError("there is no lower bound: see log_evidence_")
         return bound_over_rounds(self.elbo_, ax=ax)
 
     def _standard_form(self) -> StandardForm:
-        self._check_factors()  # type: ignore[attr-defined]
-        posterior = self._posterior
-        data, beliefs = posterior.data, posterior.found.beliefs
-        scales, sizes = [], []
-        for mode, (law, place) in enumerate(zip(beliefs.modes, data.places, strict=True)):
-            values = np.asarray(law.mean)[place]
-            size = np.sqrt(np.average(values**2, axis=0, weights=data.weight))
-            peak = np.take_along_axis(values, np.abs(values).argmax(0)[None], 0)[0]
-            sign = np.where((peak < 0) & (mode > 0), -1.0, 1.0)
-            sizes.append(sign * size)
-            # A function that is zero stays zero.
-            scales.append(sign * np.where(size > 0, size, 1.0))
+        # Refuses models without factors.
+        self.factors(0, [0.0])
+        data = self._posterior.data
+        scales = []
+        for mode, (grid, place) in enumerate(zip(data.grids, data.places, strict=True)):
+            mean, std = (part[place] for part in self.factors(mode, grid.x, return_std=True))
+            size = np.sqrt(np.average(mean**2 + std**2, axis=0, weights=data.weight))
+            peak = np.take_along_axis(mean, np.abs(mean).argmax(0)[None], 0)[0]
+            scales.append(np.where((peak < 0) & (mode > 0), -size, size))
         unit = self.transform_.scale
-        if beliefs.core is None:
+        if not hasattr(self, "core_"):
             # The first mode takes the signs of the others, so that sizes are positive.
             scales[0] = scales[0] * np.prod(np.sign(scales[1:]), axis=0)
-            core = unit * np.prod(np.abs(sizes), axis=0)
+            core = unit * np.prod(np.abs(scales), axis=0)
             order = (np.argsort(-core, kind="stable"),) * len(scales)
             return StandardForm(tuple(scales), order, core[order[0]])
-        core = unit * np.asarray(beliefs.core.mean)
-        for axis, size in enumerate(sizes):
-            core = core * size.reshape(-1, *[1] * (core.ndim - axis - 1))
+        core = unit * self.core_
+        for axis, scale in enumerate(scales):
+            core = core * scale.reshape(-1, *[1] * (core.ndim - axis - 1))
         return StandardForm(tuple(scales), tuple(np.arange(len(s)) for s in scales), core)

@@ -26,6 +26,7 @@ from bayeskit.models.functional_tucker.low_rank.mean_field import factor_moments
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
 from bayeskit.models.functional_tucker.low_rank.priors import kernels_of_modes, mode_parameters
 from bayeskit.models.functional_tucker.low_rank.search import Problem
+from bayeskit.models.functional_tucker.pictures import Pictures
 from bayeskit.models.functional_tucker.predictive import Predictive, predictive
 from bayeskit.models.functional_tucker.rows import new_table, table_of
 from bayeskit.models.functional_tucker.sampled import Sampled, fit_by_gibbs, fit_by_smc
@@ -51,7 +52,7 @@ _COUNTS = {
 _NOISE_PRECISION = Gamma(1.0, 0.01)
 
 
-class FunctionalTensor(RegressorMixin, BaseEstimator):
+class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
     """The base of :class:`FunctionalCP` and :class:`FunctionalTucker`."""
 
     mean: Any

@@ -53,8 +53,8 @@ class FunctionalCP(FunctionalTensor):
     max_iter : int
         Most epochs of coordinate ascent.
     tol : float
-        The ascent ends when ten epochs raise the bound by less than this share of its size, or
-        by less than 0.01.
+        The ascent ends when ten epochs raise the bound by less than so many nats for each
+        observation, which does not depend on the unit of y.
     num_starts : int
         Starts whose functions are drawn from their priors; the best one goes on.
     num_draws, num_warmup, num_chains : int
@@ -138,7 +138,7 @@ class FunctionalCP(FunctionalTensor):
         degrees: float = 4.0,
         engine: str = "cavi",
         max_iter: int = 300,
-        tol: float = 1e-5,
+        tol: float = 1e-4,
         num_starts: int = 3,
         num_draws: int = 1000,
         num_warmup: int = 500,

@@ -40,8 +40,6 @@ __all__ = ["MeanField", "fit_mean_field"]
 # Rounds after which the scales of the terms stay as they are: they hardly move then, and each
 # evidence of all terms costs as much as many epochs.
 _LEARNING_ROUNDS = 3
-# Nats that change no prediction.
-_NO_GAIN = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +144,7 @@ def fit_mean_field(
     max_iter : int
         Most epochs of the multilinear part.
     tol : float
-        The end: a round raises the bound by less than this share of its size, or by less than
-        a hundredth of a nat.
+        The end: a round raises the bound by less than this, for each observation.
     num_starts : int
     start : MeanField, optional
         Laws given some of the rows, to go on from.
@@ -193,7 +190,7 @@ def fit_mean_field(
         product, _, bound = rows_and_bound(problem, data, found)
         bounds.append(bound - _divergence(terms, mean, variance) - 0.5 * float(u @ u))
         gain = bounds[-1] - bounds[-2] if len(bounds) > 1 else np.inf
-        is_converged = gain < max(tol * abs(bounds[-1]), _NO_GAIN)
+        is_converged = gain < tol * seen.sum()
         if is_converged or len(found.bounds) >= max_iter:
             break
         target = t - product[: len(t)]

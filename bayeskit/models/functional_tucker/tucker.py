@@ -88,7 +88,7 @@ class FunctionalTucker(FunctionalTensor):
         degrees: float = 4.0,
         engine: str = "cavi",
         max_iter: int = 300,
-        tol: float = 1e-5,
+        tol: float = 1e-4,
         num_starts: int = 3,
         num_draws: int = 1000,
         num_warmup: int = 500,

@@ -40,8 +40,9 @@ __all__ = [
 
 # Epochs between two searches for hyper-parameters, which cost about as many.
 CHUNK = 10
-# Epochs of a start with the noise as it was: while functions are far off, it would take all.
-_FIRST_NOISE = 3
+# The noise of the first epochs of a start, as a share of what the terms leave. While functions
+# are far off it would take all, and functions that it silences do not come back.
+_FIRST_NOISE = 0.3
 # Of the functions that a search starts from.
 _MOST_WAVES = 2.0
 # Evaluations of a search: the bound that it climbs is another one after the next epochs.
@@ -119,7 +120,7 @@ def first_guess(
     Parameters
     ----------
     noise_std : float
-        What the noise is while the functions are far off: it would take all for its own.
+        What the noise is without the functions.
     """
     num_starts = num_starts if problem.layout.ranks else 1
     trials = [_trial(problem, data, noise_std, one) for one in random.split(key, num_starts)]
@@ -196,9 +197,10 @@ def _run(
 
 def _trial(problem: Problem, data: TensorData, noise_std: float, key: Any) -> Found:
     """Return where a few epochs from drawn functions lead."""
-    beliefs, u = _start(problem, data, noise_std, key)
-    beliefs, bounds = _run(problem, data, u, beliefs, _FIRST_NOISE)
-    return Found(beliefs, u, bounds)
+    beliefs, u = _start(problem, data, _FIRST_NOISE * noise_std, key)
+    beliefs, held = _run(problem, data, u, beliefs, noise_from=CHUNK)
+    beliefs, bounds = _run(problem, data, u, beliefs)
+    return Found(beliefs, u, np.concatenate([held, bounds]))
 
 
 def _start(

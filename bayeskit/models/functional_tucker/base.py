@@ -28,7 +28,7 @@ from bayeskit.models.functional_tucker.low_rank.priors import kernels_of_modes, 
 from bayeskit.models.functional_tucker.low_rank.search import Problem
 from bayeskit.models.functional_tucker.pictures import Pictures
 from bayeskit.models.functional_tucker.predictive import Predictive, predictive
-from bayeskit.models.functional_tucker.rows import new_table, table_of
+from bayeskit.models.functional_tucker.rows import coordinates_of, new_table, table_of
 from bayeskit.models.functional_tucker.sampled import Sampled, fit_by_gibbs, fit_by_smc
 from bayeskit.models.functional_tucker.terms import MainEffect, check_terms, term_label
 from bayeskit.models.functional_tucker.transforms import as_transform, standardized
@@ -85,7 +85,8 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame or (rows, modes) array
-            Coordinates; columns of a DataFrame may hold dates, which count in days.
+            Coordinates; columns of a DataFrame may hold dates, which count in days, and text
+            or categories, whose values are exchangeable.
         y : (rows) array
             NaN where nothing was observed.
 
@@ -104,7 +105,7 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         ConvergenceWarning
             If the search ends while the bound still rises.
         """
-        names, table = table_of(X)
+        names, table, self.categories_ = table_of(X)
         self._fit(names, table, observations(y, len(table)))
         return self
 
@@ -126,6 +127,8 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y)
         table = self._new_table(X)
+        if hasattr(X, "columns"):
+            self.categories_ = table_of(X[list(self.names_)], self.categories_)[2]
         target = np.concatenate([self._target, observations(y, len(table))])
         before = self._posterior
         tables = np.concatenate([before.table, table])
@@ -146,8 +149,10 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         transform = standardized(transform, target[seen])
         layout = self._layout(len(names))
         self._check_settings(layout)
-        terms = with_kernels(check_terms(self._terms(names), names), names)
-        kernels = kernels_of_modes(self.kernel, names) if layout.ranks else ()
+        categories = tuple(self.categories_)
+        terms = check_terms(self._terms(names), names)
+        terms = with_kernels(terms, names, categories)
+        kernels = kernels_of_modes(self.kernel, names, categories) if layout.ranks else ()
         t = np.where(seen, transform.forward(np.where(seen, target, 1.0)), 0.0)
         with precision_scope("float64"), program_cache(), CompileClock() as clock:
             problem = Problem(
@@ -350,8 +355,9 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         """
         terms = self._mean_field("functions of terms").terms
         place = self._place_of(term)
+        points = coordinates_of(grid, self.terms_[place].mode, self.categories_)
         with precision_scope("float64"), program_cache():
-            mean, variance = additive.function_moments(terms, place, np.asarray(grid, float))
+            mean, variance = additive.function_moments(terms, place, points)
         scale = self.transform_.scale
         return (scale * mean, scale * np.sqrt(variance)) if return_std else scale * mean
 
@@ -386,7 +392,7 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
                 posterior.found.beliefs,
                 posterior.found.u,
                 place,
-                np.asarray(grid, float).reshape(-1),
+                coordinates_of(grid, self.names_[place], self.categories_),
             )
         std = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         return (mean, std) if return_std else mean
@@ -438,7 +444,7 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
 
     def _new_table(self, X: Any) -> np.ndarray:
         self._check_fitted()
-        return new_table(X, self.names_)
+        return new_table(X, self.names_, self.categories_)
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():

@@ -35,7 +35,7 @@ class FunctionalCP(FunctionalTensor):
     kernel : str, kernel, one for each mode, or dict by mode
         Covariance of the functions that are multiplied. What is None in a kernel is learned,
         for each function by itself. ``White()`` makes the values of a mode exchangeable, such
-        as those of stations.
+        as those of stations; it is the default of modes that hold text or categories.
     transform : None, "standardize", "log" or Transform
         Such as :class:`~bayeskit.BoxCox`. None keeps y.
     noise_std : float, LogNormal or None
@@ -90,6 +90,8 @@ class FunctionalCP(FunctionalTensor):
         Epochs.
     transform_ : Transform
         With the learned centre and scale.
+    categories_ : dict of arrays
+        The values of each mode of categories.
     n_ignored_ : int
         Rows whose y is NaN. Their coordinates count in means over groups.
     n_evaluations_ : int

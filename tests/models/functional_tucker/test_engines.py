@@ -1,10 +1,11 @@
 """The estimators with each of their engines, and rows that arrive later."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeskit as bk
-from bayeskit.errors import ConvergenceWarning
+from bayeskit.errors import ConvergenceWarning, InvalidDataError
 from bayeskit.inference.gp_kernels import Matern32
 
 KERNELS = [Matern32(1.0, 2.0), Matern32(1.0, 2.0)]
@@ -144,6 +145,34 @@ def test_an_ascent_that_is_cut_short_says_so():
     X, y = make_data()
     with pytest.warns(ConvergenceWarning, match="still rose by .* raise max_iter"):
         make_model("cavi", max_iter=1, num_starts=1).fit(X, y)
+
+
+def test_categories_are_exchangeable_modes():
+    rng = np.random.default_rng(4)
+    stations = np.array(["north", "east", "south", "far"])
+    level = np.array([1.0, -1.0, 0.3, 2.0])
+    place, x = rng.integers(0, 4, 200), rng.integers(0, 20, 200) * 0.5
+    y = level[place] * np.sin(x) + 0.1 * rng.normal(size=200)
+    X = pd.DataFrame({"station": stations[place], "x": x})
+    known = place < 3
+    model = bk.FunctionalCP(1, mean="constant", random_state=0).fit(X[known], y[known])
+    assert list(model.categories_["station"]) == list(dict.fromkeys(stations[place[known]]))
+    assert "factor(station)[0].white.std" in model.hyperparameters_
+    slopes = model.factors("station", ["north", "east", "south"])[:, 0]
+    assert np.corrcoef(slopes, level[:3])[0, 1] ** 2 > 0.99
+    # Of a station that was not seen nothing is known but how much stations differ.
+    _, std = model.predict(X, return_std=True)
+    assert std[~known & (np.sin(x) ** 2 > 0.5)].min() > 2 * std[known].max()
+    with pytest.raises(InvalidDataError, match="mode 'station' has no category 'west'"):
+        model.factors("station", ["west"])
+    model.partial_fit(X[~known], y[~known])
+    assert list(model.categories_["station"])[-1] == "far"
+    assert np.corrcoef(model.factors("station", stations)[:, 0], level)[0, 1] ** 2 > 0.99
+    # A main effect of stations is one of categories as well.
+    effects = bk.FunctionalCP(0, mean=[bk.MainEffect("station")]).fit(X, y)
+    assert "white.std" in "".join(effects.hyperparameters_)
+    with pytest.raises(InvalidDataError, match="missing category at row 2"):
+        bk.FunctionalCP(1).fit(X.assign(station=["a", "b", None] + ["a"] * 197), y)
 
 
 def test_student_noise_takes_outliers_lightly():

@@ -65,8 +65,10 @@ def _holds_categories(column: Any) -> bool:
     """Return whether a column holds text, or is declared to hold categories."""
     if column.dtype.name == "category":
         return True
-    is_plain = getattr(column.dtype, "kind", "O") not in "OU"
-    return not is_plain and len(column) > 0 and all(isinstance(v, str) for v in column)
+    if getattr(column.dtype, "kind", "O") not in "OU":
+        return False
+    present = column.dropna()
+    return len(present) > 0 and all(isinstance(value, str) for value in present)
 
 
 def _numbered(

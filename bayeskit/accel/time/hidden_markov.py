@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from bayeskit.accel._checks import is_traced
+from bayeskit.accel.time._checks import refuse_not_logarithms
 from bayeskit.accel.time.associative import (
     blocked_associative_scan,
     by_method,
@@ -93,11 +96,13 @@ def hidden_markov_filter(model: HiddenMarkovModel, *, method: str = "auto") -> F
     Raises
     ------
     InvalidDataError
-        For shapes that do not fit; the message names the field.
+        For shapes that do not fit, and outside of ``jit`` for NaN and +inf; the message names
+        the field and the place.
 
     Notes
     -----
-    O(num_steps K²), O(num_steps K³) in parallel.
+    O(num_steps K²), O(num_steps K³) in parallel. Inside ``jit``, NaN and +inf make the result
+    NaN.
 
     References
     ----------
@@ -216,7 +221,12 @@ def hidden_markov_sample(
     """
     check_method(method)
     model = _stacked(model)
-    uniforms = jnp.asarray(uniforms).astype(model.log_likelihood.dtype)
+    uniforms = jnp.asarray(uniforms)
+    if not is_traced(uniforms) and not np.all(
+        (np.asarray(uniforms) >= 0) & (np.asarray(uniforms) < 1)
+    ):
+        raise InvalidDataError("uniforms must be in [0, 1)")
+    uniforms = uniforms.astype(model.log_likelihood.dtype)
     num_steps = model.log_likelihood.shape[0]
     if uniforms.shape[-1:] != (num_steps,):
         raise InvalidDataError(
@@ -405,6 +415,8 @@ def _stacked(model: HiddenMarkovModel) -> HiddenMarkovModel:
         if found not in shapes:
             wanted = " or ".join(map(str, shapes))
             raise InvalidDataError(f"{name} must have the shape {wanted}, got {found}")
+    for name, array in zip(HiddenMarkovModel._fields, arrays, strict=True):
+        refuse_not_logarithms(array, name)
     transition = jnp.broadcast_to(arrays.log_transition, (num_steps - 1, *square))
     return HiddenMarkovModel(
         arrays.log_initial.astype(dtype), transition.astype(dtype), likelihood.astype(dtype)

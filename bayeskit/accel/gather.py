@@ -53,8 +53,13 @@ def take_particles(tree: Any, ancestors: Any) -> Any:
         )
     leaves, structure = tree_flatten_with_path(tree)
     _require_one_leading_axis(leaves)
-    taken = [jnp.asarray(leaf).at[ancestors].get(mode="clip") for _, leaf in leaves]
+    taken = [_take(jnp.asarray(leaf), ancestors) for _, leaf in leaves]
     return jax.tree.unflatten(structure, taken)
+
+
+def _take(leaf: jax.Array, ancestors: jax.Array) -> jax.Array:
+    # Not as in NumPy, where -1 is the last: the kernels and torch do not count from the end.
+    return leaf.at[ancestors].get(mode="clip", wrap_negative_indices=False)
 
 
 def _require_one_leading_axis(leaves: list[tuple[Any, Any]]) -> None:

@@ -40,6 +40,12 @@ def test_no_offspring_and_no_leaves():
     assert accel.take_particles((), jnp.array([0])) == ()
 
 
+def test_indices_out_of_range_take_the_nearest():
+    """Also below zero, where NumPy would count from the end: as the kernels and torch do."""
+    taken = accel.take_particles(jnp.arange(4.0), jnp.array([-1, -4, 0, 3, 4, 99]))
+    assert taken.tolist() == [0, 0, 0, 3, 3, 3]
+
+
 def test_jit_and_vmap_equal_loops():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 2)))
     ancestors = jnp.array([[0, 0, 4], [1, 2, 3], [4, 4, 4]])

@@ -18,8 +18,13 @@ __all__ = [
 ]
 
 
-def as_log_tensor(values: Any, name: str) -> torch.Tensor:
-    """Return ``values`` as float32 or float64 (..., num_particles), or refuse them."""
+def as_log_tensor(values: Any, name: str, nan: str = "refuse") -> torch.Tensor:
+    """Return ``values`` as float32 or float64 (..., num_particles), or refuse them.
+
+    With ``nan="drop"`` each NaN becomes -inf; else it stays, for a later check to find.
+    """
+    if nan not in ("refuse", "drop"):
+        raise ValueError(f"nan must be 'refuse' or 'drop', got {nan!r}")
     tensor = torch.as_tensor(values)
     if not tensor.is_floating_point():
         raise TypeError(
@@ -33,7 +38,8 @@ def as_log_tensor(values: Any, name: str) -> torch.Tensor:
             f"{name} must hold at least 1 and fewer than 2**31 particles on its last axis, "
             f"got shape {tuple(tensor.shape)}"
         )
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+    tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
+    return torch.where(torch.isnan(tensor), -torch.inf, tensor) if nan == "drop" else tensor
 
 
 def as_uniforms(u: Any, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:

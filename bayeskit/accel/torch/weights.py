@@ -41,7 +41,7 @@ class Weights(NamedTuple):
     max: torch.Tensor
 
 
-def normalize(log_weights: Any) -> Weights:
+def normalize(log_weights: Any, *, nan: str = "refuse") -> Weights:
     r"""Normalise weights and return them with all their usual summaries.
 
     .. math:: W_i = \frac{w_i}{\sum_j w_j}, \qquad
@@ -51,6 +51,8 @@ def normalize(log_weights: Any) -> Weights:
     Parameters
     ----------
     log_weights : (..., num_particles) tensor, real or -inf, any normalisation
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -82,7 +84,7 @@ def normalize(log_weights: Any) -> Weights:
     >>> normalize(torch.tensor([1.0, 1.0, 2.0]).log()).weights.tolist()
     [0.25, 0.25, 0.5]
     """
-    log_weights = as_log_tensor(log_weights, "log_weights")
+    log_weights = as_log_tensor(log_weights, "log_weights", nan)
     maximum, total, size = _sums(log_weights)
     refuse_bad_weights(log_weights, torch.isfinite(maximum), "log_weights")
     log_sum = maximum + torch.log(total)
@@ -158,7 +160,7 @@ def log_mean_exp(log_values: Any) -> torch.Tensor:
     return log_sum - math.log(log_values.shape[-1])
 
 
-def effective_sample_size(log_weights: Any) -> torch.Tensor:
+def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> torch.Tensor:
     r"""Return the effective number of particles of a weighted sample.
 
     .. math:: \text{ESS} = \frac{(\sum_i w_i)^2}{\sum_i w_i^2}
@@ -166,6 +168,8 @@ def effective_sample_size(log_weights: Any) -> torch.Tensor:
     Parameters
     ----------
     log_weights : (..., num_particles) tensor, real or -inf, any normalisation
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -192,7 +196,7 @@ def effective_sample_size(log_weights: Any) -> torch.Tensor:
     >>> float(effective_sample_size(torch.zeros(4)))
     4.0
     """
-    maximum, _, size = _sums(as_log_tensor(log_weights, "log_weights"))
+    maximum, _, size = _sums(as_log_tensor(log_weights, "log_weights", nan))
     return torch.where(torch.isfinite(maximum), size, torch.nan)
 
 

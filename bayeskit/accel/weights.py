@@ -134,7 +134,15 @@ def _relative_to_maximum(
     ok = jnp.isfinite(maximum)
     usable = jnp.where(ok[..., None], log_weights, 0.0)
     scaled = jnp.exp(usable - jnp.where(ok, maximum, 0.0)[..., None])
-    return scaled, maximum, ok
+    return _computed_once(scaled), maximum, ok
+
+
+def _computed_once(values: jax.Array) -> jax.Array:
+    """Keep a CPU from computing the values anew in each loop that reads them.
+
+    There one exponential costs as much as four sums. Elsewhere a pass over memory costs more.
+    """
+    return lax.platform_dependent(values, cpu=lax.optimization_barrier, default=lambda v: v)
 
 
 def log_mean_exp(log_values: Any) -> jax.Array:

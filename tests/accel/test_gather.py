@@ -69,5 +69,8 @@ def test_bad_input():
         accel.take_particles({"a": 1.0}, jnp.array([0]))
     with pytest.raises(TypeError, match="ancestors must be integers, got dtype float32"):
         accel.take_particles(jnp.zeros(2), jnp.array([0.0]))
+    resampled = accel.systematic(jax.random.key(0), jnp.zeros(2))
+    with pytest.raises(TypeError, match="got Ancestors: pass its field index"):
+        accel.take_particles(jnp.zeros(2), resampled)
     with pytest.raises(ValueError, match=r"one axis, got shape \(1, 1\)"):
         accel.take_particles(jnp.zeros(2), jnp.array([[0]]))

@@ -202,7 +202,8 @@ def hidden_markov_sample(
 
     Notes
     -----
-    A state of probability zero is never drawn. In parallel, each time becomes a map from the
+    A state of probability zero is never drawn, unless no path is possible: where the evidence
+    is zero, paths mean nothing. In parallel, each time becomes a map from the
     next state to this one, and maps are composed.
 
     References
@@ -254,7 +255,7 @@ def hidden_markov_most_likely_path(
     path : (num_steps,) int32 array
         Of several such paths, the one that is least in its last state, then in the one before.
     log_probability : () array
-        Jointly with what was seen.
+        Jointly with what was seen; -inf if no path is possible: it then means nothing.
 
     References
     ----------

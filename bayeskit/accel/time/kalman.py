@@ -67,11 +67,13 @@ def kalman_filter(
     Notes
     -----
     O(num_steps dim³). Inside ``jit``, NaN, infinite and negative variances make the result NaN.
-    The parallel method does several times the arithmetic, in
-    :math:`O(\log T)` steps one after another. Square roots are differentiated as covariances.
-    Batches of chains, such as particles, go through ``jax.vmap``. The parallel method is meant
-    for accelerators: on a CPU, JAX 0.10 may wait for ever where two calls of LAPACK on batches
-    of several hundred thousand matrices overlap, as they do in a smoother of a million steps.
+    So does an observation that has no density: of a variance of zero, given those before it.
+
+    The parallel method does several times the arithmetic, in :math:`O(\log T)` steps one after
+    another. It is meant for accelerators: on a CPU, JAX 0.10 may wait for ever where two calls
+    of LAPACK on batches of several hundred thousand matrices overlap, as they do in a smoother
+    of a million steps. Square roots are differentiated as covariances. Batches of chains, such
+    as particles, go through ``jax.vmap``.
 
     References
     ----------
@@ -163,8 +165,10 @@ def kalman_smoother(
 
     Notes
     -----
-    O(num_steps dim³). The covariance is a sum of positive semi-definite terms, so that it stays
-    one. A predicted covariance may be singular: it is raised by rounding errors of its size.
+    O(num_steps dim³). Leave ``method`` at ``"auto"`` on a CPU: :func:`kalman_filter` says where
+    the parallel one may wait for ever. The covariance is a sum of positive semi-definite terms,
+    so that it stays one. A predicted covariance may be singular: it is raised by rounding
+    errors of its size.
 
     References
     ----------

@@ -79,11 +79,9 @@ def refuse_bad_weights(log_weights: torch.Tensor, ok: torch.Tensor, name: str) -
     )
 
 
-def refuse_invalid_values(values: torch.Tensor, name: str, nan_allowed: bool = False) -> None:
-    """Raise InvalidWeightsError if any value is +inf or (unless allowed) NaN."""
+def refuse_invalid_values(values: torch.Tensor, name: str) -> None:
+    """Raise InvalidWeightsError if any value is +inf or NaN."""
     kinds = {"nan": torch.isnan, "+inf": torch.isposinf}
-    if nan_allowed:
-        del kinds["nan"]
     for kind, test in kinds.items():
         bad = test(values)
         if bool(bad.any()):

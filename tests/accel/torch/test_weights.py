@@ -79,10 +79,13 @@ def test_temper_step_is_that_of_jax(dtype, sharpness):
     log_weights[2, ::3] = -np.inf
     current = np.array([0.0, 0.25, 0.999], dtype)
     with jax.enable_x64(dtype == np.float64):
-        expected = np.asarray(accel.temper_step(log_likelihood, log_weights, current, 0.5))
-    found = accel_torch.temper_step(
-        torch.from_numpy(log_likelihood), torch.from_numpy(log_weights), current, 0.5
-    )
+        options = (current, 0.5)
+        expected = accel.temper_step(log_likelihood, log_weights, *options, nan="drop")
+        expected = np.asarray(expected)
+    tensors = torch.from_numpy(log_likelihood), torch.from_numpy(log_weights)
+    found = accel_torch.temper_step(*tensors, *options, nan="drop")
+    with pytest.raises(InvalidWeightsError, match=r"log_likelihood contains nan: 1 of 600"):
+        accel_torch.temper_step(*tensors, *options)
     found = found.numpy()
     assert found.dtype == dtype
     np.testing.assert_allclose(found - current, expected - current, rtol=2e-4, atol=1e-30)

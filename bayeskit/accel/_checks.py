@@ -115,7 +115,7 @@ def refuse_invalid_values(values: jax.Array, name: str) -> None:
             raise InvalidWeightsError(
                 f"{name} contains {kind}: {bad.sum()} of {bad.size} values, the first at "
                 f"index {_first_place(bad)}. A weight of zero is -inf; find out why the "
-                "density is not a number there"
+                "density is not finite there"
             )
 
 

@@ -397,6 +397,8 @@ def _trace_back(forward, log_transition, inputs, choose: Callable, method: str) 
 
 def _stacked(model: HiddenMarkovModel) -> HiddenMarkovModel:
     """Return the model as arrays of one dtype, with the axis of time, or refuse it."""
+    if not isinstance(model, HiddenMarkovModel):
+        raise TypeError(f"model must be a HiddenMarkovModel, got {type(model).__name__}")
     arrays = HiddenMarkovModel(*map(jnp.asarray, model))
     dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
     likelihood = arrays.log_likelihood

@@ -88,7 +88,7 @@ def refuse_invalid_values(values: torch.Tensor, name: str) -> None:
             raise InvalidWeightsError(
                 f"{name} contains {kind}: {int(bad.sum())} of {bad.numel()} values, the first "
                 f"at index {_first_place(bad)}. A weight of zero is -inf; find out why the "
-                "density is not a number there"
+                "density is not finite there"
             )
 
 

@@ -237,6 +237,8 @@ def test_bad_input():
         accel.hidden_markov_sample(model, np.zeros(4))
     with pytest.raises(ValueError, match="method must be one of"):
         accel.hidden_markov_filter(model, method="gpu")
+    with pytest.raises(TypeError, match="must be a HiddenMarkovModel, got tuple"):
+        accel.hidden_markov_filter(tuple(model))
 
 
 @every_method

@@ -103,11 +103,16 @@ def normalize(log_weights: Any, *, nan: str = "refuse") -> Weights:
 def normalize_checked(log_weights: jax.Array) -> Weights:
     """Return :func:`normalize` of checked input; never raises."""
     num_particles = log_weights.shape[-1]
-    scaled, maximum, ok = _relative_to_maximum(log_weights)
-    total = sharding.total(scaled)
-    size = total**2 / sharding.total(scaled**2)
+    scaled, maximum = _relative_to_maximum(log_weights)
+    total, squares = sharding.total(scaled), sharding.total(scaled**2)
+    # NaN shows in a sum; a maximum may overlook it (see largest), and to look costs a pass.
+    maximum = jnp.where(jnp.isnan(total), jnp.nan, maximum)
+    ok = jnp.isfinite(maximum)
+    # Chosen before they are used: neither numbers nor derivatives become NaN where not ok.
+    total = jnp.where(ok, total, num_particles)
+    size = total**2 / jnp.where(ok, squares, num_particles)
     return Weights(
-        weights=scaled / total[..., None],
+        weights=jnp.where(ok[..., None], scaled, 1.0) / total[..., None],
         log_sum=jnp.where(ok, maximum + jnp.log(total), maximum),
         # Not log_sum - log N: the rounding of log N would have one sign at every step.
         log_mean=jnp.where(ok, maximum + jnp.log(total / num_particles), maximum),
@@ -123,18 +128,17 @@ def summarise_checked(log_weights: jax.Array) -> Weights:
     return normalize_checked(log_weights)._replace(weights=None)
 
 
-def _relative_to_maximum(
-    log_weights: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return weights in [0, 1] relative to the largest, its logarithm, and ``ok``.
+def _relative_to_maximum(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return weights in [0, 1] relative to the largest, and its logarithm.
 
-    Rows that are not ok get weights of 1: no NaN arises, not in gradients either.
+    NaN stays, as a constant. Others count as 1 where the largest is not finite.
     """
-    maximum = lax.stop_gradient(largest(log_weights)[..., 0])
-    ok = jnp.isfinite(maximum)
-    usable = jnp.where(ok[..., None], log_weights, 0.0)
-    scaled = jnp.exp(usable - jnp.where(ok, maximum, 0.0)[..., None])
-    return _computed_once(scaled), maximum, ok
+    maximum = lax.stop_gradient(jnp.max(log_weights, axis=-1))
+    is_finite, is_nan = jnp.isfinite(maximum), jnp.isnan(log_weights)
+    usable = jnp.where(is_finite[..., None] & ~is_nan, log_weights, 0.0)
+    scaled = jnp.exp(usable - jnp.where(is_finite, maximum, 0.0)[..., None])
+    # Put back here, since XLA's exponential makes a number of NaN on a CPU (jaxlib 0.10.2).
+    return _computed_once(jnp.where(is_nan, jnp.nan, scaled)), maximum
 
 
 def _computed_once(values: jax.Array) -> jax.Array:

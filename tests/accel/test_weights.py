@@ -106,6 +106,31 @@ def test_bad_input_inside_jit(bad, log_mean):
     np.testing.assert_array_equal(accel.log_mean_exp(rows)[0], log_mean)
 
 
+@pytest.mark.parametrize("num", [3, 20_000])
+@pytest.mark.parametrize("others", [0.0, 1000.0, -INF, INF])
+def test_nan_is_found_anywhere(num, others):
+    """XLA's maximum overlooks NaN among some thousand numbers on a CPU."""
+    for place in (0, num // 2, num - 1):
+        log_weights = np.full(num, others, np.float32)
+        log_weights[place] = np.nan
+        summary, gradient = _summary_and_gradient(log_weights)
+        assert not summary.ok
+        assert np.isnan([summary.max, summary.log_sum, summary.log_mean]).all()
+        assert summary.effective_sample_size == 0
+        np.testing.assert_allclose(summary.weights, 1 / num, rtol=1e-6)
+        assert np.all(np.isfinite(gradient))
+
+
+@jax.jit
+def _summary_and_gradient(log_weights):
+    def add_up(x):
+        summary = accel.normalize(x)
+        return summary.log_mean + summary.effective_sample_size + summary.weights[1], summary
+
+    gradient, summary = jax.grad(add_up, has_aux=True)(log_weights)
+    return summary, gradient
+
+
 def test_nan_is_dropped_on_request():
     log_weights = jnp.array([0.0, jnp.nan, 1.0, jnp.nan])
     expected = accel.normalize(log_weights.at[1::2].set(-INF))

@@ -1,0 +1,14 @@
+"""Design-based supervised learning (DSL): regressions on labels that a model predicted."""
+
+from bayeskit.models.dsl.arrays import dsl_fit
+from bayeskit.models.dsl.estimator import DSLRegressor
+from bayeskit.models.dsl.result import DSLResult
+from bayeskit.models.dsl.sampling import stratified_probabilities, unit_probabilities
+
+__all__ = [
+    "DSLRegressor",
+    "DSLResult",
+    "dsl_fit",
+    "stratified_probabilities",
+    "unit_probabilities",
+]

@@ -1,0 +1,83 @@
+"""Arrays X and y in scikit-learn's manner, as a table with a formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bayeskit.errors import InvalidDataError
+from bayeskit.models.base import checked_array, checked_lengths
+
+__all__ = ["formula_of_arrays", "frame_of_arrays", "new_frame"]
+
+OUTCOME = "y"
+
+
+def formula_of_arrays(names: list[str]) -> str:
+    """Return the formula with an intercept and all columns."""
+    return f"{OUTCOME} ~ " + " + ".join(["1", *(f"`{name}`" for name in names)])
+
+
+def frame_of_arrays(X: Any, y: Any, surrogates: Any) -> tuple[Any, list[str], dict]:
+    """Return a frame, the names of the covariates, and the predicted variables.
+
+    Raises
+    ------
+    InvalidDataError
+        For NaN in X, text, and arrays of different lengths.
+    """
+    import pandas as pd
+
+    if y is None:
+        raise InvalidDataError("y is missing: fit(X, y), or give a formula and fit(table)")
+    array = checked_array(X, "X")
+    if np.ndim(array) != 2:
+        raise InvalidDataError(f"X must have shape (rows, columns), got {np.shape(array)}")
+    outcome = checked_array(y, "y", allow_nan=True)
+    if np.ndim(outcome) == 2 and np.shape(outcome)[1] == 1:
+        outcome = outcome[:, 0]
+    if np.ndim(outcome) != 1:
+        raise InvalidDataError(f"y must have shape (rows,), got {np.shape(outcome)}")
+    checked_lengths({"X": array, "y": outcome})
+    columns = getattr(X, "columns", None)
+    given = range(array.shape[1]) if columns is None else columns
+    names = [f"x{c}" if columns is None else str(c) for c in given]
+    if OUTCOME in names:
+        raise InvalidDataError(f"a column of X is called {OUTCOME!r}: rename it")
+    frame = pd.DataFrame(array.astype(float), columns=names)
+    frame[OUTCOME] = outcome.astype(float)
+    if surrogates is None:
+        has_all = not np.isnan(frame[OUTCOME]).any()
+        return frame, names, {} if has_all else {OUTCOME: ()}
+    extra = checked_array(surrogates, "surrogates")
+    extra = extra[:, None] if np.ndim(extra) == 1 else extra
+    if np.ndim(extra) != 2 or len(extra) != len(frame):
+        raise InvalidDataError(
+            f"surrogates must have {len(frame)} rows, got shape {np.shape(surrogates)}"
+        )
+    labels = [f"surrogate{j}" for j in range(extra.shape[1])]
+    for j, label in enumerate(labels):
+        frame[label] = extra[:, j].astype(float)
+    return frame, names, {OUTCOME: tuple(labels)}
+
+
+def new_frame(X: Any, estimator: Any) -> Any:
+    """Return new covariates as a frame.
+
+    Raises
+    ------
+    InvalidDataError
+        For another number of columns than in ``fit``.
+    """
+    import pandas as pd
+
+    array = checked_array(X, "X")
+    if np.ndim(array) != 2 or array.shape[1] != estimator.n_features_in_:
+        found = array.shape[1] if np.ndim(array) == 2 else 0
+        raise InvalidDataError(
+            f"X has {found} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input"
+        )
+    names = [name for name in estimator._table_.frame.columns][: array.shape[1]]
+    return pd.DataFrame(array.astype(float), columns=names)

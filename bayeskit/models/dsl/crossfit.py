@@ -13,7 +13,13 @@ from bayeskit.errors import BayeskitWarning, InvalidDataError
 from bayeskit.models.dsl.learners import class_probabilities, learner_named, predict_label
 from bayeskit.models.dsl.table import PredictedVariable, Table
 
-__all__ = ["check_folds", "cross_fit", "given_predictions", "prediction_errors", "surrogate_values"]
+__all__ = [
+    "check_folds",
+    "cross_fit",
+    "given_predictions",
+    "prediction_errors",
+    "surrogate_values",
+]
 
 
 def cross_fit(
@@ -36,7 +42,12 @@ def cross_fit(
     """
     X = _features(table, features, is_named=isinstance(learner, str))
     check_folds(folds, table.labeled)
-    tasks = [(v, s, k) for v in table.variables for s in range(len(folds)) for k in np.unique(folds[s])]
+    tasks = [
+        (v, s, k)
+        for v in table.variables
+        for s in range(len(folds))
+        for k in np.unique(folds[s])
+    ]
     seeds = np.random.SeedSequence(seed).generate_state(len(tasks))
     results = Parallel()(
         delayed(_one_fold)(
@@ -63,7 +74,9 @@ def cross_fit(
         )
     for name, values in found.items():
         if not np.isfinite(values).all():
-            raise InvalidDataError(f"the learner predicts values of {name!r} that are not finite")
+            raise InvalidDataError(
+                f"the learner predicts values of {name!r} that are not finite"
+            )
     return found
 
 

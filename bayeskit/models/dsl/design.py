@@ -13,7 +13,7 @@ from bayeskit.errors import InvalidDataError
 from bayeskit.models.dsl.moments import Rows
 from bayeskit.models.dsl.table import Table
 
-__all__ = ["Design", "parsed", "ParsedFormula"]
+__all__ = ["Design", "ParsedFormula", "parsed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +56,7 @@ def parsed(formula: str, instruments: str | None = None) -> ParsedFormula:
     import formulaic
 
     if not isinstance(formula, str) or "~" not in formula:
-        raise InvalidDataError(
-            f"formula must be text such as 'y ~ x1 + x2', got {formula!r}"
-        )
+        raise InvalidDataError(f"formula must be text such as 'y ~ x1 + x2', got {formula!r}")
     try:
         both = formulaic.Formula(formula)
         outcome, terms = both.lhs, both.rhs

@@ -374,7 +374,12 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         return cross_fit(table, self._feature_names(), self.folds_, self.learner, seed)
 
     def _moment_data(
-        self, table: Table, formula: ParsedFormula, predictions: dict, probability: Any, link: Any
+        self,
+        table: Table,
+        formula: ParsedFormula,
+        predictions: dict,
+        probability: Any,
+        link: Any,
     ) -> tuple[Design, MomentData]:
         """Return the design and what the moments are made of, by the method."""
         design = Design.learn(

@@ -44,12 +44,9 @@ def learner_named(learner: Any, seed: int) -> Any:
         if learner == "linear":
             return LeastSquares()
         if learner == "forest":
-            from sklearn.ensemble import RandomForestRegressor
+            from bayeskit.models.dsl.honest_forest import HonestForest
 
-            # Large leaves and half of the rows a tree, which is what honest forests see.
-            return RandomForestRegressor(
-                200, min_samples_leaf=5, max_samples=0.5, random_state=seed
-            )
+            return HonestForest(random_state=seed)
         raise ValueError(
             f"learner must be one of {LEARNERS} or a scikit-learn estimator, got {learner!r}"
         )
@@ -96,7 +93,9 @@ def class_probabilities(
         return found
     for code in np.unique(codes):
         indicator = (codes == code).astype(float)
-        found[:, code] = np.asarray(clone(learner).fit(X_train, indicator).predict(X_new)).ravel()
+        found[:, code] = np.asarray(
+            clone(learner).fit(X_train, indicator).predict(X_new)
+        ).ravel()
     found = np.clip(found, 0.0, 1.0)
     total = found.sum(axis=1, keepdims=True)
     return np.where(total > 0, found / np.where(total > 0, total, 1.0), 1.0 / num_classes)

@@ -74,7 +74,10 @@ def jacobian(link: Link, theta: Any, rows: Rows, weight: Any) -> Any:
     xp = slope.__array_namespace__()
     transposed = rows.z.transpose(0, 2, 1)
     blocks = [
-        [transposed @ ((weight * slope[..., l, k])[..., None] * rows.x) for k in range(num_outcomes)]
+        [
+            transposed @ ((weight * slope[..., l, k])[..., None] * rows.x)
+            for k in range(num_outcomes)
+        ]
         for l in range(num_outcomes)
     ]
     return xp.concat([xp.concat(line, axis=-1) for line in blocks], axis=-2)

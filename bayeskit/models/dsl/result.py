@@ -151,7 +151,11 @@ class DSLResult:
         )
 
     def detectable_effect(
-        self, term: Any = None, num_labels: int | None = None, *, power: float = 0.8,
+        self,
+        term: Any = None,
+        num_labels: int | None = None,
+        *,
+        power: float = 0.8,
         level: float = 0.95,
     ) -> float:
         """Return the smallest coefficient that a two-sided test finds with this power."""

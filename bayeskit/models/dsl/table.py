@@ -308,5 +308,7 @@ def _classes(column: Any, name: str, columns: tuple, labeled: np.ndarray) -> Pre
             f"all labels of {name!r} are {levels[0]!r}: at least two classes are needed"
         )
     place = {level: code for code, level in enumerate(levels)}
-    codes = np.array([place.get(v, 0) if seen else 0 for v, seen in zip(column, labeled, strict=True)])
+    codes = np.array(
+        [place.get(v, 0) if seen else 0 for v, seen in zip(column, labeled, strict=True)]
+    )
     return PredictedVariable(name, columns, codes, levels)

@@ -12,7 +12,15 @@ from scipy import stats
 
 __all__ = ["Summary", "coefficient_table", "normal_quantile", "two_sided_p_values"]
 
-_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "^": r"\^{}", "~": r"\~{}"}
+_LATEX = {
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "^": r"\^{}",
+    "~": r"\~{}",
+}
 
 
 def normal_quantile(level: float) -> float:
@@ -106,7 +114,9 @@ class Summary:
         ]
         for term, row in self.table.iterrows():
             p = "$<$0.0001" if row.p < 1e-4 else f"{row.p:.4f}"
-            numbers = " & ".join(_signed(v, d) for v, d in ((row.estimate, 4), (row.se, 4), (row.z, 2)))
+            numbers = " & ".join(
+                _signed(v, d) for v, d in ((row.estimate, 4), (row.se, 4), (row.z, 2))
+            )
             interval = f"[{_signed(row.lower, 4)}, {_signed(row.upper, 4)}]"
             lines.append(rf"{_escaped(str(term))} & {numbers} & {p} & {interval} \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
@@ -120,7 +130,13 @@ class Summary:
 
     def _table(self) -> Any:
         shown = self.table.copy()
-        for column, digits in (("estimate", 4), ("se", 4), ("z", 2), ("lower", 4), ("upper", 4)):
+        for column, digits in (
+            ("estimate", 4),
+            ("se", 4),
+            ("z", 2),
+            ("lower", 4),
+            ("upper", 4),
+        ):
             shown[column] = [f"{v:.{digits}f}" for v in self.table[column]]
         shown["p"] = ["<0.0001" if p < 1e-4 else f"{p:.4f}" for p in self.table["p"]]
         return shown

@@ -1,5 +1,6 @@
 """Design-based supervised learning (DSL): regressions on labels that a model predicted."""
 
+from bayeskit.models.dsl.allocation import allocate_labels
 from bayeskit.models.dsl.arrays import dsl_fit
 from bayeskit.models.dsl.estimator import DSLRegressor
 from bayeskit.models.dsl.result import DSLResult
@@ -8,6 +9,7 @@ from bayeskit.models.dsl.sampling import stratified_probabilities, unit_probabil
 __all__ = [
     "DSLRegressor",
     "DSLResult",
+    "allocate_labels",
     "dsl_fit",
     "stratified_probabilities",
     "unit_probabilities",

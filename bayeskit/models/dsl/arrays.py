@@ -56,8 +56,8 @@ def check_outcomes(model: str, y: np.ndarray, name: str = "y") -> None:
     if model == "logit" and not np.isin(y, (0.0, 1.0)).all():
         bad = y[~np.isin(y, (0.0, 1.0))].ravel()[0]
         raise InvalidDataError(
-            f"model='logit' needs labels 0 and 1 of {name!r}, found {bad:g}: recode them, or take "
-            "model='linear'"
+            f"model='logit' needs labels 0 and 1 of {name!r}, found {bad:g}: recode them, or "
+            "take model='linear'"
         )
     if model == "poisson" and (y < 0).any():
         raise InvalidDataError(
@@ -172,8 +172,8 @@ def dsl_fit(
     num_parameters = predicted.num_parameters
     if labeled.sum() < X.shape[1] + 1:
         raise InvalidDataError(
-            f"{int(labeled.sum())} labelled rows are too few for {X.shape[1]} columns: at least "
-            f"{X.shape[1] + 1} are needed"
+            f"{int(labeled.sum())} labelled rows are too few for {X.shape[1]} columns: at "
+            f"least {X.shape[1] + 1} are needed"
         )
     probability = labeling_probabilities(
         None if pi is None else np.asarray(pi, float), labeled, normalize="none"

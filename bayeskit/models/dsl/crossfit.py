@@ -16,6 +16,7 @@ from bayeskit.models.dsl.table import PredictedVariable, Table
 __all__ = [
     "check_folds",
     "cross_fit",
+    "feature_columns",
     "given_predictions",
     "prediction_errors",
     "surrogate_values",
@@ -40,7 +41,7 @@ def cross_fit(
     -------
     dict of (repeats, rows) arrays, or (repeats, rows, classes) for classes
     """
-    X = _features(table, features, is_named=isinstance(learner, str))
+    X = feature_columns(table, features, is_named=isinstance(learner, str))
     check_folds(folds, table.labeled)
     tasks = [
         (v, s, k)
@@ -119,16 +120,35 @@ def check_folds(folds: np.ndarray, labeled: np.ndarray) -> None:
             )
 
 
-def _features(table: Table, features: Sequence[str], is_named: bool) -> Any:
-    """Return the columns that predict: numbers for learners by name, else as they are."""
+def feature_columns(
+    table: Table, features: Sequence[str], is_named: bool, frame: Any = None
+) -> Any:
+    """Return the columns that predict: numbers for learners by name, else as they are.
+
+    Parameters
+    ----------
+    table : Table
+    features : sequence of str
+    is_named : bool
+    frame : DataFrame, optional
+        Other rows than those of the table.
+    """
     import pandas as pd
 
-    names = [c for v in table.variables for c in v.surrogates]
-    chosen = table.frame[list(dict.fromkeys([*names, *features]))].reset_index(drop=True)
-    if not is_named:
-        return chosen
-    encoded = pd.get_dummies(chosen, dtype=float, drop_first=True)
-    return encoded.to_numpy(float)
+    surrogates = [c for v in table.variables for c in v.surrogates]
+    names = list(dict.fromkeys([*surrogates, *features]))
+    chosen = table.frame[names].reset_index(drop=True)
+    if frame is not None:
+        missing = [name for name in names if name not in frame.columns]
+        if missing:
+            raise InvalidDataError(f"column {missing[0]!r} is not in the data")
+        chosen = pd.concat([chosen, frame[names]], ignore_index=True)
+    if is_named:
+        # Categories of both tables get the same columns.
+        chosen = pd.get_dummies(chosen, dtype=float, drop_first=True)
+    if frame is not None:
+        chosen = chosen.iloc[len(table.frame) :].reset_index(drop=True)
+    return chosen.to_numpy(float) if is_named else chosen
 
 
 def surrogate_values(table: Table) -> dict[str, np.ndarray]:
@@ -172,8 +192,9 @@ def _surrogate_classes(table: Table, variable: PredictedVariable) -> np.ndarray:
         return columns.to_numpy(float)
     if len(variable.surrogates) > 1:
         raise InvalidDataError(
-            f"{variable.name!r} has {len(levels)} classes: its surrogates must be one column of "
-            f"classes or {len(levels)} columns of probabilities, got {len(variable.surrogates)}"
+            f"{variable.name!r} has {len(levels)} classes: its surrogates must be one column "
+            f"of classes or {len(levels)} columns of probabilities, got "
+            f"{len(variable.surrogates)}"
         )
     values = columns.iloc[:, 0]
     unknown = values[~values.isin(levels)]

@@ -74,8 +74,8 @@ def _notes(estimator: Any, result: DSLResult) -> list[str]:
     smallest = float(estimator.pi_.min())
     if smallest < MIN_PROBABILITY:
         notes.append(
-            f"the smallest probability of being labelled is {smallest:.2g}: single labels count "
-            "for many rows, and intervals may be too short"
+            f"the smallest probability of being labelled is {smallest:.2g}: single labels "
+            "count for many rows, and intervals may be too short"
         )
     for codes in result.data.clusters:
         num = int(codes.max()) + 1

@@ -226,7 +226,9 @@ def _matrix(part: Any, frame: Any) -> Any:
 
     options = {} if isinstance(part, formulaic.ModelSpec) else {"output": "pandas"}
     try:
-        return part.get_model_matrix(frame, context={}, na_action="ignore", **options)
+        # What is undefined comes out as NaN and is reported by its row.
+        with np.errstate(all="ignore"):
+            return part.get_model_matrix(frame, context={}, na_action="ignore", **options)
     except formulaic.errors.FormulaicError as error:
         raise InvalidDataError(f"the formula cannot be evaluated: {error}") from error
 

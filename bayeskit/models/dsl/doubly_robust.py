@@ -6,7 +6,8 @@ r"""The doubly robust moments: predictions everywhere, corrected where labels ar
 This is a weighted sum over stacked rows: all units with their predictions, weighted by
 :math:`\lambda (1 - R_i/\pi_i)`, then the labelled ones with their labels, weighted by
 :math:`R_i/\pi_i`. So one solver of weighted moment equations serves every model and every
-comparison: :math:`\lambda = 0` uses labels alone, and without labels the predictions stand alone.
+comparison: :math:`\lambda = 0` uses labels alone, and without labels the predictions stand
+alone.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from bayeskit.models.dsl.power_tuning import best_power, quadratic_parts
 from bayeskit.models.dsl.repeats import combine_repeats
 from bayeskit.models.dsl.sandwich import bread, unit_moments
 
-__all__ = ["SplitEstimates", "estimate", "solve"]
+__all__ = ["SplitEstimates", "SplitPieces", "estimate", "pieces_of_split", "solve"]
 
 # Beyond this condition number of the scaled columns half of all digits are lost.
 _MAX_CONDITION = 1e8
@@ -46,6 +46,8 @@ class SplitEstimates:
         Mean over splits of ``J^-1 d_i``, what a label corrects.
     power : (splits, 1 or parameters) array
         Lambda.
+    numbers : (splits) int array
+        Which repeats these are, where some had no root.
     coef, covariance : arrays
         Combined over splits.
     """
@@ -57,6 +59,7 @@ class SplitEstimates:
     influence: np.ndarray
     label_influence: np.ndarray
     power: np.ndarray
+    numbers: np.ndarray
     coef: np.ndarray
     covariance: np.ndarray
 
@@ -66,8 +69,16 @@ class SplitEstimates:
         return np.sqrt(np.diag(self.covariance))
 
 
-class _Pieces(NamedTuple):
-    """What one split gives at one lambda, on the original scale."""
+class SplitPieces(NamedTuple):
+    """What one split gives, on the original scale.
+
+    Parameters
+    ----------
+    theta : (parameters) array
+    bread : (parameters, parameters) array
+    influence, label_influence : (units, parameters) array
+        The second is the part that is due to labels.
+    """
 
     theta: np.ndarray
     bread: np.ndarray
@@ -126,10 +137,20 @@ def estimate(
     else:
         lambdas = lambdas[kept]
         tuned = [piece for piece, _ in pieces]
-    return _collected(data, tuned, lambdas)
+    return _collected(data, tuned, lambdas, kept)
 
 
-def _collected(data: MomentData, found: list[_Pieces], power: np.ndarray) -> SplitEstimates:
+def pieces_of_split(data: MomentData, found: SplitEstimates, place: int) -> SplitPieces:
+    """Return the influence of each unit in one split, by its place among the estimates."""
+    scaled, change = _scaled(data)
+    start = np.linalg.solve(change, found.theta[place])
+    number = int(found.numbers[place])
+    return _at_powers(scaled, change, number, start, found.power[place])
+
+
+def _collected(
+    data: MomentData, found: list[SplitPieces], power: np.ndarray, numbers: np.ndarray
+) -> SplitEstimates:
     n, clusters = data.num_units, data.clusters
     theta = np.stack([p.theta for p in found])
     vcov, label_vcov = [], []
@@ -148,6 +169,7 @@ def _collected(data: MomentData, found: list[_Pieces], power: np.ndarray) -> Spl
         influence=np.mean([p.influence for p in found], axis=0),
         label_influence=labels * data.probability[at][:, None],
         power=power,
+        numbers=numbers,
         coef=coef,
         covariance=covariance,
     )
@@ -160,7 +182,7 @@ def _pieces(data: MomentData, change: np.ndarray, number: int, theta: np.ndarray
     rows = one.rows(weight)
     moments = unit_moments(one, theta, rows, power)
     inverse = bread(one, theta, rows, weight[0])
-    piece = _Pieces(
+    piece = SplitPieces(
         change @ theta,
         change @ inverse @ change.T,
         moments.robust @ (change @ inverse).T,
@@ -169,7 +191,7 @@ def _pieces(data: MomentData, change: np.ndarray, number: int, theta: np.ndarray
     return piece, (moments, inverse)
 
 
-def _at_powers(data, change, number, start, lambdas) -> _Pieces:
+def _at_powers(data, change, number, start, lambdas) -> SplitPieces:
     """Solve one split at its lambda; with one for each parameter, take each from its own."""
     found = []
     one = data.one_split(number)
@@ -183,7 +205,7 @@ def _at_powers(data, change, number, start, lambdas) -> _Pieces:
     if len(found) == 1:
         return found[0]
     diagonal = range(len(found))
-    return _Pieces(
+    return SplitPieces(
         np.array([found[j].theta[j] for j in diagonal]),
         np.stack([found[j].bread[j] for j in diagonal]),
         np.stack([found[j].influence[:, j] for j in diagonal], axis=1),

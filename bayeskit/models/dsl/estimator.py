@@ -4,39 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import NotFittedError
 
-from bayeskit.errors import BayeskitWarning, InvalidDataError
-from bayeskit.models.dsl.arrays import as_tuning, check_outcomes, link_named
-from bayeskit.models.dsl.clusters import codes_of
-from bayeskit.models.dsl.crossfit import (
-    check_folds,
-    cross_fit,
-    given_predictions,
-    prediction_errors,
-    surrogate_values,
-)
+from bayeskit.errors import InvalidDataError
+from bayeskit.inference import random
+from bayeskit.models.base import as_random_key
+from bayeskit.models.dsl.arrays import as_tuning, link_named
+from bayeskit.models.dsl.crossfit import prediction_errors
 from bayeskit.models.dsl.design import Design, ParsedFormula, parsed
-from bayeskit.models.dsl.doubly_robust import MomentData
 from bayeskit.models.dsl.estimation import estimate
-from bayeskit.models.dsl.folds import fold_numbers
 from bayeskit.models.dsl.inference import DSLInference
 from bayeskit.models.dsl.moments import predictors
+from bayeskit.models.dsl.predicting import predictions_of
+from bayeskit.models.dsl.preparation import checked_columns, moment_data
 from bayeskit.models.dsl.result import DSLResult
 from bayeskit.models.dsl.rows_of_arrays import formula_of_arrays, frame_of_arrays, new_frame
 from bayeskit.models.dsl.sampling import labeling_probabilities
-from bayeskit.models.dsl.table import (
-    PredictedVariable,
-    Table,
-    as_predicted,
-    checked_table,
-    column_of,
-)
+from bayeskit.models.dsl.table import as_predicted
 
 __all__ = ["DSLRegressor"]
 
@@ -232,18 +220,18 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
             raise ValueError(f"method must be one of {METHODS}, got {self.method!r}")
         generator = self._generator()
         frame, formula, predicted = self._inputs(X, y, surrogates)
-        table, columns = self._table(frame, formula, predicted, predictions is not None)
-        self._columns = columns
+        table, columns = checked_columns(
+            self, frame, formula, predicted, predictions is not None
+        )
         probability = labeling_probabilities(
-            columns["sample_prob"],
+            columns.sample_prob,
             table.labeled,
             normalize=self.normalize,
-            strata=columns["strata"],
+            strata=columns.strata,
         )
-        self.folds_ = None
-        found = self._predictions(table, predictions, generator)
+        found, self.folds_ = predictions_of(self, table, columns, predictions, generator)
         clock.append(time.perf_counter())
-        design, data = self._moment_data(table, formula, found, probability, link)
+        design, data = moment_data(self, table, columns, formula, found, probability, link)
         splits = estimate(data, names=design.terms, **self._tuning(tuning))
         clock.append(time.perf_counter())
         self._design, self._table_ = design, table
@@ -258,9 +246,6 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         return self
 
     def _generator(self) -> np.random.Generator:
-        from bayeskit.inference import random
-        from bayeskit.models.base import as_random_key
-
         return random.host_generator(as_random_key(self.random_state))
 
     def _inputs(self, X: Any, y: Any, surrogates: Any) -> tuple[Any, ParsedFormula, dict]:
@@ -291,162 +276,10 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
             )
         return X, found, as_predicted(self.predicted)
 
-    def _table(
-        self, frame: Any, formula: ParsedFormula, predicted: dict, has_predictions: bool
-    ) -> tuple[Table, dict[str, Any]]:
-        """Return the checked table, and the columns that go with its rows."""
-        used = formula.outcome_columns | formula.covariate_columns
-        for name in predicted:
-            if name in frame.columns and name not in used:
-                raise InvalidDataError(
-                    f"predicted variable {name!r} is not in the formula {formula.text!r}"
-                )
-        columns = {
-            name: column_of(frame, getattr(self, name), name)
-            for name in ("sample_prob", "strata", "labeled")
-        }
-        ways = {
-            name: [column_of(frame, part, name) for part in _ways(getattr(self, name), frame)]
-            for name in ("cluster", "fixed_effects")
-        }
-        if ways["fixed_effects"] and not link_named(self.model).is_linear:
-            raise InvalidDataError(
-                f"fixed_effects are for linear models, got model={self.model!r}: for others put "
-                "C(group) in the formula"
-            )
-        others = {f"{name}": a for name, several in ways.items() for a in several}
-        others |= {name: columns[name] for name in ("sample_prob", "strata", "labeled")}
-        table = checked_table(
-            frame,
-            predicted=predicted,
-            features=self._feature_names(),
-            observed=sorted(used - set(predicted)),
-            labeled=columns.pop("labeled"),
-            must_learn=not has_predictions and self.method in ("dsl", "semi_supervised"),
-            missing=self.missing,
-            classes=sorted(formula.outcome_columns) if self.model == "multinomial" else (),
-            others=others,
-        )
-        kept = table.kept
-        found: dict[str, Any] = {
-            name: None if array is None else array[kept] for name, array in columns.items()
-        }
-        found |= {
-            name: tuple(codes_of(array[kept])[0] for array in several)
-            for name, several in ways.items()
-        }
-        if found["fixed_effects"]:
-            table, found = _without_singletons(table, found)
-        return table, found
-
     def _feature_names(self) -> list[str]:
         if self.features is None:
             return []
         return [self.features] if isinstance(self.features, str) else list(self.features)
-
-    def _predictions(
-        self, table: Table, given: Any, generator: np.random.Generator
-    ) -> dict[str, np.ndarray]:
-        """Return predictions of all variables, by the method."""
-        if given is not None:
-            return given_predictions(table, given)
-        if self.method == "surrogate" or (
-            isinstance(self.learner, str) and self.learner == "identity"
-        ):
-            return surrogate_values(table)
-        has_features = bool(self._feature_names()) or any(v.surrogates for v in table.variables)
-        if self.method == "gold" or not has_features:
-            # Where labels count alone, any value will do in the place of predictions.
-            return {v.name: _overall_mean(v, table.labeled)[None] for v in table.variables}
-        if not isinstance(self.n_repeats, int | np.integer) or self.n_repeats < 1:
-            raise ValueError(f"n_repeats must be a whole number >= 1, got {self.n_repeats!r}")
-        clusters = self._columns["cluster"]
-        cv = self.cv
-        if not isinstance(cv, int | np.integer) and not hasattr(cv, "split"):
-            cv = np.atleast_2d(np.asarray(cv))
-            if cv.ndim == 2 and cv.shape[1] == len(table.kept):
-                cv = cv[:, table.kept]
-        self.folds_ = fold_numbers(
-            cv, self.n_repeats, table.labeled, clusters[0] if clusters else None, generator
-        )
-        check_folds(self.folds_, table.labeled)
-        seed = int(generator.integers(2**31 - 1))
-        return cross_fit(table, self._feature_names(), self.folds_, self.learner, seed)
-
-    def _moment_data(
-        self,
-        table: Table,
-        formula: ParsedFormula,
-        predictions: dict,
-        probability: Any,
-        link: Any,
-    ) -> tuple[Design, MomentData]:
-        """Return the design and what the moments are made of, by the method."""
-        design = Design.learn(
-            formula,
-            table,
-            predictions,
-            outcome_levels=self._outcome_levels(table, formula),
-            drop_intercept=bool(self._columns["fixed_effects"]),
-        )
-        if self.model == "mean" and design.terms != ["Intercept"]:
-            raise InvalidDataError(
-                f"model='mean' has no covariates, but the formula has {design.terms}: write "
-                "'y ~ 1', or take model='linear'"
-            )
-        true = design.true_rows(table)
-        check_outcomes(self.model, true.y, str(formula.outcome))
-        num = true.x.shape[-1]
-        if not num:
-            raise InvalidDataError(f"the formula {formula.text!r} has no terms")
-        if true.z.shape[-1] < num:
-            raise InvalidDataError(
-                f"{true.z.shape[-1]} instruments are too few for {num} columns: give as many at "
-                "least, exogenous covariates included"
-            )
-        if int(table.labeled.sum()) < num + 1:
-            raise InvalidDataError(
-                f"{int(table.labeled.sum())} labelled rows are too few for {num} coefficients: "
-                f"at least {num + 1} are needed, and many more for intervals to hold"
-            )
-        strata = None
-        if self.normalize == "strata":
-            strata = codes_of(
-                self._columns["sample_prob"]
-                if self._columns["strata"] is None
-                else self._columns["strata"]
-            )[0]
-        data = MomentData(
-            link,
-            design.rows_of(table, predictions),
-            true,
-            np.flatnonzero(table.labeled),
-            probability,
-            clusters=self._columns["cluster"],
-            strata=strata,
-            effects=self._columns["fixed_effects"],
-            has_instruments=self.model == "iv",
-        )
-        if self.method in ("surrogate", "semi_supervised"):
-            data = data.without_labels(data.predicted)
-        return design, data
-
-    def _outcome_levels(self, table: Table, formula: ParsedFormula) -> tuple | None:
-        if self.model != "multinomial":
-            return None
-        names = formula.outcome_columns
-        (name,) = names if len(names) == 1 else (None,)
-        if name is None or [str(t) for t in formula.outcome] != [name]:
-            raise InvalidDataError(
-                "the outcome of model='multinomial' must be a column of classes, got "
-                f"{formula.outcome}"
-            )
-        for variable in table.variables:
-            if variable.name == name:
-                return variable.levels
-        column = table.frame[name]
-        levels = column.cat.categories if hasattr(column, "cat") else sorted(column.unique())
-        return tuple(levels)
 
     def _tuning(self, tuning: dict[str, Any]) -> dict[str, Any]:
         if self.method == "gold":
@@ -495,62 +328,3 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "result_")
-
-
-def _ways(value: Any, frame: Any) -> list[Any]:
-    """Return one or two columns as a list."""
-    if value is None:
-        return []
-    if isinstance(value, str) or (np.ndim(value) == 1 and len(value) == len(frame)):
-        return [value]
-    several = list(value)
-    if len(several) > 2:
-        raise InvalidDataError(f"at most two columns can be given, got {len(several)}")
-    return several
-
-
-def _without_singletons(table: Table, columns: dict[str, Any]) -> tuple[Table, dict[str, Any]]:
-    """Leave out rows that are the only one of a fixed effect: it explains them wholly."""
-    import warnings
-
-    from bayeskit.models.dsl.fixed_effects import singletons
-
-    alone = singletons(columns["fixed_effects"])
-    if not alone.any():
-        return table, columns
-    warnings.warn(
-        f"{int(alone.sum())} rows are the only one of a fixed effect and were dropped: they say "
-        "nothing of the coefficients",
-        BayeskitWarning,
-        stacklevel=4,
-    )
-    kept = ~alone
-    everywhere = table.kept.copy()
-    everywhere[np.flatnonzero(table.kept)[alone]] = False
-    variables = tuple(
-        PredictedVariable(v.name, v.surrogates, v.values[kept], v.levels)
-        for v in table.variables
-    )
-    found: dict[str, Any] = {}
-    for name, value in columns.items():
-        if isinstance(value, tuple):
-            found[name] = tuple(codes_of(codes[kept])[0] for codes in value)
-        else:
-            found[name] = None if value is None else value[kept]
-    smaller = replace(
-        table,
-        frame=table.frame.loc[kept],
-        kept=everywhere,
-        labeled=table.labeled[kept],
-        variables=variables,
-    )
-    return smaller, found
-
-
-def _overall_mean(variable: PredictedVariable, labeled: np.ndarray) -> np.ndarray:
-    """Return the mean label, or the shares of the classes, for each row."""
-    known = variable.values[labeled]
-    if variable.levels is None:
-        return np.full(len(labeled), known.mean())
-    shares = np.bincount(known.astype(int), minlength=len(variable.levels)) / len(known)
-    return np.tile(shares, (len(labeled), 1))

@@ -1,10 +1,10 @@
 r"""One- and two-way fixed effects of a linear model, taken out exactly.
 
 Rows weigh :math:`\omega_r`, some of them negative. With the dummies D of all effects the
-projection :math:`\tilde v = v - D (D^\top \Omega D)^{-1} D^\top \Omega v` makes the moments of x
-free of the effects, for balanced and unbalanced panels alike: the regression of
-:math:`\tilde y` on :math:`\tilde x` has the coefficients and the sandwich of the regression with
-all dummies. Row mean plus column mean minus grand mean does so in balanced panels only.
+projection :math:`\tilde v = v - D (D^\top \Omega D)^{-1} D^\top \Omega v` makes the moments of
+x free of the effects, for balanced and unbalanced panels alike: the regression of
+:math:`\tilde y` on :math:`\tilde x` has the coefficients and the sandwich of the regression
+with all dummies. Row mean plus column mean minus grand mean does so in balanced panels only.
 """
 
 from __future__ import annotations

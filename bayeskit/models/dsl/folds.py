@@ -39,16 +39,22 @@ def fold_numbers(
         if not 2 <= cv <= units:
             raise InvalidDataError(f"cv must be between 2 and {units} folds, got {cv}")
         draw = _of_units if cluster is None else _of_clusters
-        return np.stack([draw(cv, labeled, cluster, generator) for _ in range(num_repeats)])
+        return np.stack(
+            [draw(int(cv), labeled, cluster, generator) for _ in range(num_repeats)]
+        )
     if hasattr(cv, "split"):
-        return np.stack([_of_splitter(cv, labeled, cluster) for _ in range(num_repeats)])
+        folds = np.stack([_of_splitter(cv, labeled, cluster) for _ in range(num_repeats)])
+        _check_clusters(folds, cluster)
+        return folds
     given = np.atleast_2d(np.asarray(cv))
     if given.ndim != 2 or given.shape[1] != n:
         raise InvalidDataError(
             "cv must be a number of folds, a splitter, or the fold of each unit with shape "
             f"(repeats, {n}), got shape {given.shape}"
         )
-    return np.stack([codes_of(row)[0] for row in given])
+    folds = np.stack([codes_of(row)[0] for row in given])
+    _check_clusters(folds, cluster)
+    return folds
 
 
 def _of_units(num: int, labeled: np.ndarray, _: Any, generator: np.random.Generator) -> Any:
@@ -62,7 +68,7 @@ def _of_units(num: int, labeled: np.ndarray, _: Any, generator: np.random.Genera
 
 
 def _of_clusters(num: int, labeled: Any, cluster: Any, generator: np.random.Generator) -> Any:
-    codes, levels = codes_of(cluster)
+    codes, _ = codes_of(cluster)
     has_label = np.bincount(codes, labeled) > 0
     return _of_units(num, has_label, None, generator)[codes]
 
@@ -76,11 +82,21 @@ def _of_splitter(splitter: Any, labeled: np.ndarray, cluster: Any) -> np.ndarray
         folds[test] = number
     if (folds < 0).any():
         raise InvalidDataError("the splitter of cv leaves units without a fold")
-    if cluster is not None:
-        codes, levels = codes_of(cluster)
-        for code in range(len(levels)):
-            if len(np.unique(folds[codes == code])) > 1:
-                raise InvalidDataError(
-                    f"the splitter of cv tears cluster {levels[code]!r} apart: use GroupKFold"
-                )
     return folds
+
+
+def _check_clusters(folds: np.ndarray, cluster: np.ndarray | None) -> None:
+    """Refuse folds that tear clusters apart: predictions would have seen their neighbours."""
+    if cluster is None:
+        return
+    codes, levels = codes_of(cluster)
+    order = np.argsort(codes, kind="stable")
+    same = np.diff(codes[order]) == 0
+    for row in folds:
+        torn = same & (np.diff(row[order]) != 0)
+        if torn.any():
+            level = levels[codes[order][int(np.argmax(torn))]]
+            raise InvalidDataError(
+                f"the folds of cv tear cluster {level!r} apart: keep clusters whole, such as "
+                "with GroupKFold"
+            )

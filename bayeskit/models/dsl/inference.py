@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from bayeskit.models.dsl.allocation import allocate_labels
+from bayeskit.models.dsl.comparators import comparators
 from bayeskit.models.dsl.contrasts import Contrast
 from bayeskit.models.dsl.describe import describe
+from bayeskit.models.dsl.marginal_effects import average_effects
 from bayeskit.models.dsl.result import DSLResult
-from bayeskit.models.dsl.tables import Summary
+from bayeskit.models.dsl.tables import Summary, coefficient_table
 
 __all__ = ["DSLInference"]
 
@@ -95,3 +98,96 @@ class DSLInference:
         return self._fitted().required_labels(
             term, target_se=target_se, effect=effect, power=power, level=level
         )
+
+    def marginal_effects(
+        self, variables: str | Sequence[str] | None = None, *, level: float = 0.95
+    ) -> Any:
+        """Return average marginal effects on the mean of the outcome, with their errors.
+
+        Parameters
+        ----------
+        variables : str or sequence of str, optional
+            Columns of numbers; of columns of 0 and 1 the effect of 1 against 0 is taken, of
+            others the derivative. Default: all columns of numbers.
+        level : float in (0, 1)
+
+        Returns
+        -------
+        DataFrame
+            With columns as of :meth:`to_frame`, by variable; of several outcomes by class.
+
+        Notes
+        -----
+        Averages over the rows are corrected by labels, too, and the errors of all parts count.
+        """
+        result, estimator = self._fitted(), self
+        design, table = estimator._design, estimator._table_  # type: ignore[attr-defined]
+        if variables is None:
+            classes = {v.name for v in table.variables if v.levels is not None}
+            variables = [
+                name
+                for name in sorted(design.formula.covariate_columns - classes)
+                if table.frame[name].dtype.kind in "biuf"
+            ]
+        names = [variables] if isinstance(variables, str) else list(variables)
+        predictions = estimator.predictions_  # type: ignore[attr-defined]
+        estimate, covariance, labels = average_effects(
+            names, design, table, predictions, result
+        )
+        return coefficient_table(estimate, np.sqrt(np.diag(covariance)), labels, level)
+
+    def compare(self, level: float = 0.95) -> Any:
+        """Return the fit beside labels alone, predictions alone and surrogates alone.
+
+        Intervals of the last two are not valid: errors of the labels are taken for the truth.
+
+        Returns
+        -------
+        DataFrame
+            With columns as of :meth:`to_frame`, by method and term.
+        """
+        import pandas as pd
+
+        terms = self._fitted().terms
+        tables = {
+            name: coefficient_table(found.coef, found.se, terms, level)
+            for name, found in comparators(self).items()
+        }
+        return pd.concat(tables, names=["method", "term"])
+
+    def detectable_effect(
+        self,
+        term: Any = None,
+        num_labels: int | None = None,
+        *,
+        power: float = 0.8,
+        level: float = 0.95,
+    ) -> float:
+        """Return the smallest coefficient that a test finds with a given probability.
+
+        Parameters
+        ----------
+        term : str or int
+        num_labels : int, optional
+            Default: those there are.
+        power : float in (0, 1)
+        level : float in (0, 1)
+            The test is two-sided at ``1 - level``.
+        """
+        return self._fitted().detectable_effect(term, num_labels, power=power, level=level)
+
+    def allocate_labels(self, budget: float, data: Any = None, **settings: Any) -> Any:
+        """Return probabilities of labelling that make standard errors small.
+
+        See :func:`bayeskit.models.dsl.allocate_labels`; this fit is the pilot.
+
+        Parameters
+        ----------
+        budget : float
+            Expected number of labels.
+        data : DataFrame, optional
+            Rows to choose from. Default: those of the fit.
+        **settings
+            ``term``, ``floor``, ``uniform_share``, ``learner``.
+        """
+        return allocate_labels(data, budget, pilot=self, **settings)

@@ -101,9 +101,9 @@ def minimal_labels(
         raise ValueError(f"target_se must be positive, got {target_se!r}")
     if se(most) > target_se:
         raise InvalidDataError(
-            f"a standard error of {target_se:.4g} is out of reach: with {most} labels, the most "
-            f"that this design allows, it is {se(most):.4g}. The rest comes from the number of "
-            "units: collect more of them"
+            f"a standard error of {target_se:.4g} is out of reach: with {most} labels, the "
+            f"most that this design allows, it is {se(most):.4g}. The rest comes from the "
+            "number of units: collect more of them"
         )
     low, high = 1, most
     while low < high:

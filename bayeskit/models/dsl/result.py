@@ -78,7 +78,7 @@ class DSLResult:
         return coefficient_table(self.coef, self.se, self.terms, level)
 
     def contrast(self, spec: Any) -> Contrast:
-        """Return linear contrasts; see :func:`~bayeskit.models.dsl.contrasts.linear_contrast`."""
+        """Return linear contrasts, as of :meth:`bayeskit.DSLRegressor.contrast`."""
         return linear_contrast(spec, self.coef, self.vcov, self.terms)
 
     def place(self, term: Any) -> int:

@@ -79,5 +79,5 @@ def new_frame(X: Any, estimator: Any) -> Any:
             f"X has {found} features, but {type(estimator).__name__} is expecting "
             f"{estimator.n_features_in_} features as input"
         )
-    names = [name for name in estimator._table_.frame.columns][: array.shape[1]]
+    names = list(estimator._table_.frame.columns)[: array.shape[1]]
     return pd.DataFrame(array.astype(float), columns=names)

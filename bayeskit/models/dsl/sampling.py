@@ -70,8 +70,8 @@ def labeling_probabilities(
     above = scaled > 1.0 + _ROUNDING
     if above.any():
         warnings.warn(
-            f"{int(above.sum())} probabilities exceed 1, the largest is {scaled.max():.4g}, once "
-            f"scaled to the mean n_R/n = {num_labeled / n:.4g}: sample_prob has the mean "
+            f"{int(above.sum())} probabilities exceed 1, the largest is {scaled.max():.4g}, "
+            f"once scaled to the mean n_R/n = {num_labeled / n:.4g}: sample_prob has the mean "
             f"{given.mean():.4g}. Pass normalize='none' if they are the true ones",
             BayeskitWarning,
             stacklevel=4,
@@ -85,8 +85,8 @@ def _check(given: np.ndarray) -> None:
         place = int(np.argmax(bad))
         raise InvalidDataError(
             f"sample_prob must be above 0 and at most 1, but row {place} has {given[place]} "
-            f"({int(bad.sum())} of {len(given)} rows). A unit that can never be labelled is not "
-            "covered by the design: drop such units and speak of the others"
+            f"({int(bad.sum())} of {len(given)} rows). A unit that can never be labelled is "
+            "not covered by the design: drop such units and speak of the others"
         )
 
 

@@ -4,8 +4,8 @@ r"""Influence of each unit on the estimate, and the sandwich variance made of it
     \psi_c = J^{-1} \sum_{i \in c} \tilde m_i .
 
 No factor for small samples is applied. Where labels were drawn in strata of fixed size, the
-corrections vary within strata only: with :math:`d_i = m(D_i) - \lambda m(\hat D_i)` and its mean
-over the labelled of the stratum,
+corrections vary within strata only: with :math:`d_i = m(D_i) - \lambda m(\hat D_i)` and its
+mean over the labelled of the stratum,
 :math:`\tilde m_i = \lambda m(\hat D_i) + \bar d_h + (R_i/\pi_i)(d_i - \bar d_h)`, which has
 the same sum.
 """

@@ -89,8 +89,8 @@ def column_of(frame: Any, value: Any, name: str) -> np.ndarray | None:
     array = np.asarray(value)
     if array.shape != (len(frame),):
         raise InvalidDataError(
-            f"{name} must be a column name or one value a row, shape ({len(frame)},), got shape "
-            f"{array.shape}"
+            f"{name} must be a column name or one value a row, shape ({len(frame)},), got "
+            f"shape {array.shape}"
         )
     return array
 
@@ -135,8 +135,13 @@ def checked_table(
     """
     if missing not in ("drop", "raise"):
         raise ValueError(f"missing must be 'drop' or 'raise', got {missing!r}")
-    _check_columns(frame, predicted, features, observed, must_learn)
+    _check_columns(frame, predicted, features, observed)
     labeled = _labeled(frame, predicted, labeled)
+    if must_learn and not (labeled.all() or features or any(predicted.values())):
+        raise InvalidDataError(
+            f"there is nothing to predict {next(iter(predicted))!r} from: give its surrogate "
+            "column, predicted={'y': 'y_model'}, or features=[...]"
+        )
     kept = _complete(frame, predicted, features, observed, others, missing)
     labeled = labeled[kept]
     frame = frame.loc[kept].copy()
@@ -157,7 +162,7 @@ def _listed(columns: Any) -> str:
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
 
 
-def _check_columns(frame, predicted, features, observed, must_learn) -> None:
+def _check_columns(frame, predicted, features, observed) -> None:
     if not len(frame):
         raise InvalidDataError("the data have no rows")
     if len(set(frame.columns)) < len(frame.columns):
@@ -172,8 +177,8 @@ def _check_columns(frame, predicted, features, observed, must_learn) -> None:
         for column in columns:
             if column not in frame.columns:
                 raise InvalidDataError(
-                    f"column {column!r}, which predicts {name!r}, is not in the data: there are "
-                    f"{_listed(frame.columns)}"
+                    f"column {column!r}, which predicts {name!r}, is not in the data: there "
+                    f"are {_listed(frame.columns)}"
                 )
     for column in (*features, *observed):
         if column not in frame.columns:
@@ -185,18 +190,13 @@ def _check_columns(frame, predicted, features, observed, must_learn) -> None:
         raise InvalidDataError(
             f"features must be known for all rows, but {leaks[0]!r} is a predicted variable"
         )
-    if must_learn and predicted and not features and not any(predicted.values()):
-        raise InvalidDataError(
-            f"there is nothing to predict {next(iter(predicted))!r} from: give its surrogate "
-            "column, predicted={'y': 'y_model'}, or features=[...]"
-        )
 
 
 def _labeled(frame: Any, predicted: Mapping, given: np.ndarray | None) -> np.ndarray:
     has_label = np.ones((len(frame), max(1, len(predicted))), bool)
     for j, name in enumerate(predicted):
         has_label[:, j] = frame[name].notna().to_numpy()
-    everything = has_label.all(axis=1)
+    everything: np.ndarray = has_label.all(axis=1)
     if given is None:
         return everything
     if np.asarray(given).dtype.kind not in "biu" and not np.isin(given, (0, 1)).all():
@@ -210,7 +210,7 @@ def _labeled(frame: Any, predicted: Mapping, given: np.ndarray | None) -> np.nda
             f"row {place} is said to be labelled, but {name!r} is missing there "
             f"({int(lacking.sum())} such rows): correct `labeled` or fill in the label"
         )
-    unused = ~given & has_label.any(axis=1) if predicted else np.zeros(len(frame), bool)
+    unused = ~given & has_label.any(axis=1) & (len(predicted) > 0)
     if unused.any():
         warnings.warn(
             f"{int(unused.sum())} rows have labels but are said to be unlabelled: their labels "
@@ -218,7 +218,7 @@ def _labeled(frame: Any, predicted: Mapping, given: np.ndarray | None) -> np.nda
             BayeskitWarning,
             stacklevel=5,
         )
-    return given
+    return np.asarray(given)
 
 
 def _complete(frame, predicted, features, observed, others, missing) -> np.ndarray:
@@ -234,8 +234,8 @@ def _complete(frame, predicted, features, observed, others, missing) -> np.ndarr
             infinite = np.isinf(values.to_numpy())
             if infinite.any():
                 raise InvalidDataError(
-                    f"column {name!r} is infinite in row {int(np.argmax(infinite))}: correct or "
-                    "drop it"
+                    f"column {name!r} is infinite in row {int(np.argmax(infinite))}: correct "
+                    "or drop it"
                 )
         if bad.any() and missing == "raise":
             raise InvalidDataError(
@@ -248,8 +248,8 @@ def _complete(frame, predicted, features, observed, others, missing) -> np.ndarr
             _check_complete(array, name)
     if not kept.all():
         warnings.warn(
-            f"{int((~kept).sum())} of {len(kept)} rows were dropped, since an observed variable "
-            "is missing there",
+            f"{int((~kept).sum())} of {len(kept)} rows were dropped, since an observed "
+            "variable is missing there",
             BayeskitWarning,
             stacklevel=5,
         )

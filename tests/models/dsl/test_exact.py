@@ -238,7 +238,7 @@ def test_instruments_are_two_stage_least_squares():
 
 def test_a_dropped_correction_is_found():
     """A planted bug: predictions of a covariate taken for the truth change the estimate."""
-    labeled, pi, guess = design()
+    labeled, pi, _ = design()
     y = TARGETS["linear"]
     right = dsl_fit(y, X, y, X, labeled, pi)
     wrong = dsl_fit(y, JUNK_X, y, JUNK_X, labeled, pi)

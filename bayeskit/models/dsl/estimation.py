@@ -18,7 +18,14 @@ from bayeskit.models.dsl.power_tuning import best_power, quadratic_parts
 from bayeskit.models.dsl.repeats import combine_repeats
 from bayeskit.models.dsl.sandwich import bread, unit_moments
 
-__all__ = ["SplitEstimates", "SplitPieces", "estimate", "pieces_of_split", "solve"]
+__all__ = [
+    "SplitEstimates",
+    "SplitPieces",
+    "estimate",
+    "pieces_of_split",
+    "scaled_data",
+    "solve",
+]
 
 # Beyond this condition number of the scaled columns half of all digits are lost.
 _MAX_CONDITION = 1e8
@@ -113,7 +120,7 @@ def estimate(
     InvalidDataError
         For collinear columns, and where no split has a root.
     """
-    scaled, change = _scaled(data)
+    scaled, change = scaled_data(data)
     splits = data.num_splits
     weight = scaled.weights(power)
     rows = scaled.rows(weight)
@@ -142,7 +149,7 @@ def estimate(
 
 def pieces_of_split(data: MomentData, found: SplitEstimates, place: int) -> SplitPieces:
     """Return the influence of each unit in one split, by its place among the estimates."""
-    scaled, change = _scaled(data)
+    scaled, change = scaled_data(data)
     start = np.linalg.solve(change, found.theta[place])
     number = int(found.numbers[place])
     return _at_powers(scaled, change, number, start, found.power[place])
@@ -224,7 +231,7 @@ def solve(data: MomentData, weight: np.ndarray) -> Roots:
     data : MomentData
     weight : (splits or 1, stacked rows) array
     """
-    scaled, change = _scaled(data)
+    scaled, change = scaled_data(data)
     roots = _solved(scaled, scaled.rows(weight), weight)
     return roots._replace(theta=roots.theta @ change.T)
 
@@ -289,7 +296,7 @@ def _usable(data: MomentData, rows: Rows, roots: Roots) -> np.ndarray:
 # ---------------------------------------------------------------- scale
 
 
-def _scaled(data: MomentData) -> tuple[MomentData, np.ndarray]:
+def scaled_data(data: MomentData) -> tuple[MomentData, np.ndarray]:
     """Return data with columns of unit scale, and the matrix back for the parameters."""
     centre = not data.effects
     change = _standardizing([data.predicted.x, data.true.x], centre)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bayeskit.errors import InvalidDataError
 from bayeskit.models.dsl.allocation import allocate_labels
 from bayeskit.models.dsl.comparators import comparators
 from bayeskit.models.dsl.contrasts import Contrast
@@ -99,6 +100,76 @@ class DSLInference:
             term, target_se=target_se, effect=effect, power=power, level=level
         )
 
+    def posterior(
+        self,
+        method: str = "bootstrap",
+        *,
+        draws: int = 2000,
+        prior: Any = None,
+        inference: Any = None,
+        random_state: Any = None,
+    ) -> Any:
+        """Return a posterior of the coefficients, as an ArviZ object.
+
+        Parameters
+        ----------
+        method : {"bootstrap", "quasi"}
+            ``"bootstrap"``: each draw solves the moments with random weights of the units, or
+            clusters. ``"quasi"``: the moments make a likelihood, which takes a prior.
+        draws : int
+            Of the bootstrap.
+        prior : None, (mean, scale), dict, NumPyro distribution, or callable
+            Of "quasi". None is flat; ``(0.0, 2.5)`` is normal for each coefficient; a dict has
+            one for each of some terms; see :func:`bayeskit.models.dsl.priors.as_prior`.
+        inference : engine, optional
+            Of "quasi", such as ``NUTS()``. Default: ``EnsembleHMC()``.
+        random_state : int, numpy random state, JAX key, or None
+            Default: that of the estimator.
+
+        Returns
+        -------
+        ArviZ InferenceData or DataTree
+            With the variable ``coef`` by term; kept as ``posterior_``, and as a
+            :class:`~bayeskit.Posterior` with diagnostics in ``posterior_result_``.
+
+        Notes
+        -----
+        For linear moments and a flat prior, "quasi" is exactly normal with ``coef_`` and
+        ``vcov_``. With a normal prior the posterior is normal, too.
+
+        References
+        ----------
+        Chernozhukov & Hong (2003), *An MCMC approach to classical estimation*.
+        """
+        from bayeskit.models.dsl.posterior import bootstrap_posterior, quasi_posterior
+
+        result, estimator = self._fitted(), self
+        if random_state is None:
+            random_state = estimator.random_state  # type: ignore[attr-defined]
+        if method == "bootstrap":
+            if prior is not None or inference is not None:
+                raise ValueError("prior and inference are for method='quasi'")
+            found = bootstrap_posterior(result, draws, random_state)
+        elif method == "quasi":
+            found = quasi_posterior(result, prior, inference, random_state)
+            found.diagnostics.warn()
+        else:
+            raise ValueError(f"method must be 'bootstrap' or 'quasi', got {method!r}")
+        self.posterior_result_ = found
+        self.posterior_ = found.to_arviz(
+            coords={"term": list(result.terms)}, dims={"coef": ["term"]}
+        )
+        return self.posterior_
+
+    def quasi_likelihood(self) -> Any:
+        """Return the log quasi-likelihood, a function of the coefficients for JAX.
+
+        For models of one's own: ``numpyro.factor("labels", likelihood(theta))``.
+        """
+        from bayeskit.models.dsl.quasi_likelihood import QuasiLikelihood
+
+        return QuasiLikelihood.of(self._fitted())
+
     def marginal_effects(
         self, variables: str | Sequence[str] | None = None, *, level: float = 0.95
     ) -> Any:
@@ -154,6 +225,38 @@ class DSLInference:
             for name, found in comparators(self).items()
         }
         return pd.concat(tables, names=["method", "term"])
+
+    def label_diagnostics(self, variable: str | None = None) -> Any:
+        """Return labels and their cross-fitted predictions, for a look at the learner.
+
+        Parameters
+        ----------
+        variable : str, optional
+            Default: the only predicted variable.
+
+        Returns
+        -------
+        DataFrame
+            Of labelled rows: ``label``, ``prediction`` (mean over repeats) and ``residual``; of
+            classes one row for each row and class.
+        """
+        import pandas as pd
+
+        self._check_fitted()
+        table = self._table_  # type: ignore[attr-defined]
+        names = [v.name for v in table.variables]
+        if variable is None and len(names) == 1:
+            (variable,) = names
+        if variable not in names:
+            raise InvalidDataError(f"variable must be one of {names}, got {variable!r}")
+        chosen, at = table.variable(variable), table.labeled
+        guess = self.predictions_[variable].mean(axis=0)[at]  # type: ignore[attr-defined]
+        label, index = chosen.values[at], table.frame.index[at]
+        if chosen.levels is not None:
+            label = np.eye(len(chosen.levels))[label.astype(int)].ravel()
+            index = pd.MultiIndex.from_product([index, chosen.levels], names=[None, "class"])
+        found = pd.DataFrame({"label": label, "prediction": guess.ravel()}, index=index)
+        return found.assign(residual=found.label - found.prediction)
 
     def detectable_effect(
         self,

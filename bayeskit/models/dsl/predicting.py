@@ -54,7 +54,11 @@ def predictions_of(
         if cv.ndim == 2 and cv.shape[1] == len(table.kept):
             cv = cv[:, table.kept]
     folds = fold_numbers(
-        cv, estimator.n_repeats, table.labeled, clusters[0] if clusters else None, generator
+        cv,
+        int(estimator.n_repeats),
+        table.labeled,
+        clusters[0] if clusters else None,
+        generator,
     )
     check_folds(folds, table.labeled)
     seed = int(generator.integers(2**31 - 1))

@@ -196,7 +196,7 @@ def _labeled(frame: Any, predicted: Mapping, given: np.ndarray | None) -> np.nda
     has_label = np.ones((len(frame), max(1, len(predicted))), bool)
     for j, name in enumerate(predicted):
         has_label[:, j] = frame[name].notna().to_numpy()
-    everything: np.ndarray = has_label.all(axis=1)
+    everything = np.asarray(has_label.all(axis=1))
     if given is None:
         return everything
     if np.asarray(given).dtype.kind not in "biu" and not np.isin(given, (0, 1)).all():

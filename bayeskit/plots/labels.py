@@ -1,4 +1,4 @@
-"""Regressions on predicted labels: beside the comparators, with more labels, and their errors."""
+"""Regressions on predicted labels: beside comparators, with more labels, and label errors."""
 
 from __future__ import annotations
 

@@ -72,9 +72,17 @@ def _softmax_slope(eta: Any) -> Any:
     return diagonal - p[..., None] * p[..., None, :]
 
 
+def _identity(eta: Any) -> Any:
+    return eta
+
+
+def _exp_slope(eta: Any) -> Any:
+    return _exp(eta)[..., None]
+
+
 LINKS = {
-    "linear": Link("linear", lambda eta: eta, _identity_slope, is_linear=True),
+    "linear": Link("linear", _identity, _identity_slope, is_linear=True),
     "logit": Link("logit", _expit, _expit_slope),
-    "poisson": Link("poisson", _exp, lambda eta: _exp(eta)[..., None]),
+    "poisson": Link("poisson", _exp, _exp_slope),
     "multinomial": Link("multinomial", _softmax, _softmax_slope),
 }

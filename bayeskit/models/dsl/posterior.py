@@ -98,7 +98,7 @@ def quasi_posterior(
 
 def num_starts(engine: Any) -> int:
     """Return from how many points an engine starts: searches for modes, or chains."""
-    number: int = getattr(engine, "num_starts", None) or getattr(engine, "num_chains", 4)
+    number: Any = getattr(engine, "num_starts", None) or getattr(engine, "num_chains", 4)
     return number
 
 

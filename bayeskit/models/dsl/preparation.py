@@ -163,7 +163,8 @@ def moment_data(
     if int(table.labeled.sum()) < num + 1:
         raise InvalidDataError(
             f"{int(table.labeled.sum())} labelled rows are too few for {num} coefficients: "
-            f"at least {num + 1} are needed, and many more for intervals to hold"
+            f"at least {num + 1} are needed, and many more for intervals to hold (n_samples = "
+            f"{len(table.labeled)})"
         )
     strata = None
     if estimator.normalize == "strata":

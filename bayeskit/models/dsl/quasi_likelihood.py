@@ -74,14 +74,12 @@ def displacement_of(result: DSLResult) -> Displacement:
     n, num = data.num_units, len(found.numbers)
     power = found.power.mean(axis=1)
     weights = [data.weights(p)[0] / (n * num) for p in power]
-    shared = data.predicted.x.shape[0] == data.predicted.y.shape[0] == 1
-    if shared:
-        # One set of predictions: repeats differ at most in lambda.
-        parts = [data.predicted]
-        ahead = [np.sum([w[:n] for w in weights], axis=0)]
+    ahead = [w[:n] for w in weights]
+    if data.predicted.x.shape[0] == 1:
+        # Moments are linear in the outcome: repeats that share x are one row.
+        parts, ahead = [_merged(data.predicted, found.numbers, np.stack(ahead))], [sum(ahead)]
     else:
         parts = [data.predicted.split(int(s)) for s in found.numbers]
-        ahead = [w[:n] for w in weights]
     columns = [*parts, data.true]
     x, y = (np.concatenate([getattr(r, name)[0] for r in columns])[None] for name in "xy")
     weight = np.concatenate([*ahead, np.sum([w[n:] for w in weights], axis=0)])
@@ -89,6 +87,15 @@ def displacement_of(result: DSLResult) -> Displacement:
     shift = total_moment(data.link, centre[None], rows, weight[None])[0]
     inverse = np.linalg.inv(jacobian(data.link, centre[None], rows, weight[None])[0])
     return Displacement(data.link.name, centre, _Arrays(rows, weight, inverse, shift))
+
+
+def _merged(predicted: Rows, numbers: np.ndarray, weight: np.ndarray) -> Rows:
+    """Return rows whose outcome is the weighted mean over repeats."""
+    y = predicted.y if len(predicted.y) == 1 else predicted.y[numbers]
+    total = weight.sum(axis=0)
+    safe = np.where(total != 0, total, 1.0)
+    mean = np.sum(weight[..., None] * y, axis=0) / safe[:, None]
+    return predicted._replace(y=mean[None])
 
 
 @dataclass(frozen=True, eq=False)

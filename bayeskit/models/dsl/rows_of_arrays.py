@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import DataConversionWarning
 
 from bayeskit.errors import InvalidDataError
 from bayeskit.models.base import checked_array, checked_lengths
@@ -30,19 +32,35 @@ def frame_of_arrays(X: Any, y: Any, surrogates: Any) -> tuple[Any, list[str], di
     import pandas as pd
 
     if y is None:
-        raise InvalidDataError("y is missing: fit(X, y), or give a formula and fit(table)")
+        raise InvalidDataError(
+            "DSLRegressor requires y to be passed, but the target y is None: fit(X, y), or "
+            "give a formula and fit(table)"
+        )
     array = checked_array(X, "X")
     if np.ndim(array) != 2:
-        raise InvalidDataError(f"X must have shape (rows, columns), got {np.shape(array)}")
+        raise InvalidDataError(
+            f"X must have shape (rows, columns), got {np.shape(array)}. Reshape your data"
+        )
+    if not array.shape[1]:
+        raise InvalidDataError(
+            f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required: for a "
+            "mean take model='mean' with a formula"
+        )
     outcome = checked_array(y, "y", allow_nan=True)
     if np.ndim(outcome) == 2 and np.shape(outcome)[1] == 1:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected: its column is taken",
+            DataConversionWarning,
+            stacklevel=4,
+        )
         outcome = outcome[:, 0]
     if np.ndim(outcome) != 1:
         raise InvalidDataError(f"y must have shape (rows,), got {np.shape(outcome)}")
     checked_lengths({"X": array, "y": outcome})
     columns = getattr(X, "columns", None)
     given = range(array.shape[1]) if columns is None else columns
-    names = [f"x{c}" if columns is None else str(c) for c in given]
+    # A number in a formula would be that number.
+    names = [c if isinstance(c, str) else f"x{c}" for c in given]
     if OUTCOME in names:
         raise InvalidDataError(f"a column of X is called {OUTCOME!r}: rename it")
     frame = pd.DataFrame(array.astype(float), columns=names)
@@ -73,10 +91,13 @@ def new_frame(X: Any, estimator: Any) -> Any:
     import pandas as pd
 
     array = checked_array(X, "X")
-    if np.ndim(array) != 2 or array.shape[1] != estimator.n_features_in_:
-        found = array.shape[1] if np.ndim(array) == 2 else 0
+    if np.ndim(array) != 2:
         raise InvalidDataError(
-            f"X has {found} features, but {type(estimator).__name__} is expecting "
+            f"X must have shape (rows, columns), got {np.shape(array)}. Reshape your data"
+        )
+    if array.shape[1] != estimator.n_features_in_:
+        raise InvalidDataError(
+            f"X has {array.shape[1]} features, but {type(estimator).__name__} is expecting "
             f"{estimator.n_features_in_} features as input"
         )
     names = list(estimator._table_.frame.columns)[: array.shape[1]]

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import NotFittedError, SkipTestWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, KFold
+from sklearn.utils.estimator_checks import check_estimator
 
 import bayeskit as bk
 from bayeskit.errors import InvalidDataError
@@ -42,6 +43,18 @@ def test_manners_of_scikit_learn():
     loaded = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(loaded.vcov_, model.vcov_)
     assert str(loaded.summary()) == str(model.summary())
+
+
+def test_check_estimator():
+    """All checks but those whose message or class of error is the package's own."""
+    own = "text and complex numbers are refused in the words of all estimators here"
+    expected = {"check_complex_data": own, "check_dtype_object": own}
+    with pytest.warns(SkipTestWarning):
+        results = check_estimator(
+            bk.DSLRegressor(learner="linear"), expected_failed_checks=expected, on_fail=None
+        )
+    failed = [r["check_name"] for r in results if r["status"] == "failed"]
+    assert failed == []
 
 
 def test_arrays_and_formula_agree():

@@ -53,8 +53,9 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         ``fit`` takes X and y.
     predicted : dict, sequence of str, or str
         Variables that are known for labelled rows only, outcome or covariates, with the columns
-        that predict each: ``{"y": "y_model"}``. NaN where there is no label. Text and
-        categories are classes, whose probabilities are predicted.
+        that predict each: ``{"y": "y_model"}``. NaN where there is no label. Text,
+        categories, and what the formula has as ``C(...)`` are classes, whose probabilities are
+        predicted.
     features : sequence of str, optional
         More columns that predict.
     learner : "forest", "linear", "identity", or scikit-learn estimator
@@ -190,8 +191,9 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
             An intercept is added to arrays.
         y : (rows) array, without a formula
             NaN in rows without a label.
-        surrogates : (rows) or (rows, columns) array, without a formula
-            What predicts y.
+        surrogates : (rows) or (rows, columns) array, or mapping, without a formula
+            What predicts y. A mapping has surrogates by ``"y"`` and by columns of X, which
+            then hold NaN where there is no label.
         predictions : dict of (rows) or (repeats, rows) array, optional
             Cross-fitted predictions by variable, instead of a learner's; with a last axis of
             classes for classes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -71,7 +72,7 @@ def checked_columns(
         labeled=columns.pop("labeled"),
         must_learn=not has_predictions and estimator.method in ("dsl", "semi_supervised"),
         missing=estimator.missing,
-        classes=sorted(formula.outcome_columns) if estimator.model == "multinomial" else (),
+        classes=_classes(estimator, formula, predicted),
         others=others,
     )
     kept = table.kept
@@ -84,6 +85,14 @@ def checked_columns(
     )
     found = Columns(probability, strata, codes["cluster"], codes["fixed_effects"])
     return _without_singletons(table, found) if found.fixed_effects else (table, found)
+
+
+def _classes(estimator: Any, formula: ParsedFormula, predicted: dict) -> list[str]:
+    """Return predicted variables that are classes even where they are numbers."""
+    named = [
+        name for name in predicted if re.search(rf"\bC\(\s*`?{re.escape(name)}\b", formula.text)
+    ]
+    return [*named, *(formula.outcome_columns if estimator.model == "multinomial" else ())]
 
 
 def _ways(value: Any, frame: Any) -> list[Any]:
@@ -138,6 +147,14 @@ def moment_data(
     link: Any,
 ) -> tuple[Design, MomentData]:
     """Return the design and what the moments are made of, by the method."""
+    for variable in table.variables:
+        is_outcome = variable.name in formula.outcome_columns
+        if is_outcome and variable.levels is not None and estimator.model != "multinomial":
+            raise InvalidDataError(
+                f"the labels of {variable.name!r} are classes such as {variable.levels[0]!r}: "
+                f"recode them as numbers for model={estimator.model!r}, or take "
+                "model='multinomial'"
+            )
     design = Design.learn(
         formula,
         table,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,17 @@ def formula_of_arrays(names: list[str]) -> str:
 def frame_of_arrays(X: Any, y: Any, surrogates: Any) -> tuple[Any, list[str], dict]:
     """Return a frame, the names of the covariates, and the predicted variables.
 
+    Parameters
+    ----------
+    X : (rows, columns) array or DataFrame
+    y : (rows) array
+    surrogates : (rows) or (rows, columns) array, or mapping
+        Of y; a mapping has them by ``"y"`` and by the names or numbers of columns of X.
+
     Raises
     ------
     InvalidDataError
-        For NaN in X, text, and arrays of different lengths.
+        For NaN in columns of X without surrogates, text, and arrays of different lengths.
     """
     import pandas as pd
 
@@ -36,16 +44,8 @@ def frame_of_arrays(X: Any, y: Any, surrogates: Any) -> tuple[Any, list[str], di
             "DSLRegressor requires y to be passed, but the target y is None: fit(X, y), or "
             "give a formula and fit(table)"
         )
-    array = checked_array(X, "X")
-    if np.ndim(array) != 2:
-        raise InvalidDataError(
-            f"X must have shape (rows, columns), got {np.shape(array)}. Reshape your data"
-        )
-    if not array.shape[1]:
-        raise InvalidDataError(
-            f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required: for a "
-            "mean take model='mean' with a formula"
-        )
+    array = checked_array(X, "X", allow_nan=isinstance(surrogates, Mapping))
+    _check_shape(array)
     outcome = checked_array(y, "y", allow_nan=True)
     if np.ndim(outcome) == 2 and np.shape(outcome)[1] == 1:
         warnings.warn(
@@ -68,16 +68,43 @@ def frame_of_arrays(X: Any, y: Any, surrogates: Any) -> tuple[Any, list[str], di
     if surrogates is None:
         has_all = not np.isnan(frame[OUTCOME]).any()
         return frame, names, {} if has_all else {OUTCOME: ()}
-    extra = checked_array(surrogates, "surrogates")
+    if not isinstance(surrogates, Mapping):
+        surrogates = {OUTCOME: surrogates}
+    places = {OUTCOME: OUTCOME, **dict(zip(given, names, strict=True))}
+    predicted = {}
+    for key, values in surrogates.items():
+        if key not in places:
+            raise InvalidDataError(
+                f"surrogates names {key!r}: it must be 'y' or a column of X, {list(given)}"
+            )
+        predicted[places[key]] = _add_columns(frame, f"{places[key]}_surrogate", values)
+    return frame, names, predicted
+
+
+def _check_shape(array: Any) -> None:
+    if np.ndim(array) != 2:
+        raise InvalidDataError(
+            f"X must have shape (rows, columns), got {np.shape(array)}. Reshape your data"
+        )
+    if not array.shape[1]:
+        raise InvalidDataError(
+            f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required: for "
+            "a mean take model='mean' with a formula"
+        )
+
+
+def _add_columns(frame: Any, label: str, values: Any) -> tuple[str, ...]:
+    """Add surrogates to a frame, and return the names of their columns."""
+    extra = checked_array(values, "surrogates")
     extra = extra[:, None] if np.ndim(extra) == 1 else extra
     if np.ndim(extra) != 2 or len(extra) != len(frame):
         raise InvalidDataError(
-            f"surrogates must have {len(frame)} rows, got shape {np.shape(surrogates)}"
+            f"surrogates must have {len(frame)} rows, got shape {np.shape(values)}"
         )
-    labels = [f"surrogate{j}" for j in range(extra.shape[1])]
-    for j, label in enumerate(labels):
-        frame[label] = extra[:, j].astype(float)
-    return frame, names, {OUTCOME: tuple(labels)}
+    labels = tuple(f"{label}{j}" for j in range(extra.shape[1]))
+    for j, name in enumerate(labels):
+        frame[name] = extra[:, j].astype(float)
+    return labels
 
 
 def new_frame(X: Any, estimator: Any) -> Any:
@@ -91,10 +118,7 @@ def new_frame(X: Any, estimator: Any) -> Any:
     import pandas as pd
 
     array = checked_array(X, "X")
-    if np.ndim(array) != 2:
-        raise InvalidDataError(
-            f"X must have shape (rows, columns), got {np.shape(array)}. Reshape your data"
-        )
+    _check_shape(array)
     if array.shape[1] != estimator.n_features_in_:
         raise InvalidDataError(
             f"X has {array.shape[1]} features, but {type(estimator).__name__} is expecting "

@@ -127,6 +127,11 @@ REFUSED = {
     ),
     "folds of other rows": ({"cv": np.arange(50) % 5}, FRAME, "got shape \\(1, 50\\)"),
     "no strata": ({"normalize": "strata"}, FRAME, "needs strata="),
+    "classes of a logit": (
+        {},
+        FRAME.assign(y=np.where(FRAME.y.notna(), FRAME.group, None)),
+        "the labels of 'y' are classes such as 'a'",
+    ),
     "text as a surrogate": (
         {"learner": "identity"},
         FRAME.assign(y_model="yes"),

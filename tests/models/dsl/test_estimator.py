@@ -73,6 +73,16 @@ def test_arrays_and_formula_agree():
         InvalidDataError, match="X has 1 features, but DSLRegressor is expecting"
     ):
         arrays.predict(FRAME[["z"]])
+    both = bk.DSLRegressor(**settings).fit(
+        FRAME[["x", "z"]], FRAME.y, surrogates={"y": FRAME.y_model, "x": FRAME.x_model}
+    )
+    np.testing.assert_allclose(both.coef_, fitted(n_repeats=2).coef_, atol=1e-12)
+    numbers = bk.DSLRegressor(**settings).fit(
+        FRAME[["x", "z"]].to_numpy(), FRAME.y, surrogates={"y": FRAME.y_model, 0: FRAME.x_model}
+    )
+    np.testing.assert_allclose(numbers.coef_, both.coef_, atol=1e-12)
+    with pytest.raises(InvalidDataError, match="surrogates names 'w'"):
+        numbers.fit(FRAME[["z"]], FRAME.y, surrogates={"w": FRAME.y_model})
     plain = bk.DSLRegressor().fit(FRAME[["z"]].to_numpy(), FRAME.y_true)
     assert plain.n_labeled_ == len(FRAME)
     assert plain.score(FRAME[["z"]].to_numpy(), FRAME.y_true) > 0.01
@@ -193,6 +203,12 @@ def test_classes_as_covariate():
     plain = dsl_fit(FRAME.x_true, X)
     np.testing.assert_allclose(np.sort(model.coef_), np.sort(plain.coef), atol=1e-10)
     np.testing.assert_allclose(np.sort(model.se_), np.sort(plain.se), atol=1e-10)
+    codes = FRAME.group.map({"a": 1.0, "b": 2.0, "c": 3.0})
+    numbered = bk.DSLRegressor(
+        formula="v ~ C(topic)", predicted={"topic": "guess"}, **settings
+    ).fit(known.assign(topic=np.where(FRAME.y.notna(), codes, np.nan), guess=codes))
+    means = FRAME.groupby("group").x_true.mean().to_numpy()
+    np.testing.assert_allclose(numbered.coef_, means - [0, means[0], means[0]], atol=1e-10)
     learned = bk.DSLRegressor(
         formula="v ~ topic",
         predicted={"topic": "guess"},

@@ -24,7 +24,6 @@ __all__ = [
     "estimate",
     "pieces_of_split",
     "scaled_data",
-    "solve",
 ]
 
 # Beyond this condition number of the scaled columns half of all digits are lost.
@@ -221,19 +220,6 @@ def _at_powers(data, change, number, start, lambdas) -> SplitPieces:
 
 
 # ---------------------------------------------------------------- solving
-
-
-def solve(data: MomentData, weight: np.ndarray) -> Roots:
-    """Return the roots of the weighted moments of all splits, on the original scale.
-
-    Parameters
-    ----------
-    data : MomentData
-    weight : (splits or 1, stacked rows) array
-    """
-    scaled, change = scaled_data(data)
-    roots = _solved(scaled, scaled.rows(weight), weight)
-    return roots._replace(theta=roots.theta @ change.T)
 
 
 def _search(data: MomentData, rows: Rows, weight: np.ndarray, start: np.ndarray) -> Roots:

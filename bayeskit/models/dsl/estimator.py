@@ -259,7 +259,7 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
                 )
             frame, names, predicted = frame_of_arrays(X, y, surrogates)
             self.n_features_in_ = len(names)
-            return frame, parsed(formula_of_arrays(names), self.instruments), predicted
+            return frame, self._parsed(formula_of_arrays(names)), predicted
         if y is not None or surrogates is not None:
             raise InvalidDataError(
                 "with a formula, fit takes one DataFrame with all columns, the outcome included"
@@ -271,12 +271,15 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         formula = self.formula
         if self.model == "mean" and "~" not in formula:
             formula = f"{formula} ~ 1"
+        return X, self._parsed(formula), as_predicted(self.predicted)
+
+    def _parsed(self, formula: str) -> ParsedFormula:
         found = parsed(formula, self.instruments)
         if (found.instruments is not None) != (self.model == "iv"):
             raise InvalidDataError(
                 "instruments are for model='iv', and model='iv' needs them: 'y ~ x + w | z + w'"
             )
-        return X, found, as_predicted(self.predicted)
+        return found
 
     def _feature_names(self) -> list[str]:
         if self.features is None:

@@ -291,5 +291,4 @@ def test_coverage_of_the_bootstrap():
         model.posterior(draws=400, random_state=repeat)
         low, high = np.quantile(model.posterior_result_.flat("coef"), [0.025, 0.975], axis=0)
         inside[repeat] = (low < [0.3, -0.6]) & (high > [0.3, -0.6])
-    print(inside.mean(axis=0))
     assert ((inside.mean(axis=0) > 0.88) & (inside.mean(axis=0) < 0.99)).all()

@@ -31,6 +31,7 @@ __all__ = ["bootstrap_posterior", "num_starts", "quasi_posterior"]
 
 # Starts of the chains, in standard deviations of the quasi-likelihood.
 _SPREAD = 2.0
+_NUM_STARTS = 4
 
 
 def bootstrap_posterior(result: DSLResult, num_draws: int, random_state: Any) -> Posterior:
@@ -98,8 +99,8 @@ def quasi_posterior(
 
 def num_starts(engine: Any) -> int:
     """Return from how many points an engine starts: searches for modes, or chains."""
-    number: Any = getattr(engine, "num_starts", None) or getattr(engine, "num_chains", 4)
-    return number
+    named = (getattr(engine, name, None) for name in ("num_starts", "num_chains"))
+    return next((int(number) for number in named if number), _NUM_STARTS)
 
 
 def _takes_starts(engine: Any) -> bool:

@@ -118,6 +118,37 @@ def test_priors_of_all_kinds_agree(linear):
             as_prior(bad, terms)
 
 
+def test_smc_agrees_with_the_closed_form(linear):
+    """False-alarm rate below 1e-6."""
+    mean, scale = 0.1, 0.05
+    precision = np.linalg.inv(linear.vcov_)
+    covariance = np.linalg.inv(precision + np.eye(3) / scale**2)
+    expected = covariance @ (precision @ linear.coef_ + mean / scale**2)
+    linear.posterior("quasi", prior=(mean, scale), inference=bk.SMC(num_particles=1000))
+    draws = linear.posterior_result_.flat("coef")
+    # Particles are dependent: a fifth of them as effective size is on the safe side.
+    limit = LIMIT * np.sqrt(np.diag(covariance) / 200)
+    assert (np.abs(draws.mean(axis=0) - expected) < limit).all()
+
+
+def test_quasi_likelihood_in_a_model_of_ones_own(linear):
+    import numpyro
+    import numpyro.distributions as dist
+
+    likelihood = linear.quasi_likelihood()
+
+    def model():
+        theta = numpyro.sample("theta", dist.Normal(0.0, 0.1).expand([3]).to_event(1))
+        numpyro.factor("labels", likelihood(theta))
+
+    found = bk.BayesianModel(model, random_state=0, inference=FIXED).fit().result_
+    linear.posterior("quasi", prior=(0.0, 0.1), inference=FIXED)
+    own = linear.posterior_result_
+    size = min(found.diagnostics.ess_min, own.diagnostics.ess_min)
+    away = found.mean("theta") - own.mean("coef")
+    assert (np.abs(away) < LIMIT * own.sd("coef") * np.sqrt(2 / size)).all()
+
+
 def test_quasi_likelihood_of_logit_by_its_definition():
     model = bk.DSLRegressor("logit", **{**SETTINGS, "n_repeats": 1}).fit(FRAME)
     data = model.result_.data

@@ -29,6 +29,7 @@ __all__ = ["bootstrap_draws"]
 
 _TOLERANCE = 1e-9
 _MAX_STEPS = 60
+_MAX_LEFT = 1e-6
 # Numbers in the largest array of a call.
 _MAX_SIZE = 2**22
 
@@ -156,7 +157,9 @@ def _newton(
         good = open_ & (lower | small)
         theta = jnp.where(good[:, None], tried, theta)
         value = jnp.where(good[:, None], new_value, value)
-        converged = converged | (open_ & small)
+        # Where means saturate, steps vanish far from any root.
+        is_root = jnp.linalg.norm(new_value, axis=1) <= least
+        converged = converged | (open_ & small & is_root)
         length = jnp.where(good, 1.0, 0.5 * length)
         fresh = step_of(theta, value)
         step = jnp.where(good[:, None], fresh, step)
@@ -166,6 +169,7 @@ def _newton(
     num = len(groups)
     theta = jnp.broadcast_to(start, (num, len(start)))
     value = total_moment(link, theta, rows, weight)
+    least = _MAX_LEFT * (1.0 + jnp.linalg.norm(value, axis=1))
     everyone = jnp.ones(num, bool)
     first = (theta, value, step_of(theta, value), jnp.ones(num), everyone, ~everyone, 0)
     theta, _, _, _, _, converged, _ = lax.while_loop(is_open, advance, first)

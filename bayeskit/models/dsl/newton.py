@@ -13,6 +13,9 @@ _MAX_STEPS = 100
 _MAX_HALVINGS = 30
 # Part of the first-order decrease that a step must achieve (Armijo).
 _SUFFICIENT = 1e-4
+# Where means saturate, steps vanish far from any root: what is left of the moments must be
+# small, too, in units of what they were at the start.
+_MAX_LEFT = 1e-6
 
 
 class Roots(NamedTuple):
@@ -48,13 +51,15 @@ def find_roots(
         Minus the derivative of ``moment``.
     start : (splits, parameters) array
     tolerance : float
-        On the largest step, relative to ``max(1, |theta|)``.
+        On the largest step, relative to ``max(1, |theta|)``; it only counts where the moments
+        have all but vanished.
     """
     theta = np.array(start, float)
     with np.errstate(over="ignore", invalid="ignore"):
         value = moment(theta)
         norm = np.linalg.norm(value, axis=1)
         open_ = np.isfinite(norm)
+        least = _MAX_LEFT * (1.0 + norm)
         converged = np.zeros(len(theta), bool)
         steps = 0
         while open_.any() and steps < _MAX_STEPS:
@@ -66,7 +71,7 @@ def find_roots(
                 1.0, np.abs(theta).max(axis=1)
             )
             # The last step is as good as rounding lets it be, and is not judged by the norm.
-            last = open_ & small
+            last = open_ & small & (norm <= least)
             theta[last] += step[last]
             converged |= last
             open_ &= ~small

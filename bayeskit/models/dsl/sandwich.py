@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bayeskit.errors import InvalidDataError
 from bayeskit.models.dsl.clusters import group_sums
 from bayeskit.models.dsl.doubly_robust import MomentData
 from bayeskit.models.dsl.moments import Rows, jacobian, row_moments
@@ -80,4 +81,10 @@ def bread(data: MomentData, theta: np.ndarray, rows: Rows, weight: np.ndarray) -
     weight : (stacked rows) array
     """
     mean_jacobian = jacobian(data.link, theta[None], rows, weight[None])[0] / data.num_units
-    return np.linalg.inv(mean_jacobian)
+    try:
+        return np.linalg.inv(mean_jacobian)
+    except np.linalg.LinAlgError as error:
+        raise InvalidDataError(
+            "the moments do not determine the coefficients, since their Jacobian is singular: "
+            "label more units, or drop columns"
+        ) from error

@@ -6,9 +6,10 @@ import pytest
 from scipy import stats
 
 import bayeskit as bk
-from bayeskit.errors import InvalidDataError
-from bayeskit.models.dsl import hierarchical_posterior
+from bayeskit.errors import ConvergenceWarning, InvalidDataError
+from bayeskit.models.dsl import dsl_fit, hierarchical_posterior
 from bayeskit.models.dsl.hierarchical import joint_covariance
+from bayeskit.models.dsl.posterior import bootstrap_posterior
 from tests.models.dsl.panels import documents, unbalanced_panel
 
 FRAME = documents(600, seed=5)
@@ -199,6 +200,23 @@ def test_bootstrap_spreads_like_the_sandwich(model):
     fitted.posterior(draws=600)
     ratio = fitted.posterior_result_.flat("coef").std(axis=0) / fitted.se_
     assert ((ratio > 0.8) & (ratio < 1.25)).all()
+
+
+def test_bootstrap_draws_without_a_root_are_left_out():
+    """Few labels that almost separate: some weights leave no root, and it is said."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=40)
+    y = (x + 0.25 * generator.normal(size=40) > 0).astype(float)
+    y[np.argmin(np.abs(x))] = 1 - y[np.argmin(np.abs(x))]
+    labeled = generator.random(40) < 0.8
+    guess = np.clip(0.5 + 0.6 * x, 0, 1)
+    result = dsl_fit(
+        y, np.column_stack([np.ones(40), x]), guess, labeled=labeled, model="logit"
+    )
+    with pytest.warns(ConvergenceWarning, match="of 400 bootstrap draws have no solution"):
+        found = bootstrap_posterior(result, 400, 0)
+    assert np.isfinite(found.flat("coef")).all()
+    assert found.num_draws < 400
 
 
 def test_bootstrap_of_effects_and_instruments():

@@ -1,5 +1,7 @@
 """Stored results of the R package and of its web pages."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,6 +99,15 @@ def test_power_of_panchen(reference_data):
     wanted = model.required_labels("countyWrong", target_se=0.17)
     reached = model.power([wanted - 1, wanted])["countyWrong"].to_numpy()
     assert reached[2] <= 0.17 < reached[1]
+
+
+def test_panchen_is_quick(reference_data):
+    """With the ten repeats of the default: two seconds of processor time at most."""
+    frame = read(reference_data, "PanChen.csv")
+    start = time.process_time()
+    model = bk.DSLRegressor(**PANCHEN, learner="linear").fit(frame)
+    assert model.split_coef_.shape == (10, 7)
+    assert time.process_time() - start < 2.0
 
 
 @pytest.mark.slow

@@ -142,11 +142,11 @@ def _corrected(data, parts, power, influence) -> tuple[np.ndarray, np.ndarray]:
     """Return the doubly robust average (outcomes) and the influence on it."""
     (guess, guess_slope), (true, true_slope) = parts
     at, n = data.labeled, data.num_units
-    inverse = 1.0 / data.probability[at]
-    robust = power * guess
-    robust[at] += inverse[:, None] * (true - power * guess[at])
-    slope = power * guess_slope.sum(axis=0)
-    slope += np.tensordot(inverse, true_slope - power * guess_slope[at], 1)
+    robust, slope = power * guess, power * guess_slope.sum(axis=0)
+    if len(at):
+        inverse = 1.0 / data.probability[at]
+        robust[at] += inverse[:, None] * (true - power * guess[at])
+        slope += np.tensordot(inverse, true_slope - power * guess_slope[at], 1)
     average = robust.mean(axis=0)
     return average, robust - average + influence @ (slope / n).T
 

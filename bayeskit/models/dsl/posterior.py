@@ -53,7 +53,7 @@ def bootstrap_posterior(result: DSLResult, num_draws: int, random_state: Any) ->
             f"{int((~found).sum())} of {len(found)} bootstrap draws have no solution and were "
             "left out: label more units",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
         kept = found.sum() // 4 * 4 if found.sum() >= 16 else found.sum()
         draws, splits = draws[found][:kept], splits[found][:kept]

@@ -93,7 +93,18 @@ class DSLResult:
 
     @property
     def max_labels(self) -> int:
-        """Number of labels beyond which some probability would exceed 1."""
+        """Number of labels beyond which some probability would exceed 1.
+
+        Raises
+        ------
+        InvalidDataError
+            For fits without labels.
+        """
+        if not self.num_labeled:
+            raise InvalidDataError(
+                "this fit uses no labels, so that more of them change nothing: fit with "
+                "method='dsl'"
+            )
         largest = float(self.data.probability.max())
         return max(self.num_labeled, int(np.floor(self.num_labeled / largest + _ROUNDING)))
 

@@ -74,7 +74,7 @@ def labeling_probabilities(
             f"once scaled to the mean n_R/n = {num_labeled / n:.4g}: sample_prob has the mean "
             f"{given.mean():.4g}. Pass normalize='none' if they are the true ones",
             BayeskitWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     return np.where(above, scaled, np.minimum(scaled, 1.0))
 

@@ -137,6 +137,18 @@ def test_required_labels_and_effects():
         model.required_labels("w", target_se=0.1)
 
 
+def test_fits_without_labels_answer_what_they_can():
+    alone = fit(method="surrogate")
+    p = 1 / (1 + np.exp(-X @ alone.coef_))
+    effect = np.mean(p * (1 - p)) * alone.coef_[2]
+    assert alone.marginal_effects("z").loc["z", "estimate"] == pytest.approx(effect, rel=1e-6)
+    with pytest.raises(InvalidDataError, match="this fit uses no labels"):
+        alone.power()
+    with pytest.raises(InvalidDataError, match="the pilot must be fitted with labels"):
+        alone.allocate_labels(10)
+    assert "these intervals are not valid" in str(alone.summary())
+
+
 def test_allocation_beats_equal_probabilities():
     generator = np.random.default_rng(0)
     root = generator.gamma(0.5, size=500) + 1e-3

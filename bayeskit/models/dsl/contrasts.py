@@ -94,14 +94,14 @@ def linear_contrast(
 
 
 def _label(row: np.ndarray, value: float, terms: tuple[str, ...]) -> str:
-    text = ""
-    for weight, term in zip(row, terms, strict=True):
-        if weight:
-            sign = " - " if weight < 0 else " + "
-            size = "" if abs(weight) == 1 else f"{abs(weight):g} "
-            text += f"{sign}{size}{term}"
-    text = text.removeprefix(" + ").replace(" - ", "-", 1) if text.startswith(" - ") else text
-    text = text.removeprefix(" + ")
+    """Return a contrast as text, such as ``x1 - 2 x2 - 0.5``."""
+    parts = [
+        (w, "" if abs(w) == 1 else f"{abs(w):g} ", t) for w, t in zip(row, terms, strict=True)
+    ]
+    pieces = [("-" if w < 0 else "+", size + term) for w, size, term in parts if w]
     if value:
-        text += f" {'-' if value > 0 else '+'} {abs(value):g}"
-    return text
+        pieces.append(("-" if value > 0 else "+", f"{abs(value):g}"))
+    if not pieces:
+        return "0"
+    (sign, first), *rest = pieces
+    return ("-" if sign == "-" else "") + first + "".join(f" {s} {text}" for s, text in rest)

@@ -92,7 +92,7 @@ def _notes(estimator: Any, result: DSLResult) -> list[str]:
             )
     if estimator.n_labeled_ == estimator.n_units_ and np.all(estimator.pi_ == 1.0):
         notes.append("all rows are labelled: this is the plain regression")
-    missing = len(estimator.split_coef_)
-    if estimator.folds_ is not None and missing < len(estimator.folds_):
-        notes.append(f"{len(estimator.folds_) - missing} repeats had no solution")
+    num_solved = len(estimator.split_coef_)
+    if estimator.folds_ is not None and num_solved < len(estimator.folds_):
+        notes.append(f"{len(estimator.folds_) - num_solved} repeats had no solution")
     return notes

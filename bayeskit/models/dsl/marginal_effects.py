@@ -12,6 +12,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -111,14 +112,14 @@ def _moved(
         if variable is None:
             frame = table.frame.copy()
             frame[name] = move(frame[name].to_numpy(float))
-            changed, guesses = table, dict(predictions)
-            changed = Table(frame, table.kept, table.labeled, table.variables)
+            changed = replace(table, frame=frame)
+            guesses = predictions
         else:
             variables = tuple(
-                type(v)(v.name, v.surrogates, move(v.values), v.levels) if v is variable else v
+                replace(v, values=move(v.values)) if v is variable else v
                 for v in table.variables
             )
-            changed = Table(table.frame, table.kept, table.labeled, variables)
+            changed = replace(table, variables=variables)
             guesses = {**predictions, name: move(predictions[name])}
         return (design.true_rows(changed) if labels else design.rows_of(changed, guesses)).x
 

@@ -291,7 +291,7 @@ def _variable(
 
 
 def _holds_numbers(column: Any) -> bool:
-    if isinstance(column.dtype, object) and hasattr(column, "cat"):
+    if hasattr(column, "cat"):
         return False
     return all(isinstance(v, bool | int | float | np.number) for v in column)
 

@@ -2,14 +2,18 @@
 
 from bayeskit.plots.forest import forest
 from bayeskit.plots.functions import function_bands
+from bayeskit.plots.labels import compare_coefficients, label_errors, power_curve
 from bayeskit.plots.smc import smc_history
 from bayeskit.plots.state_space import states_over_time
 from bayeskit.plots.trace import trace_rank
 from bayeskit.plots.validation import validation_report
 
 __all__ = [
+    "compare_coefficients",
     "forest",
     "function_bands",
+    "label_errors",
+    "power_curve",
     "smc_history",
     "states_over_time",
     "trace_rank",

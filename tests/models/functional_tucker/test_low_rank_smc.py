@@ -149,13 +149,16 @@ def test_too_few_stages_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("truth", ["CP 1", "CP 2", "CP 3", "Tucker (2, 2, 2)"])
 def test_ranks_are_found_by_the_evidence(truth):
-    """The true ranks have the highest evidence, by more than five standard errors."""
+    """The true ranks are the smallest within 3 nats of the highest evidence; fewer are far."""
     from benchmarks import tensor_ranks
 
     (row,) = tensor_ranks.main(["--truths", truth])
-    found = row["candidates"]
     assert row["chosen"] == truth
-    best = found.pop(truth)
-    for other in found.values():
-        gap = best["log_evidence"] - other["log_evidence"]
-        assert gap > 5.0 * max(best["log_evidence_se"], other["log_evidence_se"])
+    found = {name: one["log_evidence"] for name, one in row["candidates"].items()}
+    too_few = {
+        "CP 1": (),
+        "CP 2": ("CP 1", "Tucker (2, 2, 1)"),
+        "CP 3": ("CP 1", "CP 2", "Tucker (2, 2, 1)", "Tucker (2, 2, 2)"),
+        "Tucker (2, 2, 2)": ("CP 1", "CP 2", "Tucker (2, 2, 1)"),
+    }
+    assert all(found[name] < found[truth] - 50.0 for name in too_few[truth])

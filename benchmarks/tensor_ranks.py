@@ -6,7 +6,8 @@ too many can be switched off at the cost of about one nat (``--learned``), so th
 tie with the true ones.
 
 The choice is the candidate with the fewest functions and entries of the core among those whose
-log evidence is within 3 of the highest, the least that Kass & Raftery (1995) call strong. CPU seconds hold compilation where a candidate is met first.
+log evidence is within 3 of the highest, the least that Kass & Raftery (1995) call strong. CPU
+seconds hold compilation where a candidate is met first.
 
     python benchmarks/tensor_ranks.py                 # prints a table
     python benchmarks/tensor_ranks.py --out FILE      # also stores it as JSON
@@ -96,7 +97,8 @@ def main(arguments=None) -> list[dict]:
     options = parser.parse_args(arguments)
     results = []
     with precision_scope("float64"):
-        for seed, truth in enumerate(options.truths):
+        for truth in options.truths:
+            seed = TRUTHS.index(truth)
             table, y = simulated(CANDIDATES[truth], options.rows, options.noise, seed)
             row = {
                 "truth": truth,

@@ -8,10 +8,10 @@ import bayeskit as bk
 
 PUBLIC = {
     "bayeskit": """
-        BayesianModel BoxCox EnsembleHMC FeynmanKac FunctionalCP FunctionalTucker GroupMeanEffect
-        MainEffect MarkovGPRegressor NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs Posterior
-        Report SMC SMC2 StateSpaceModel Target WithinGroup accel errors inference load models on
-        validate validation""",
+        BayesianModel BoxCox EnsembleHMC FeynmanKac FunctionalCP FunctionalTucker
+        GroupMeanEffect MainEffect MarkovGPRegressor NUTS PMMH ParallelTempering
+        ParticleFilter ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target
+        WithinGroup accel errors inference load models on validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
         DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis

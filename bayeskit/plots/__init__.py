@@ -4,12 +4,22 @@ from bayeskit.plots.forest import forest
 from bayeskit.plots.functions import function_bands
 from bayeskit.plots.smc import smc_history
 from bayeskit.plots.state_space import states_over_time
+from bayeskit.plots.tensors import (
+    bound_over_rounds,
+    core_entries,
+    factor_functions,
+    observed_predicted,
+)
 from bayeskit.plots.trace import trace_rank
 from bayeskit.plots.validation import validation_report
 
 __all__ = [
+    "bound_over_rounds",
+    "core_entries",
+    "factor_functions",
     "forest",
     "function_bands",
+    "observed_predicted",
     "smc_history",
     "states_over_time",
     "trace_rank",

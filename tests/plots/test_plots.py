@@ -148,3 +148,67 @@ def test_states_over_time():
         plots.states_over_time(bands, "z")
     with pytest.raises(ValueError, match="observations must be one column"):
         plots.states_over_time(bands, observations=np.zeros((30, 2)))
+
+
+# ---------------------------------------------------------------- functional tensors
+
+
+def test_factor_functions_have_bands_in_the_order_of_the_grid():
+    grid = np.array([2.0, 0.0, 1.0])
+    mean = np.array([[2.0, -2.0], [0.0, 0.0], [1.0, -1.0]])
+    std = np.full((3, 2), 0.5)
+    _, axis = plt.subplots()
+    assert plots.factor_functions(grid, mean, std, names=["a", "b"], label="t", ax=axis) is axis
+    _, first, second = axis.get_lines()
+    assert first.get_xdata().tolist() == [0.0, 1.0, 2.0]
+    assert second.get_ydata().tolist() == [0.0, -1.0, -2.0]
+    low = axis.collections[0].get_paths()[0].vertices[:, 1].min()
+    assert low == pytest.approx(-0.5 * 1.6448536269514722)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    assert axis.get_xlabel() == "t"
+    with pytest.raises(ValueError, match=r"shapes \(3, 2\) and \(3, 1\) for 3 points"):
+        plots.factor_functions(grid, mean, std[:, :1])
+
+
+def test_functions_of_a_category_are_points_side_by_side():
+    grid = np.arange(40.0)
+    mean = np.zeros((40, 2))
+    axis = plots.factor_functions(grid, mean, mean + 1.0, joined=False)
+    assert len(axis.get_xticks()) <= 15
+    (_, one, two) = axis.get_lines()
+    assert (np.abs(one.get_xdata() - two.get_xdata()) == 0.25).all()
+
+
+def test_core_entries():
+    bars = plots.core_entries(np.array([2.0, 0.5]))
+    assert [bar.get_width() for bar in bars.patches] == [2.0, 0.5]
+    core = np.arange(-11.0, 13.0).reshape(2, 3, 4)
+    axis = plots.core_entries(core, names=["a", "b", "c"])
+    np.testing.assert_array_equal(axis.images[0].get_array(), core.reshape(2, 12))
+    assert axis.images[0].get_clim() == (-12.0, 12.0)
+    assert axis.get_xticklabels()[5].get_text() == "1, 1"
+    assert axis.get_xlabel() == "function of b, c"
+    assert {text.get_text() for text in axis.texts} >= {"−11", "0", "12"}
+    assert np.isfinite(plots.core_entries(np.zeros((2, 2))).images[0].get_clim()).all()
+    with pytest.raises(ValueError, match="array with entries"):
+        plots.core_entries(np.zeros((2, 0)))
+
+
+def test_observed_predicted_counts_what_is_outside():
+    y = np.array([0.0, 1.0, np.nan, 9.0])
+    mean = np.arange(4.0)
+    axis = plots.observed_predicted(y, mean, mean - 1.5, mean + 1.5)
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert names == ["inside of the interval (2)", "outside (1)"]
+    with pytest.raises(ValueError, match="one value for each row"):
+        plots.observed_predicted(y, mean[:2], mean, mean)
+
+
+def test_bound_over_rounds():
+    axis = plots.bound_over_rounds([-10.0, -5.0, -4.0, -4.5, -4.0])
+    (line,) = axis.get_lines()
+    assert line.get_ydata().tolist() == [6.0, 1.0, 0.5]
+    assert axis.get_title("left") == "nats below the last lower bound, -4.0"
+    plots.bound_over_rounds([3.0]).figure.savefig(io.BytesIO())
+    with pytest.raises(ValueError, match="one value for each round"):
+        plots.bound_over_rounds(np.zeros((2, 2)))

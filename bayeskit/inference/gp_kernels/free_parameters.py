@@ -81,8 +81,11 @@ class FreeParameters:
         """How many hyper-parameters are learned."""
         return len(self.free)
 
-    def values(self, u: Any) -> jax.Array:
+    def values(self, u: Any) -> Any:
         """Return the learned hyper-parameters in the user's units, (num_free,)."""
+        if isinstance(u, np.ndarray):
+            # On the host: nothing to compile, and double precision in any scope.
+            return self.median * np.exp(self.spread * u)
         return self.median * jnp.exp(self.spread * jnp.asarray(u))
 
     def fill(self, u: Any) -> Any:
@@ -92,8 +95,9 @@ class FreeParameters:
     def at(self, values: Any) -> Any:
         """Return the pytree with the given values (num_free,) in place of the learned ones."""
         leaves, structure = jax.tree.flatten(self.base)
+        values = values if isinstance(values, np.ndarray) else jnp.asarray(values)
         for place, index in enumerate(self.free):
-            leaves[index] = jnp.asarray(values)[place]
+            leaves[index] = values[place]
         return jax.tree.unflatten(structure, leaves)
 
     def coordinates(self, values: Any) -> np.ndarray:

@@ -29,6 +29,7 @@ from bayeskit.models.functional_tucker.low_rank.search import (
     Found,
     Problem,
     beliefs_without_modes,
+    carried_over,
     climb,
     first_guess,
     rows_and_bound,
@@ -74,9 +75,19 @@ class MeanField:
     num_evaluations: int
 
     @property
-    def noise_std(self) -> float:
-        """Of the noise, on the scale of t."""
-        return float(self.found.beliefs.noise_precision) ** -0.5
+    def log_weights(self) -> np.ndarray:
+        """Of the one draw that independent laws count as."""
+        return np.zeros(1)
+
+    @property
+    def noise_std(self) -> np.ndarray:
+        """Of the noise, on the scale of t, (1,)."""
+        return np.atleast_1d(float(self.found.beliefs.noise_precision) ** -0.5)
+
+    @property
+    def table(self) -> np.ndarray:
+        """The coordinates of all rows that the laws are given."""
+        return self.terms.design.table
 
     @property
     def is_exact(self) -> bool:
@@ -89,20 +100,21 @@ class MeanField:
         return self.found.bounds
 
     def moments(self, table: np.ndarray, context: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return means and variances (new rows,) of t without noise, each row by itself."""
+        """Return means and variances (1, new rows) of t without noise, each row by itself."""
         mean, variance = additive.predict_rows(self.terms, table, context)
         found = self.found
         product = product_moments(self.problem, self.data, found.beliefs, found.u, table)
-        return mean + product[0], variance + product[1]
+        return (mean + product[0])[None], (variance + product[1])[None]
 
-    def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> np.ndarray:
-        """Return joint draws (num_draws, new rows) of t without noise."""
+    def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> tuple:
+        """Return joint draws (num_draws, new rows) of t without noise, and std of the noise."""
         terms_key, product_key = random.split(key, 2)
         drawn = additive.sample_rows(self.terms, table, num_draws, terms_key, context=context)
         found = self.found
-        return drawn + product_draws(
+        drawn = drawn + product_draws(
             self.problem, self.data, found.beliefs, found.u, table, num_draws, product_key
         )
+        return drawn, self.noise_std
 
 
 def fit_mean_field(
@@ -116,6 +128,7 @@ def fit_mean_field(
     max_iter: int,
     tol: float,
     num_starts: int,
+    start: MeanField | None = None,
 ) -> MeanField:
     """Return the laws that maximise the bound of the evidence of all.
 
@@ -131,8 +144,10 @@ def fit_mean_field(
     max_iter : int
         Most epochs of the multilinear part.
     tol : float
-        The end: a round raises the bound by less than this share of its size.
+        The end: a round raises the bound by less than this, for each observation.
     num_starts : int
+    start : MeanField, optional
+        Laws given some of the rows, to go on from.
 
     Warns
     -----
@@ -140,7 +155,8 @@ def fit_mean_field(
         If the last round still raised the bound.
     """
     free = free_parameters(design, noise_std)
-    u, num_evaluations, reduced = learn(design, free, t, seen)
+    u = None if start is None else _term_coordinates(free, start)
+    u, num_evaluations, reduced = learn(design, free, t, seen, u)
     settings = jax.tree.map(float, free.fill(u))
     is_term = [name != "noise" for name in free.names]
     names = tuple(name for name in free.names if name != "noise")
@@ -166,13 +182,15 @@ def fit_mean_field(
             y=_padded(np.where(seen, t - mean, 0.0), data),
             spread=_padded(np.where(seen, variance, 0.0), data),
         )
-        if found is None:
+        if found is None and start is not None:
+            found = carried_over(problem, data, start.problem, start.data, start.found)
+        elif found is None:
             found = first_guess(problem, data, settings.noise, key, num_starts)
         found = climb(problem, data, found)
         product, _, bound = rows_and_bound(problem, data, found)
         bounds.append(bound - _divergence(terms, mean, variance) - 0.5 * float(u @ u))
         gain = bounds[-1] - bounds[-2] if len(bounds) > 1 else np.inf
-        is_converged = gain < tol * (1.0 + abs(bounds[-1]))
+        is_converged = gain < tol * seen.sum()
         if is_converged or len(found.bounds) >= max_iter:
             break
         target = t - product[: len(t)]
@@ -188,7 +206,8 @@ def fit_mean_field(
             f"the evidence lower bound still rose by {gain:.3g} over the last {CHUNK} of "
             f"{len(found.bounds)} epochs: raise max_iter, or tol if that is enough",
             ConvergenceWarning,
-            stacklevel=3,
+            # The call of fit.
+            stacklevel=5,
         )
     num_epochs, found = len(found.bounds), found._replace(bounds=np.asarray(bounds))
     return MeanField(
@@ -202,6 +221,13 @@ def fit_mean_field(
         num_epochs,
         num_evaluations,
     )
+
+
+def _term_coordinates(free: Any, start: MeanField) -> np.ndarray:
+    """Return where an earlier fit ended, under the priors of this one."""
+    values = iter(start.term_values)
+    learned = [start.noise_std[0] if name == "noise" else next(values) for name in free.names]
+    return free.coordinates(learned)
 
 
 def _padded(values: np.ndarray, data: TensorData) -> np.ndarray:

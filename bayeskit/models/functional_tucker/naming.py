@@ -5,9 +5,26 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
+
 from bayeskit.models.functional_tucker.terms import term_label
 
-__all__ = ["factor_names", "term_names"]
+__all__ = ["factor_names", "place_of_mode", "term_names"]
+
+
+def place_of_mode(names: Sequence[Hashable], mode: Any) -> int:
+    """Return the position of a mode that is given by its name or position.
+
+    Raises
+    ------
+    ValueError
+        If there is no such mode.
+    """
+    if mode in names:
+        return list(names).index(mode)
+    if isinstance(mode, int | np.integer) and 0 <= mode < len(names):
+        return int(mode)
+    raise ValueError(f"there is no mode {mode!r}; there are {list(names)}")
 
 
 def term_names(paths: Sequence[str], terms: Sequence[Any]) -> list[str]:

@@ -36,7 +36,8 @@ class FunctionalTucker(FunctionalTensor):
         Covariance of the functions. What is None in a kernel is learned, for each function by
         itself: one whose standard deviation runs towards zero is switched off. ``White()``
         makes the values of a mode exchangeable.
-    transform, noise_std, likelihood, degrees, max_iter, tol, num_starts, context, random_state
+    transform, noise_std, likelihood, degrees, max_iter, tol, num_starts, method, context,
+    random_state
         As in :class:`~bayeskit.FunctionalCP`; ``noise_std`` is a number or None.
 
     Attributes
@@ -85,9 +86,15 @@ class FunctionalTucker(FunctionalTensor):
         noise_std: Any = None,
         likelihood: str = "normal",
         degrees: float = 4.0,
+        engine: str = "cavi",
         max_iter: int = 300,
-        tol: float = 1e-5,
+        tol: float = 1e-4,
         num_starts: int = 3,
+        num_draws: int = 1000,
+        num_warmup: int = 500,
+        num_chains: int = 4,
+        num_particles: int = 512,
+        method: str = "auto",
         context: str = "given",
         random_state: Any = None,
     ):
@@ -98,9 +105,15 @@ class FunctionalTucker(FunctionalTensor):
         self.noise_std = noise_std
         self.likelihood = likelihood
         self.degrees = degrees
+        self.engine = engine
         self.max_iter = max_iter
         self.tol = tol
         self.num_starts = num_starts
+        self.num_draws = num_draws
+        self.num_warmup = num_warmup
+        self.num_chains = num_chains
+        self.num_particles = num_particles
+        self.method = method
         self.context = context
         self.random_state = random_state
 

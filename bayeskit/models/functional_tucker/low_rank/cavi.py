@@ -12,12 +12,14 @@ same fixed points where the core's uncertainty is kept; Bishop (2006), chapter 1
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bayeskit.models.functional_tucker.low_rank.balancing import balanced
+from bayeskit.models.functional_tucker.low_rank.beliefs import Beliefs, Model
 from bayeskit.models.functional_tucker.low_rank.chains import (
     ModePosterior,
     ModeSites,
@@ -30,79 +32,17 @@ from bayeskit.models.functional_tucker.low_rank.conditionals import (
     row_moments,
 )
 from bayeskit.models.functional_tucker.low_rank.contractions import (
-    CoreMoments,
-    Moments,
-    core_moments,
-    moments_of,
     pack,
 )
 from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.functional_tucker.low_rank.noise import (
     Gamma,
-    NoisePrior,
     noise_posterior,
     weight_posterior,
 )
 
-__all__ = ["Beliefs", "Model", "elbo", "epochs", "update_core", "update_mode", "update_noise"]
-
-
-class Model(NamedTuple):
-    """Everything that is given while the laws of the parts are updated.
-
-    Parameters
-    ----------
-    kernels : tuple of tuples of kernels with numbers
-        For each mode, one for each function.
-    core_precision : float
-        Prior precision of the entries of the core.
-    noise : NoisePrior
-    """
-
-    kernels: tuple[tuple[Any, ...], ...]
-    core_precision: Any
-    noise: NoisePrior
-
-
-class Beliefs(NamedTuple):
-    """The laws of the parts.
-
-    Parameters
-    ----------
-    modes : tuple of ModePosterior
-    sites : tuple of ModeSites
-        Those that each mode's law was made of.
-    core : CorePosterior, or None where the core is diagonal
-    precision : Gamma, or a float where the noise is known
-    weights : Gamma of (rows,) arrays, or None for normal noise
-    """
-
-    modes: tuple[ModePosterior, ...]
-    sites: tuple[ModeSites, ...]
-    core: Any
-    precision: Any
-    weights: Any
-
-    @property
-    def factors(self) -> tuple[Moments, ...]:
-        """The moments of the functions of each mode on its grid."""
-        return tuple(moments_of(mode.mean, mode.covariance) for mode in self.modes)
-
-    @property
-    def core_moments(self) -> CoreMoments | None:
-        """The moments of the core."""
-        return None if self.core is None else core_moments(self.core.mean, self.core.covariance)
-
-    @property
-    def noise_precision(self) -> Any:
-        """The expected precision of the noise."""
-        return self.precision.mean if isinstance(self.precision, Gamma) else self.precision
-
-    def row_precision(self, weight: Any) -> Any:
-        """Return the expected precision of rows, given weights that are zero without data."""
-        each = 1.0 if self.weights is None else self.weights.mean
-        return self.noise_precision * weight * each
+__all__ = ["elbo", "epochs", "update_core", "update_mode", "update_noise"]
 
 
 def update_mode(
@@ -207,15 +147,15 @@ def epochs(
     beliefs: Beliefs,
     num: int,
     method: str = "auto",
-    learn_noise: Any = True,
+    noise_from: Any = 0,
 ) -> tuple[Beliefs, jax.Array]:
     """Update every part in turn, again and again.
 
     Parameters
     ----------
     num : int
-    learn_noise : bool
-        False holds precision and weights where they are.
+    noise_from : int
+        Precision and weights stay where they are before this epoch.
 
     Returns
     -------
@@ -224,17 +164,20 @@ def epochs(
         The evidence lower bound after each epoch.
     """
 
-    def one(now: Beliefs, _: Any) -> tuple[Beliefs, jax.Array]:
+    def one(now: Beliefs, epoch: Any) -> tuple[Beliefs, jax.Array]:
+        if layout.num_modes + layout.has_core > 1:
+            now = balanced(layout, model.core_precision, data, now)
         for mode in range(layout.num_modes):
             now = update_mode(layout, model, data, now, mode, method)
         if layout.has_core:
             now = update_core(layout, model, data, now)
         squares = _squares(layout, data, now)
         learned = update_noise(model, data, now, squares)
-        now = jax.tree.map(lambda new, old: jnp.where(learn_noise, new, old), learned, now)
+        is_learned = epoch >= noise_from
+        now = jax.tree.map(lambda new, old: jnp.where(is_learned, new, old), learned, now)
         return now, elbo(layout, model, data, now, squares)
 
-    return lax.scan(one, beliefs, length=num)
+    return lax.scan(one, beliefs, jnp.arange(num))
 
 
 def _with(parts: tuple, place: int, part: Any) -> tuple:

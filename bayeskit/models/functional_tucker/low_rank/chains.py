@@ -14,13 +14,15 @@ from bayeskit.accel import (
     kalman_sample,
     kalman_smoother,
 )
-from bayeskit.inference.gp_kernels import FunctionChain, stacked_chain
+from bayeskit.accel.compilation import quick_jit
+from bayeskit.inference.gp_kernels import FreeParameters, FunctionChain, stacked_chain
 from bayeskit.models.functional_tucker.low_rank.contractions import unpack
 from bayeskit.models.markov_gp.rows import Grid
 
 __all__ = [
     "ModePosterior",
     "ModeSites",
+    "compiled_posterior",
     "draw_mode",
     "mode_chain",
     "mode_evidence",
@@ -93,6 +95,14 @@ def mode_posterior(
         jnp.einsum("nrd,nde,nse->nrs", h, smoothed.covariance, h),
         smoothed.log_evidence,
     )
+
+
+@quick_jit(static_argnames="method")
+def compiled_posterior(
+    u: Any, free: FreeParameters, grid: Grid, sites: ModeSites, method: str
+) -> ModePosterior:
+    """Return :func:`mode_posterior` for standard normal numbers u: one program for all uses."""
+    return mode_posterior(free.fill(u), grid, sites, method)
 
 
 def draw_mode(

@@ -10,8 +10,8 @@ import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
-from bayeskit.models.functional_tucker.low_rank.cavi import Beliefs
-from bayeskit.models.functional_tucker.low_rank.chains import draw_mode, mode_posterior
+from bayeskit.models.functional_tucker.low_rank.beliefs import Beliefs
+from bayeskit.models.functional_tucker.low_rank.chains import compiled_posterior, draw_mode
 from bayeskit.models.functional_tucker.low_rank.conditionals import row_moments
 from bayeskit.models.functional_tucker.low_rank.contractions import (
     CoreMoments,
@@ -24,11 +24,6 @@ from bayeskit.models.functional_tucker.low_rank.search import Problem
 from bayeskit.models.markov_gp.rows import padded_size
 
 __all__ = ["factor_moments", "product_draws", "product_moments"]
-
-
-@quick_jit(static_argnames="method")
-def _law(u, free, grid, sites, method):
-    return mode_posterior(free.fill(u), grid, sites, method)
 
 
 @quick_jit(static_argnames="layout")
@@ -64,7 +59,9 @@ def factor_moments(
     """Return means (points, R) and covariances (points, R, R) of the functions of a mode."""
     joined = join_grid(data.grids[mode], column)
     sites = sites_on(joined, beliefs.sites[mode])
-    law = _law(u[mode], problem.parameters[mode], joined.grid, sites, problem.method)
+    law = compiled_posterior(
+        u[mode], problem.parameters[mode], joined.grid, sites, problem.method
+    )
     return np.asarray(law.mean)[joined.new], np.asarray(law.covariance)[joined.new]
 
 
@@ -78,7 +75,9 @@ def product_moments(
     for mode, column in enumerate(table.T):
         joined = join_grid(data.grids[mode], column)
         sites = sites_on(joined, beliefs.sites[mode])
-        law = _law(u[mode], problem.parameters[mode], joined.grid, sites, problem.method)
+        law = compiled_posterior(
+            u[mode], problem.parameters[mode], joined.grid, sites, problem.method
+        )
         factors.append(moments_of(law.mean, law.covariance))
         places.append(_padded(joined.new))
     moments = _product_moments(problem.layout, beliefs.core_moments, factors, tuple(places))

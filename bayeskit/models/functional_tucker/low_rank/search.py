@@ -12,18 +12,19 @@ from scipy import optimize
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
-from bayeskit.inference.gp_kernels import FreeParameters
-from bayeskit.models.functional_tucker.low_rank.cavi import Beliefs, Model, elbo, epochs
+from bayeskit.inference.gp_kernels import FreeParameters, White
+from bayeskit.models.functional_tucker.low_rank.beliefs import Beliefs, Model
+from bayeskit.models.functional_tucker.low_rank.cavi import elbo, epochs
 from bayeskit.models.functional_tucker.low_rank.chains import (
     ModePosterior,
     ModeSites,
-    draw_mode,
+    compiled_posterior,
     mode_evidence,
-    mode_posterior,
 )
 from bayeskit.models.functional_tucker.low_rank.conditionals import CorePosterior, row_moments
 from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
+from bayeskit.models.functional_tucker.low_rank.new_coordinates import join_grid, sites_on
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Found",
     "Problem",
     "beliefs_without_modes",
+    "carried_over",
     "climb",
     "first_guess",
     "rows_and_bound",
@@ -38,8 +40,11 @@ __all__ = [
 
 # Epochs between two searches for hyper-parameters, which cost about as many.
 CHUNK = 10
-# Of each start, before the best one is chosen.
-_TRIAL = 3
+# The noise of the first epochs of a start, as a share of what the terms leave. While functions
+# are far off it would take all, and functions that it silences do not come back.
+_FIRST_NOISE = 0.3
+# Of the functions that a search starts from.
+_MOST_WAVES = 2.0
 # Evaluations of a search: the bound that it climbs is another one after the next epochs.
 _MAX_EVALUATIONS = 8
 
@@ -86,13 +91,13 @@ class Found(NamedTuple):
     bounds: np.ndarray
 
 
-@quick_jit(static_argnames=("layout", "num", "method", "core_precision"))
-def _epochs(layout, parameters, u, core_precision, noise, data, beliefs, num, method, learn):
+@quick_jit(static_argnames=("layout", "method"))
+def _epochs(layout, parameters, u, core_precision, noise, data, beliefs, method, noise_from):
     problem = Problem(layout, parameters, core_precision, noise, method)
-    return epochs(layout, problem.model(u), data, beliefs, num, method, learn)
+    return epochs(layout, problem.model(u), data, beliefs, CHUNK, method, noise_from)
 
 
-@quick_jit(static_argnames=("layout", "core_precision"))
+@quick_jit(static_argnames="layout")
 def _rows_and_bound(layout, parameters, u, core_precision, noise, data, beliefs):
     model = Problem(layout, parameters, core_precision, noise).model(u)
     moments = row_moments(layout, beliefs.core_moments, beliefs.factors, data.places)
@@ -107,16 +112,6 @@ def _mode_objective(u, free, grid, sites, method):
     return jax.value_and_grad(log_posterior)(u)
 
 
-@quick_jit(static_argnames="method")
-def _mode_posterior(u, free, grid, sites, method):
-    return mode_posterior(free.fill(u), grid, sites, method)
-
-
-@quick_jit(static_argnames="method")
-def _prior_draw(u, free, grid, sites, normals, method):
-    return draw_mode(free.fill(u), grid, sites, normals, method)[0]
-
-
 def first_guess(
     problem: Problem, data: TensorData, noise_std: float, key: Any, num_starts: int
 ) -> Found:
@@ -125,7 +120,7 @@ def first_guess(
     Parameters
     ----------
     noise_std : float
-        What the noise is while the functions are far off: it would take all for its own.
+        What the noise is without the functions.
     """
     num_starts = num_starts if problem.layout.ranks else 1
     trials = [_trial(problem, data, noise_std, one) for one in random.split(key, num_starts)]
@@ -145,10 +140,29 @@ def beliefs_without_modes(problem: Problem, data: TensorData, noise_std: float) 
     return Beliefs((), (), None, precision, weights)
 
 
+def carried_over(
+    problem: Problem, data: TensorData, old_problem: Problem, old_data: TensorData, old: Found
+) -> Found:
+    """Return the laws given some of the rows on the grids of all of them."""
+    modes, sites, coordinates = [], [], []
+    for mode, (grid, u) in enumerate(zip(data.grids, old.u, strict=True)):
+        before, free = old_problem.parameters[mode], problem.parameters[mode]
+        joined = join_grid(old_data.grids[mode], np.unique(grid.x))
+        moved = sites_on(joined, old.beliefs.sites[mode])
+        modes.append(compiled_posterior(u, before, joined.grid, moved, problem.method))
+        sites.append(moved)
+        # Priors follow from the data, so that the same lengths have other coordinates.
+        coordinates.append(free.coordinates(before.values(u)))
+    noise = beliefs_without_modes(problem, data, float(old.beliefs.noise_precision) ** -0.5)
+    beliefs = noise._replace(modes=tuple(modes), sites=tuple(sites), core=old.beliefs.core)
+    beliefs = jax.tree.map(np.asarray, beliefs)
+    return Found(beliefs, tuple(coordinates), np.zeros(0))
+
+
 def climb(problem: Problem, data: TensorData, found: Found) -> Found:
     """Return what a search for hyper-parameters and some epochs lead to from here."""
     u, beliefs = _learned(problem, data, found.u, found.beliefs)
-    beliefs, bounds = _run(problem, data, u, beliefs, CHUNK)
+    beliefs, bounds = _run(problem, data, u, beliefs)
     return Found(beliefs, u, np.concatenate([found.bounds, bounds]))
 
 
@@ -166,10 +180,16 @@ def rows_and_bound(
     return mean, variance, float(bound) - prior
 
 
-def _run(problem, data, u, beliefs, num, learn=True):
+def _run(
+    problem: Problem,
+    data: TensorData,
+    u: Sequence[Any],
+    beliefs: Beliefs,
+    noise_from: int = 0,
+) -> tuple[Beliefs, np.ndarray]:
     layout, parameters, core_precision, noise, method = problem
     beliefs, bounds = _epochs(
-        layout, parameters, u, core_precision, noise, data, beliefs, num, method, learn
+        layout, parameters, u, core_precision, noise, data, beliefs, method, noise_from
     )
     prior = 0.5 * sum(float(x @ x) for x in u)
     return beliefs, np.asarray(bounds) - prior
@@ -177,38 +197,41 @@ def _run(problem, data, u, beliefs, num, learn=True):
 
 def _trial(problem: Problem, data: TensorData, noise_std: float, key: Any) -> Found:
     """Return where a few epochs from drawn functions lead."""
-    beliefs, u = _start(problem, data, noise_std, key)
-    beliefs, _ = _run(problem, data, u, beliefs, _TRIAL, False)
-    beliefs, bounds = _run(problem, data, u, beliefs, CHUNK)
-    return Found(beliefs, u, bounds)
+    beliefs, u = _start(problem, data, _FIRST_NOISE * noise_std, key)
+    beliefs, held = _run(problem, data, u, beliefs, noise_from=CHUNK)
+    beliefs, bounds = _run(problem, data, u, beliefs)
+    return Found(beliefs, u, np.concatenate([held, bounds]))
 
 
 def _start(
     problem: Problem, data: TensorData, noise_std: float, key: Any
 ) -> tuple[Beliefs, tuple]:
-    layout, parameters = problem.layout, problem.parameters
-    *mode_keys, core_key = random.split(key, layout.num_modes + 1)
+    layout = problem.layout
+    generator = random.host_generator(key)
     modes, sites = [], []
-    for free, rank, grid, mode_key in zip(
-        parameters, layout.ranks, data.grids, mode_keys, strict=True
-    ):
+    for free, rank, grid in zip(problem.parameters, layout.ranks, data.grids, strict=True):
         size, packed = len(grid.x), rank * (rank + 1) // 2
-        nothing = ModeSites(np.zeros((size, rank)), np.zeros((size, packed)))
-        median = np.zeros(free.num_free)
-        dim = sum(kernel.dim for kernel in free.base)
-        normals = random.normal(mode_key, (size, dim), np.float64)
-        drawn = _prior_draw(median, free, grid, nothing, normals, problem.method)
-        modes.append(ModePosterior(drawn, np.zeros((size, rank, rank)), np.zeros(())))
-        sites.append(nothing)
+        mean = np.stack([_drawn(generator, kernel, grid.x) for kernel in free.base], axis=1)
+        modes.append(ModePosterior(mean, np.zeros((size, rank, rank)), np.zeros(())))
+        sites.append(ModeSites(np.zeros((size, rank)), np.zeros((size, packed))))
     core = None
     if layout.has_core:
-        mean = random.normal(core_key, layout.ranks, np.float64)
+        mean = generator.standard_normal(layout.ranks)
         # Known but for rounding.
         core = CorePosterior(mean, 1e6 * np.eye(layout.core_size))
     beliefs = beliefs_without_modes(problem, data, noise_std)
     beliefs = beliefs._replace(modes=tuple(modes), sites=tuple(sites), core=core)
-    u = tuple(np.zeros(free.num_free) for free in parameters)
-    return jax.tree.map(np.asarray, beliefs), u
+    return beliefs, tuple(np.zeros(free.num_free) for free in problem.parameters)
+
+
+def _drawn(generator: np.random.Generator, kernel: Any, x: np.ndarray) -> np.ndarray:
+    """Return a function to start from: a slow wave, or values with nothing in common."""
+    if isinstance(kernel, White):
+        return kernel.std * generator.standard_normal(len(x))
+    amplitude, start, waves = generator.standard_normal(), *generator.uniform(size=2)
+    span = max(float(np.ptp(x)), np.finfo(float).tiny)
+    phase = 2.0 * np.pi * (start + _MOST_WAVES * waves * (x - x[0]) / span)
+    return np.sqrt(2.0) * amplitude * np.cos(phase)
 
 
 def _learned(
@@ -221,7 +244,7 @@ def _learned(
     ):
         if free.num_free:
             x = _climbed(x, free, grid, sites, problem.method)
-            law = _mode_posterior(x, free, grid, sites, problem.method)
+            law = compiled_posterior(x, free, grid, sites, problem.method)
         found.append(x)
         modes.append(law)
     return tuple(found), beliefs._replace(modes=tuple(modes))

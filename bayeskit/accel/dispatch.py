@@ -239,7 +239,7 @@ def _is_present(platform: str) -> bool:
 
 
 def backend_report(platform: str | None = None) -> dict[str, str]:
-    """Return which kernel each function would use, and why not a faster one.
+    """Return which kernel each function uses in new programs, and why not a faster one.
 
     Parameters
     ----------

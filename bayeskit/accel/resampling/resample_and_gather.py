@@ -69,6 +69,9 @@ def resample_and_gather(
     -----
     O(N + num) for each leaf.
 
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so. ``log_mean`` has its own.
+
     Examples
     --------
     >>> import jax, jax.numpy as jnp

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import bayeskit as bk
-from bayeskit.accel import backend_report
+from bayeskit.accel import backend_report, dispatch
 from bayeskit.cli import main
 from bayeskit.errors import StalledError
 
@@ -94,6 +94,20 @@ def test_same_seed_same_files(table, tmp_path):
     first = run(table, tmp_path, "sick", "logistic")[1].joinpath("summary.csv").read_text()
     second = run(table, tmp_path, "sick", "logistic")[1].joinpath("summary.csv").read_text()
     assert first == second
+
+
+@pytest.mark.parametrize("command", [["info"], ["bench", "--quick"]])
+def test_an_unknown_backend_is_wrong_usage(command, monkeypatch, capsys):
+    monkeypatch.setenv(dispatch.ENVIRONMENT, "cublas")
+    dispatch._of_environment.cache_clear()
+    try:
+        assert main(command) == 2
+    finally:
+        dispatch._of_environment.cache_clear()
+    printed = capsys.readouterr()
+    assert "BAYESKIT_ACCEL must be one of auto, xla, triton, ffi, got 'cublas'" in printed.err
+    assert "Traceback" not in printed.err
+    assert not printed.out
 
 
 def test_info(capsys):

@@ -24,11 +24,11 @@ def as_log_array(values: Any, name: str, nan: str = "refuse") -> jax.Array:
     """
     if nan not in ("refuse", "drop"):
         raise ValueError(f"nan must be 'refuse' or 'drop', got {nan!r}")
-    array = jnp.asarray(values)
+    array = as_numbers(values, name)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
             f"{name} must be real floating-point numbers, got dtype {array.dtype} of shape "
-            f"{array.shape}. Convert with jnp.asarray({name}, float)"
+            f"{array.shape}. {_advice(array.dtype, name)}"
         )
     if array.ndim == 0:
         raise ValueError(f"{name} must have a last axis of particles, got a scalar")
@@ -41,6 +41,57 @@ def as_log_array(values: Any, name: str, nan: str = "refuse") -> jax.Array:
     return jnp.where(jnp.isnan(array), -jnp.inf, array) if nan == "drop" else array
 
 
+def _advice(dtype: Any, name: str) -> str:
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return f"Weights of 1 and 0 are jnp.where({name}, 0.0, -jnp.inf)"
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return "If the imaginary parts are rounding errors, pass the real parts"
+    return f"Convert with jnp.asarray({name}, float)"
+
+
+def as_numbers(values: Any, name: str, *, draw: str = "") -> jax.Array:
+    """Return ``values`` as an array of numbers, or refuse them by name.
+
+    Parameters
+    ----------
+    values : array-like
+    name : str
+    draw : str
+        How numbers are drawn from a key, for the message if ``values`` is one.
+    """
+    try:
+        array = jnp.asarray(values)
+    except (TypeError, ValueError) as error:
+        # As JAX says it, nobody learns which argument is meant.
+        kind = type(values).__name__
+        dtype = f" of dtype {values.dtype}" if isinstance(values, np.ndarray) else ""
+        raise TypeError(f"{name} must be an array of numbers, got {kind}{dtype}") from error
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        advice = f". Draw with {draw}" if draw else ""
+        raise TypeError(f"{name} must be an array of numbers, got a random key{advice}")
+    return array
+
+
+def refuse_where(
+    bad: Any, values: Any, rule: str, error: type[ValueError] = ValueError
+) -> None:
+    """Raise an error with the rule and the first of the known values that breaks it."""
+    flags = np.asarray(bad)
+    if flags.any():
+        place = tuple(int(i) for i in np.argwhere(flags)[0])
+        where = f" at index {_first_place(flags)}" if place else ""
+        raise error(f"{rule}, got {np.asarray(values)[place]}{where}")
+
+
+def refuse_outside_unit_interval(
+    values: jax.Array, name: str, error: type[ValueError] = ValueError
+) -> None:
+    """Raise an error if a known value is not in [0, 1)."""
+    if not is_traced(values):
+        known = np.asarray(values)
+        refuse_where(~((known >= 0) & (known < 1)), known, f"{name} must be in [0, 1)", error)
+
+
 def as_count(num: Any, name: str = "num") -> int:
     """Return a static number of offspring as an int, or refuse it."""
     if isinstance(num, jax.core.Tracer):
@@ -48,6 +99,8 @@ def as_count(num: Any, name: str = "num") -> int:
             f"{name} fixes a shape, so it must be a Python integer, not a traced value. "
             f"Mark it static (static_argnames={name!r})"
         )
+    if isinstance(num, bool | np.bool_):
+        raise TypeError(f"{name} must be an integer, got a boolean")
     try:
         count = operator.index(num)
     except TypeError:
@@ -55,6 +108,18 @@ def as_count(num: Any, name: str = "num") -> int:
     if not 0 <= count <= LARGEST_COUNT:
         raise ValueError(f"{name} must be in [0, 2**31), got {count}")
     return count
+
+
+def as_indices(ancestors: Any) -> jax.Array:
+    """Return ancestors as an integer array, or refuse them."""
+    if "index" in getattr(ancestors, "_fields", ()):
+        raise TypeError(
+            f"ancestors must be integers, got {type(ancestors).__name__}: pass its field index"
+        )
+    array = as_numbers(ancestors, "ancestors")
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"ancestors must be integers, got dtype {array.dtype}")
+    return array
 
 
 def is_traced(*values: Any) -> bool:

@@ -5,7 +5,8 @@ registered beside it, for the platforms that they know, and must give the same b
 choice cannot change a result. The order is
 
 1. the backend of :func:`backend`, else
-2. the environment variable ``BAYESKIT_ACCEL``, read once a process, else ``"auto"``;
+2. the environment variable ``BAYESKIT_ACCEL``, in capitals or not, read once a process, else
+   ``"auto"``;
 3. under ``"auto"`` the first registered kernel that is installed, supports the arrays and
    compiles; under ``"triton"`` or ``"ffi"`` the first of that kind; under ``"xla"`` none;
 4. XLA, also where the backend asked for has no kernel for a function or a platform.
@@ -43,6 +44,7 @@ __all__ = [
 
 BACKENDS = ("auto", "xla", "triton", "ffi")
 ENVIRONMENT = "BAYESKIT_ACCEL"
+_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 # Part of the key under which jit keeps programs: another backend is another program.
 _chosen = jax.make_user_context(default_value=None)
@@ -237,16 +239,21 @@ def _is_present(platform: str) -> bool:
 
 
 def backend_report(platform: str | None = None) -> dict[str, str]:
-    """Return which kernel each function would use, and why not a faster one.
+    """Return which kernel each function uses in new programs, and why not a faster one.
 
     Parameters
     ----------
-    platform : str, optional
-        "cpu", "cuda" or "rocm". Default: the one that JAX computes on.
+    platform : {"cpu", "cuda", "rocm", "tpu"}, optional
+        Default: the one that JAX computes on.
 
     Returns
     -------
     dict from names of functions to text
+
+    Raises
+    ------
+    ValueError
+        For an unknown platform.
 
     Examples
     --------
@@ -256,6 +263,8 @@ def backend_report(platform: str | None = None) -> dict[str, str]:
     True
     """
     wanted = wanted_backend()
+    if platform not in (None, *_PLATFORMS):
+        raise ValueError(f"platform must be one of {', '.join(_PLATFORMS)}, got {platform!r}")
     if platform is None:
         platform = jax.default_backend()
         if platform == "gpu":

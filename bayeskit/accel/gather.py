@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from bayeskit.accel._checks import as_indices
+
 __all__ = ["take_particles"]
 
 
@@ -43,13 +45,7 @@ def take_particles(tree: Any, ancestors: Any) -> Any:
     >>> take_particles({"x": jnp.array([1.0, 2.0, 3.0])}, jnp.array([2, 2, 0]))
     {'x': Array([3., 3., 1.], dtype=float32)}
     """
-    if "index" in getattr(ancestors, "_fields", ()):
-        raise TypeError(
-            f"ancestors must be integers, got {type(ancestors).__name__}: pass its field index"
-        )
-    ancestors = jnp.asarray(ancestors)
-    if not jnp.issubdtype(ancestors.dtype, jnp.integer):
-        raise TypeError(f"ancestors must be integers, got dtype {ancestors.dtype}")
+    ancestors = as_indices(ancestors)
     if ancestors.ndim != 1:
         raise ValueError(
             f"ancestors must have one axis, got shape {ancestors.shape}. "

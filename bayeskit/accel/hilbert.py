@@ -98,7 +98,8 @@ def hilbert_order(points: jax.Array) -> jax.Array:
     Raises
     ------
     ValueError
-        For more coordinates: cells would be too wide to tell points apart.
+        For points of another shape, and for more coordinates: cells would be too wide to tell
+        points apart.
 
     References
     ----------
@@ -112,6 +113,12 @@ def hilbert_order(points: jax.Array) -> jax.Array:
     >>> jnp.argsort(accel.hilbert_order(points))
     Array([0, 2, 1, 3], dtype=int32)
     """
+    points = jnp.asarray(points)
+    if points.ndim != 2 or points.shape[1] == 0:
+        raise ValueError(
+            f"points must have the shape (num, dim), got {points.shape}. Of one coordinate, "
+            "pass points[:, None]"
+        )
     dim = points.shape[-1]
     if dim > _MOST_COORDINATES:
         raise ValueError(

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from bayeskit.accel._checks import as_numbers
+from bayeskit.accel.prng import require_key
 from bayeskit.accel.storing import stored
 
 __all__ = ["fold_words", "normal_of_words", "random_normals", "random_words"]
@@ -35,6 +37,11 @@ def random_words(key: Any, shape: tuple[int, ...] = ()) -> jax.Array:
     -------
     shape uint32 array
 
+    Raises
+    ------
+    TypeError
+        For what is no key, such as a seed.
+
     Notes
     -----
     From 256 words on, a key of Philox draws by Philox-2x32 with ten rounds: one half of the key
@@ -53,6 +60,7 @@ def random_words(key: Any, shape: tuple[int, ...] = ()) -> jax.Array:
     >>> random_words(jax.random.key(0), (2, 500)).shape
     (2, 500)
     """
+    key = require_key(key)
     num = math.prod(shape)
     if _FEWEST <= num < 2**32 and str(jax.random.key_impl(key)) == "philox4x32":
         first, second = jax.random.key_data(key)
@@ -148,7 +156,7 @@ def normal_of_words(words: Any) -> jax.Array:
     >>> normal_of_words(np.array([0, 2**31, 2**32 - 1], np.uint32)).tolist()
     [-6.338..., 2.9...e-10, 6.338...]
     """
-    words = jnp.asarray(words)
+    words = as_numbers(words, "words", draw="random_words(key, shape)")
     if words.dtype != jnp.uint32:
         raise TypeError(f"words must be uint32, got dtype {words.dtype}")
     # In single precision in either mode: the constants must not be promoted.
@@ -217,5 +225,5 @@ def fold_words(words: Any) -> jax.Array:
     >>> int(fold_words(np.array([5, 1], np.uint32)))
     4
     """
-    words = jnp.asarray(words)
+    words = as_numbers(words, "words", draw="random_words(key, shape)")
     return lax.reduce(words, np.zeros((), words.dtype), lax.bitwise_xor, (0,))

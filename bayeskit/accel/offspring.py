@@ -14,16 +14,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from bayeskit.accel import sharding
 from bayeskit.accel._checks import (
     as_count,
+    as_indices,
     as_log_array,
-    is_traced,
+    as_numbers,
     largest,
     refuse_bad_weights,
+    refuse_outside_unit_interval,
 )
 from bayeskit.accel.dispatch import dispatch
 from bayeskit.accel.exponential import relative_weights
@@ -71,7 +72,8 @@ def scaled_cdf(log_weights: Any, num: int) -> jax.Array:
     O(N). With b = min(52, 62 - ceil(log2 max(N, num))) fractional bits the weights lose at
     most about N 2**-b offspring in all (4e-5 at N = 1e7); rounding to the grid moves each R_i
     by at most num 2**-51. Arithmetic with the result has to stay in a 64-bit scope:
-    ``with jax.enable_x64(True)``.
+    ``with jax.enable_x64(True)``. In 32-bit mode, any operation outside of one cuts it to
+    float32.
 
     References
     ----------
@@ -185,9 +187,8 @@ def cumulative_offspring(log_weights: Any, u: Any, num: int) -> jax.Array:
     """
     cdf = scaled_cdf(log_weights, num)
     with jax.enable_x64(True):
-        u = jnp.asarray(u, jnp.float64)
-        if not is_traced(u) and not np.all((np.asarray(u) >= 0) & (np.asarray(u) < 1)):
-            raise ValueError("u must be in [0, 1)")
+        u = as_numbers(u, "u", draw="jax.random.uniform(key, ...)").astype(jnp.float64)
+        refuse_outside_unit_interval(u, "u")
         return round_up_where_above(cdf, u[..., None])
 
 
@@ -257,7 +258,7 @@ def offspring_to_ancestors(cumulative: Any, num: int) -> jax.Array:
     >>> offspring_to_ancestors(jnp.array([2, 2, 5]), 5).tolist()
     [0, 0, 2, 2, 2]
     """
-    cumulative = jnp.asarray(cumulative)
+    cumulative = as_numbers(cumulative, "cumulative")
     if not jnp.issubdtype(cumulative.dtype, jnp.integer):
         raise TypeError(f"cumulative must be integers, got dtype {cumulative.dtype}")
     if cumulative.ndim == 0 or cumulative.shape[-1] == 0:
@@ -334,9 +335,7 @@ def permute_for_inplace(ancestors: Any) -> jax.Array:
     >>> permute_for_inplace(jnp.array([1, 2, 2, 3])).tolist()
     [2, 1, 2, 3]
     """
-    ancestors = jnp.asarray(ancestors)
-    if not jnp.issubdtype(ancestors.dtype, jnp.integer):
-        raise TypeError(f"ancestors must be integers, got dtype {ancestors.dtype}")
+    ancestors = as_indices(ancestors)
     if ancestors.ndim == 0:
         raise ValueError("ancestors must have an axis of particles, got a scalar")
     return _permuted(ancestors.astype(jnp.int32))

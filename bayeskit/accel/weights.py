@@ -13,10 +13,12 @@ from jax import lax
 from bayeskit.accel import sharding
 from bayeskit.accel._checks import (
     as_log_array,
+    as_numbers,
     is_traced,
     largest,
     refuse_bad_weights,
     refuse_invalid_values,
+    refuse_where,
 )
 from bayeskit.errors import DegenerateWeightsError
 
@@ -191,11 +193,15 @@ def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> jax.Array
 
     Returns
     -------
-    (...) array in [1, num_particles]; NaN where all log-weights are -inf or one is NaN or
-    +inf
+    (...) array in [1, num_particles]; inside ``jit`` 0 where all log-weights are -inf or one is
+    NaN or +inf
 
     Raises
     ------
+    InvalidWeightsError
+        If any log-weight is NaN or +inf (not inside ``jit``).
+    DegenerateWeightsError
+        If all log-weights of a row are -inf (not inside ``jit``).
     TypeError, ValueError
         For integers, a scalar, or no particles.
 
@@ -213,8 +219,10 @@ def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> jax.Array
     >>> float(effective_sample_size(jnp.zeros(4)))
     4.0
     """
-    summary = summarise_checked(as_log_array(log_weights, "log_weights", nan))
-    return jnp.where(summary.ok, summary.effective_sample_size, jnp.nan)
+    log_weights = as_log_array(log_weights, "log_weights", nan)
+    summary = summarise_checked(log_weights)
+    refuse_bad_weights(log_weights, summary.ok, "log_weights")
+    return summary.effective_sample_size
 
 
 def temper_step(
@@ -288,11 +296,14 @@ def temper_step(
             f"{log_weights.shape}"
         )
     dtype = jnp.promote_types(log_likelihood.dtype, log_weights.dtype)
-    current, target = jnp.asarray(current, dtype), jnp.asarray(target, dtype)
-    if not is_traced(current) and not np.all((current >= 0) & (current <= 1)):
-        raise ValueError("current must be an inverse temperature in [0, 1]")
-    if not is_traced(target) and not np.all((target > 0) & (target < 1)):
-        raise ValueError("target must be a fraction of the particles in (0, 1)")
+    current = as_numbers(current, "current").astype(dtype)
+    target = as_numbers(target, "target").astype(dtype)
+    if not is_traced(current):
+        rule = "current must be an inverse temperature in [0, 1]"
+        refuse_where(~((current >= 0) & (current <= 1)), current, rule)
+    if not is_traced(target):
+        rule = "target must be a fraction of the particles in (0, 1)"
+        refuse_where(~((target > 0) & (target < 1)), target, rule)
     refuse_invalid_values(log_likelihood, "log_likelihood")
     refuse_invalid_values(log_weights, "log_weights")
     chosen, alive = _temper_step(

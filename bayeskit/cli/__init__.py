@@ -30,6 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return bench(arguments[1:], prog="bayeskit bench")
     parser = _parser()
     options = parser.parse_args(arguments)
+    from bayeskit.accel.dispatch import wanted_backend
+
+    try:
+        wanted_backend()
+    # BAYESKIT_ACCEL is wrong, and no command would run.
+    except (BayeskitError, ValueError) as error:
+        print(f"bayeskit: {error}", file=sys.stderr)
+        return 2
     try:
         return options.run(options)
     # Any other error is a fault of the program, and shows where.

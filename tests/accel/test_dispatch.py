@@ -235,6 +235,9 @@ def test_report():
     assert backend_report("cuda") == {"increase": "xla (triton: install triton)"}
     with backend("xla"):
         assert backend_report("cpu") == {"increase": "xla"}
+    assert backend_report("tpu") == {"increase": "xla"}
+    with pytest.raises(ValueError, match=r"platform must be one of cpu, cuda, .* got 'gpus'"):
+        backend_report("gpus")
 
 
 def test_planted_bug_option_outside_the_key_of_jit(monkeypatch):

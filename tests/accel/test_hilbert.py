@@ -84,3 +84,6 @@ def test_edges():
         accel.hilbert_index(jnp.zeros((5, 2), int), 17)
     with pytest.raises(ValueError, match="sort by at most 16 of them"):
         accel.hilbert_order(jnp.zeros((5, 17)))
+    for shape in ((5,), (5, 0), (2, 5, 2)):
+        with pytest.raises(ValueError, match=r"points must have the shape \(num, dim\), got"):
+            accel.hilbert_order(jnp.zeros(shape))

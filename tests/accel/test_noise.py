@@ -42,6 +42,15 @@ def test_both_precisions_see_the_same_numbers():
     np.testing.assert_array_equal(single, double)
 
 
+def test_seeds_are_no_keys_and_keys_no_words():
+    for draw in (accel.random_words, accel.random_normals):
+        with pytest.raises(TypeError, match=r"key must be a JAX key, got int. Make one with"):
+            draw(0, (3,))
+    for of_words in (accel.normal_of_words, accel.fold_words):
+        with pytest.raises(TypeError, match=r"words must be .* Draw with random_words\(key"):
+            of_words(jax.random.key(0))
+
+
 def test_other_words_are_refused():
     with pytest.raises(TypeError, match="words must be uint32, got dtype int32"):
         accel.normal_of_words(np.array([1, 2], np.int32))

@@ -235,7 +235,7 @@ def test_permute_for_inplace(ordered):
 
 def test_bad_input():
     zeros = jnp.zeros(3)
-    with pytest.raises(ValueError, match=r"u must be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"u must be in \[0, 1\), got 1.0$"):
         accel.cumulative_offspring(zeros, 1.0, 3)
     with pytest.raises(ValueError, match=r"u must be in \[0, 1\)"):
         accel.cumulative_offspring(zeros, jnp.nan, 3)
@@ -245,6 +245,13 @@ def test_bad_input():
         accel.scaled_cdf(zeros, 2**31)
     with pytest.raises(TypeError, match="num must be an integer, got float"):
         accel.scaled_cdf(zeros, 3.0)
+    for yes in (True, np.True_):
+        with pytest.raises(TypeError, match="num must be an integer, got a boolean"):
+            accel.scaled_cdf(zeros, yes)
+    with pytest.raises(TypeError, match=r"u must be .* got a random key. Draw with jax.random"):
+        accel.cumulative_offspring(zeros, jax.random.key(0), 3)
+    with pytest.raises(TypeError, match="got Ancestors: pass its field index"):
+        accel.permute_for_inplace(accel.systematic(jax.random.key(0), zeros))
     with pytest.raises(TypeError, match="Mark it static"):
         jax.jit(accel.scaled_cdf)(zeros, 3)
     with pytest.raises(DegenerateWeightsError, match="all 2 values of log_weights are -inf"):

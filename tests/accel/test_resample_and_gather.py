@@ -86,3 +86,15 @@ def test_bad_input():
         accel.resample_and_gather(KEY, LOG_WEIGHTS, x, num=49, donate=True)
     with pytest.raises(TypeError, match="integer"):
         accel.resample_and_gather(KEY, LOG_WEIGHTS, x, num=2.5)
+    with pytest.raises(ValueError, match=r"'rejection'.* the index of accel.rejection"):
+        accel.resample_and_gather(KEY, LOG_WEIGHTS, x, "rejection")
+
+
+def test_no_array_is_given_away_twice():
+    x, log_weights = jnp.arange(50.0), LOG_WEIGHTS + 0
+    with pytest.raises(ValueError, match=r"tree\['b'\] is the same array as tree\['a'\]"):
+        accel.resample_and_gather(KEY, log_weights, {"a": x, "b": x}, donate=True)
+    with pytest.raises(ValueError, match=r"tree\['a'\] is the same array as log_weights"):
+        accel.resample_and_gather(KEY, log_weights, {"a": log_weights}, donate=True)
+    assert not x.is_deleted()
+    accel.resample_and_gather(KEY, log_weights, {"a": x, "b": x})

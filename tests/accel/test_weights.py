@@ -91,6 +91,37 @@ def test_bad_input():
         accel.normalize(jnp.zeros((2, 0)))
     with pytest.raises(ValueError, match="got a scalar"):
         accel.normalize(0.0)
+    with pytest.raises(TypeError, match=r"got dtype bool .* jnp.where\(log_weights, 0.0, -jnp"):
+        accel.normalize(jnp.array([True]))
+    with pytest.raises(TypeError, match=r"got dtype complex64 .* pass the real parts"):
+        accel.normalize(jnp.array([1j]))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (None, "NoneType"),
+        ([[0.0], [0.0, 1.0]], "list"),
+        ("0.5", "str"),
+        (np.array([None, 0.0]), "ndarray of dtype object"),
+        (jax.random.key(0), "a random key"),
+    ],
+)
+def test_what_is_no_array_is_refused_by_name(values, found):
+    with pytest.raises(
+        TypeError, match=f"log_weights must be an array of numbers, got {found}"
+    ):
+        accel.normalize(values)
+    with pytest.raises(TypeError, match=f"target must be an array of numbers, got {found}"):
+        accel.temper_step(jnp.zeros(2), jnp.zeros(2), 0.0, values)
+
+
+def test_the_effective_sample_size_of_no_weights_is_refused():
+    for bad, error in ((jnp.nan, InvalidWeightsError), (INF, InvalidWeightsError)):
+        with pytest.raises(error, match="log_weights contains"):
+            accel.effective_sample_size(jnp.array([0.0, bad]))
+    with pytest.raises(DegenerateWeightsError, match="all 2 values of log_weights are -inf"):
+        accel.effective_sample_size(jnp.full(2, -INF))
 
 
 @pytest.mark.parametrize(("bad", "log_mean"), [(-INF, -INF), (jnp.nan, jnp.nan), (INF, INF)])
@@ -101,8 +132,8 @@ def test_bad_input_inside_jit(bad, log_mean):
     assert summary.effective_sample_size.tolist() == [0, 1]
     np.testing.assert_array_equal(summary.log_mean[0], log_mean)
     assert summary.weights[0].tolist() == [0.5, 0.5]
-    # Neither of these two raises: they are used to ask, not to choose.
-    np.testing.assert_array_equal(accel.effective_sample_size(rows), [jnp.nan, 1])
+    np.testing.assert_array_equal(jax.jit(accel.effective_sample_size)(rows), [0, 1])
+    # This one never raises: its values need not be weights.
     np.testing.assert_array_equal(accel.log_mean_exp(rows)[0], log_mean)
 
 
@@ -321,10 +352,12 @@ def test_tempering_bad_input():
         accel.temper_step(jnp.array([0.0, -INF, -INF]), zeros.at[0].set(-INF), 0.0, 0.5)
     with pytest.raises(ValueError, match=r"has shape \(3,\), but log_weights has \(2,\)"):
         accel.temper_step(good, jnp.zeros(2), 0.0, 0.5)
-    with pytest.raises(ValueError, match="current must be an inverse temperature"):
+    with pytest.raises(ValueError, match=r"current must be an inverse .* got 1.5$"):
         accel.temper_step(good, zeros, 1.5, 0.5)
+    with pytest.raises(ValueError, match=r"current must be an inverse .* got -1.0 at index 1$"):
+        accel.temper_step(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.array([0.0, -1.0]), 0.5)
     for target in (0.0, 1.0, jnp.nan):
-        with pytest.raises(ValueError, match="target must be a fraction"):
+        with pytest.raises(ValueError, match=f"target must be a fraction .* got {target}"):
             accel.temper_step(good, zeros, 0.0, target)
 
 
@@ -362,9 +395,10 @@ def test_one_nan_among_many_is_found(dtype, num):
     log_weights[num // 2] = np.nan
     with jax.enable_x64(dtype == np.float64):
         given = jnp.asarray(log_weights)
-        for function in (accel.normalize, lambda x: accel.scaled_cdf(x, num)):
+        scaled_cdf = lambda x: accel.scaled_cdf(x, num)
+        for function in (accel.normalize, accel.effective_sample_size, scaled_cdf):
             with pytest.raises(InvalidWeightsError, match="contains nan: 1 of"):
                 function(given)
         assert not jax.jit(accel.normalize)(given).ok
         assert np.isnan(accel.log_mean_exp(given))
-        assert np.isnan(accel.effective_sample_size(given))
+        assert jax.jit(accel.effective_sample_size)(given) == 0

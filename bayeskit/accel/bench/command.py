@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bayeskit.errors import BayeskitError
+
 __all__ = ["main", "run"]
 
 Row = dict[str, Any]
@@ -51,7 +53,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         prog=prog or "python -m bayeskit.accel.bench", description=_DESCRIPTION, epilog=_EPILOG
     )
     extent = parser.add_mutually_exclusive_group()
-    extent.add_argument("--quick", action="store_true", help="within a minute: part of it all")
+    extent.add_argument(
+        "--quick",
+        action="store_true",
+        help="a part of it all, within a minute of processor time",
+    )
     extent.add_argument("--full", action="store_true", help="ten million particles, too")
     parser.add_argument(
         "--sizes", type=_sizes, metavar="N,N,...", help="numbers of particles, such as 1e4,1e6"
@@ -116,12 +122,16 @@ def _count(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     """Measure what the options ask for and return the exit code."""
     from bayeskit.accel.bench import stored
+    from bayeskit.accel.dispatch import wanted_backend
 
     try:
+        wanted_backend()
+        if options.check and not options.check.exists():
+            raise ValueError(f"{options.check} does not exist: name a file that --out wrote")
         before = stored.read(options.check) if options.check else None
         if options.out and (options.out.is_dir() or not options.out.parent.is_dir()):
             raise ValueError(f"{options.out} cannot be written: name a file in a folder")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, BayeskitError) as error:
         _say(str(error))
         return 2
     session = _Session(options)
@@ -151,6 +161,7 @@ class _Session:
         use_one_thread()
         self.options = options
         self.rows: list[Row] = []
+        self._reasons: list[str] = []
         self._tasks_of: dict[tuple, Any] = {}
         self._bench = Bench(
             dtype=options.dtype, repeats=options.repeats, in_loop=options.loop or None
@@ -205,18 +216,18 @@ class _Session:
 
         wrong = [r for r in self.rows if r["package"] == "bayeskit" and r.get("wrong")]
         for row in wrong:
-            _say(f"wrong: {title(row)}: error {row['error']}")
+            self._fail(f"wrong: {title(row)}: error {row['error']}")
         if before is None:
             return 1 if wrong else 0
         found = compare(self.rows, before)
         for note in found.notes:
             _say(f"note: {note}")
         if not found.num_compared:
-            _say(f"{self.options.check} has no row of what was measured")
+            self._fail(f"{self.options.check} has no row of what was measured")
             return 2
         slower = self._slower_in_every_look(found.slower, before)
         for grown in slower:
-            _say(f"slower: {grown}")
+            self._fail(f"slower: {grown}")
         _say(
             f"{found.num_compared} ratios compared with {self.options.check}, "
             f"{len(slower)} worse by more than 25 %"
@@ -234,16 +245,24 @@ class _Session:
             slower = [grown for grown in slower if grown.identity in still]
         return slower
 
+    def _fail(self, reason: str) -> None:
+        """Say why the command ends with an error, at once and beside the table."""
+        _say(reason)
+        self._reasons.append(reason)
+
     def show(self) -> None:
-        """Print the rows."""
+        """Print the rows, and below a table what is wrong with them."""
         from bayeskit.accel.bench.stored import to_line
         from bayeskit.accel.bench.table import render
 
         if self.options.json:
             for row in self.rows:
                 print(to_line(row))
-        elif self.rows:
+            return
+        if self.rows:
             print(render(self.rows))
+        for reason in self._reasons:
+            print(reason)
 
 
 def _say(text: str) -> None:

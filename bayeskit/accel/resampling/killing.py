@@ -90,6 +90,9 @@ def killing(
     -----
     O(N log k), as :func:`multinomial`.
 
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so. ``log_mean`` has its own.
+
     References
     ----------
     Del Moral (2004), *Feynman-Kac formulae*, section 2.5. Chopin, Singh, Soto & Vihola (2022),

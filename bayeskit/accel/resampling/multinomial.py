@@ -77,6 +77,9 @@ def multinomial(
     for even weights. From a million particles or offspring on, each draw uses 52 random bits
     in place of 32.
 
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so. ``log_mean`` has its own.
+
     References
     ----------
     Gordon, Salmond & Smith (1993). Chen & Asau (1974), for the guide table.

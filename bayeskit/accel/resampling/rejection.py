@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bayeskit.accel import sharding
 from bayeskit.accel._checks import as_count, as_log_array, refuse_bad_weights
 from bayeskit.accel.prng import require_key
 from bayeskit.accel.resampling.scheme import NUM_FOR_TWO_WORDS, Ancestors, draw_uniforms
@@ -56,6 +57,9 @@ def rejection(
     -----
     O(num) a round of ``num`` proposals, and about :math:`N \max W` rounds: N of them if one
     particle has all the weight. Where weights may be uneven, use :func:`multinomial`.
+
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so. ``log_mean`` has its own.
 
     References
     ----------
@@ -112,7 +116,7 @@ def _draw_by_rejection(key: jax.Array, log_weights: jax.Array, num: int) -> Ance
     _, _, index = lax.while_loop(unfinished, propose, start)
     unchanged = jnp.arange(num, dtype=jnp.int32) % num_particles
     return Ancestors(
-        index=jnp.where(summary.ok, index, unchanged),
+        index=sharding.spread(jnp.where(summary.ok, index, unchanged)),
         log_mean=summary.log_mean,
         effective_sample_size=summary.effective_sample_size,
         ok=summary.ok,

@@ -62,11 +62,15 @@ def resample_and_gather(
     TypeError, ValueError
         For a first argument that is no key, integer log-weights, no particles, leaves whose
         leading axis is not ``num_particles``, a number outside [0, 2**31), an unknown
-        scheme, or ``donate`` with a number that is not that of the particles.
+        scheme, or ``donate`` with a number that is not that of the particles or with an array
+        that stands in two places.
 
     Notes
     -----
     O(N + num) for each leaf.
+
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so. ``log_mean`` has its own.
 
     Examples
     --------
@@ -83,8 +87,11 @@ def resample_and_gather(
             f"log_weights must be one row, got shape {log_weights.shape}: map over rows with "
             "jax.vmap"
         )
-    if scheme not in SCHEMES:
-        raise ValueError(f"unknown scheme {scheme!r}: choose one of {sorted(SCHEMES)}")
+    if not isinstance(scheme, str) or scheme not in SCHEMES:
+        raise ValueError(
+            f"unknown scheme {scheme!r}: choose one of {sorted(SCHEMES)}. For rejection, call "
+            "take_particles with the index of accel.rejection"
+        )
     chosen = SCHEMES[scheme]
     num_particles = log_weights.shape[0]
     num = offspring_count(chosen, num_particles, num)
@@ -103,9 +110,24 @@ def resample_and_gather(
         particles, ancestors = _resampled(tree, key, log_weights, chosen, num)
         refuse_bad_weights(log_weights, ancestors.ok, "log_weights")
         return particles, ancestors
+    _refuse_shared_memory(tree, log_weights)
     # Before the particles are gone.
     refuse_bad_weights(log_weights, summarise_checked(log_weights).ok, "log_weights")
     return _resampled_in_place(tree, key, log_weights, chosen, num)
+
+
+def _refuse_shared_memory(tree: Any, log_weights: jax.Array) -> None:
+    """Raise for an array that would be given away twice, or is still to be read."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    seen = {id(log_weights): "log_weights"}
+    for path, leaf in leaves:
+        name = f"tree{jax.tree_util.keystr(path)}"
+        if isinstance(leaf, jax.Array) and id(leaf) in seen:
+            raise ValueError(
+                f"{name} is the same array as {seen[id(leaf)]}, whose memory cannot be given "
+                "away twice: copy one of them, or leave out donate"
+            )
+        seen[id(leaf)] = name
 
 
 def _resample(tree, key, log_weights, scheme, num):

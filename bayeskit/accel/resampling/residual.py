@@ -129,6 +129,9 @@ def residual(
     -----
     O(N + num). The law depends on the order of the particles.
 
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so. ``log_mean`` has its own.
+
     References
     ----------
     Douc, Cappé & Moulines (2005).
@@ -179,6 +182,9 @@ def residual_multinomial(
     Notes
     -----
     O(N + num log k), as :func:`multinomial`. ``num`` uniforms are drawn, the first M used.
+
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so. ``log_mean`` has its own.
 
     References
     ----------

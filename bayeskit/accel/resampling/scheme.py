@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bayeskit.accel import sharding
 from bayeskit.accel._checks import as_count, as_log_array, refuse_bad_weights
 from bayeskit.accel.noise import fold_words
 from bayeskit.accel.offspring import scaled_cdf_and_verdict
@@ -76,7 +77,8 @@ class Ancestors(NamedTuple):
     Parameters
     ----------
     index : (..., num) int32 array in [0, num_particles)
-        The particle that each offspring copies; no gradient flows through it.
+        The particle that each offspring copies. It has no gradient: JAX takes its derivative
+        as zero and does not say so.
     log_mean : (...) array
         Logarithm of the mean of the unnormalised weights, the factor of an evidence
         estimate. Its gradient is the normalised weights.
@@ -153,8 +155,10 @@ def draw_checked(key: jax.Array, log_weights: jax.Array, scheme: Scheme, num: in
         ancestors = jax.vmap(ancestors)
     unchanged = jnp.arange(num, dtype=jnp.int32) % num_particles
     summary = normalize_checked(log_weights)
+    index = jnp.where(ok[..., None], ancestors(cdf, u), unchanged)
     return Ancestors(
-        index=jnp.where(ok[..., None], ancestors(cdf, u), unchanged),
+        # A row of independent draws would stay together on a mesh.
+        index=index if batch else sharding.spread(index),
         log_mean=summary.log_mean,
         effective_sample_size=summary.effective_sample_size,
         ok=ok,

@@ -138,6 +138,9 @@ def ssp(
     -----
     O(N + num). The law depends on the order of the particles.
 
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so. ``log_mean`` has its own.
+
     References
     ----------
     Gerber, Chopin & Whiteley (2019), *Negative association, ordering and convergence of

@@ -69,6 +69,9 @@ def stratified(
     -----
     O(N + num). The law depends on the order of the particles.
 
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so. ``log_mean`` has its own.
+
     References
     ----------
     Kitagawa (1996).

@@ -122,6 +122,9 @@ def threshold(key: Any, log_weights: Any, num: int) -> WeightedAncestors:
     -----
     O(N log N), for the sort. The law depends on the order of the particles.
 
+    No gradient goes through the choice of ancestors: JAX takes its derivative as zero and does
+    not say so.
+
     References
     ----------
     Fearnhead & Clifford (2003), *On-line inference for hidden Markov models via particle

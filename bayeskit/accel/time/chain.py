@@ -214,6 +214,8 @@ def stacked(
             "observations must be LinearObservations or GaussianSites, got "
             f"{type(observations).__name__}"
         )
+    if not isinstance(chain, GaussianChain):
+        raise TypeError(f"chain must be a GaussianChain, got {type(chain).__name__}")
     leaves = map(jnp.asarray, jax.tree.leaves((chain, observations)))
     dtype = jnp.promote_types(jnp.result_type(*leaves), jnp.float32)
     if jnp.issubdtype(dtype, jnp.complexfloating):
@@ -251,7 +253,8 @@ def _series(value: Any, name: str, dtype: Any) -> jax.Array:
     array = _array(value, dtype)
     if array.ndim != 2 or 0 in array.shape:
         raise InvalidDataError(
-            f"{name} must have the shape (num_steps, num_observed), got {array.shape}"
+            f"{name} must have the shape (num_steps, num_observed), with a step and a "
+            f"coordinate at least, got {array.shape}"
         )
     return array
 

@@ -33,7 +33,7 @@ def kalman_predict(
     mean: jax.Array,
     covariance: jax.Array,
     transition: jax.Array,
-    offset: jax.Array,
+    offset: jax.Array | None,
     noise: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Return the mean F m + b and the covariance F P F' + Q one step ahead.
@@ -43,7 +43,7 @@ def kalman_predict(
     mean : (dim,) array m
     covariance : (dim, dim) array P
     transition : (dim, dim) array F
-    offset : (dim,) array b
+    offset : (dim,) array b, or None for zero
     noise : (dim, dim) array Q
 
     Examples
@@ -54,7 +54,8 @@ def kalman_predict(
     >>> kalman_predict(jnp.ones(1), one, 0.5 * one, jnp.zeros(1), one)
     (Array([0.5], dtype=float32), Array([[1.25]], dtype=float32))
     """
-    return transition @ mean + offset, transition @ covariance @ transition.T + noise
+    predicted = transition @ mean if offset is None else transition @ mean + offset
+    return predicted, transition @ covariance @ transition.T + noise
 
 
 def kalman_update(
@@ -67,7 +68,8 @@ def kalman_update(
     mean : (dim,) array
     covariance : (dim, dim) array
     observation : LinearObservations or GaussianSites
-        Of one time, every field given, without the axis of time.
+        Of one time: no field has the axis of time. An ``offset`` of None is zero, the
+        ``matrix`` of a site of None is the identity.
 
     Notes
     -----
@@ -88,6 +90,12 @@ def kalman_update(
     >>> mean, covariance
     (Array([0.5], dtype=float32), Array([[0.5]], dtype=float32))
     """
+    if isinstance(observation, GaussianSites):
+        if observation.matrix is None:
+            identity = jnp.eye(mean.shape[0], dtype=mean.dtype)
+            observation = observation._replace(matrix=identity)
+    elif observation.offset is None:
+        observation = observation._replace(offset=jnp.zeros_like(observation.values))
     mean, covariance, response = _condition(mean, covariance, observation)
     return mean, covariance, response.log_likelihood
 

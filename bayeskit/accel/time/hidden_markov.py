@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from bayeskit.accel._checks import is_traced
+from bayeskit.accel._checks import as_numbers, refuse_outside_unit_interval
 from bayeskit.accel.time._checks import refuse_not_logarithms
 from bayeskit.accel.time.associative import (
     blocked_associative_scan,
@@ -222,13 +221,11 @@ def hidden_markov_sample(
     """
     check_method(method)
     model = _stacked(model)
-    uniforms = jnp.asarray(uniforms)
-    if not is_traced(uniforms) and not np.all(
-        (np.asarray(uniforms) >= 0) & (np.asarray(uniforms) < 1)
-    ):
-        raise InvalidDataError("uniforms must be in [0, 1)")
-    uniforms = uniforms.astype(model.log_likelihood.dtype)
     num_steps = model.log_likelihood.shape[0]
+    draw = f"jax.random.uniform(key, ({num_steps},))"
+    uniforms = as_numbers(uniforms, "uniforms", draw=draw)
+    refuse_outside_unit_interval(uniforms, "uniforms", InvalidDataError)
+    uniforms = uniforms.astype(model.log_likelihood.dtype)
     if uniforms.shape[-1:] != (num_steps,):
         raise InvalidDataError(
             f"uniforms must have the shape (..., {num_steps}), got {uniforms.shape}"
@@ -404,8 +401,8 @@ def _stacked(model: HiddenMarkovModel) -> HiddenMarkovModel:
     likelihood = arrays.log_likelihood
     if likelihood.ndim != 2 or 0 in likelihood.shape:
         raise InvalidDataError(
-            "log_likelihood must have the shape (num_steps, num_states), got "
-            f"{likelihood.shape}"
+            "log_likelihood must have the shape (num_steps, num_states) with a step and a "
+            f"state at least, got {likelihood.shape}"
         )
     num_steps, num_states = likelihood.shape
     square = (num_states, num_states)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bayeskit.accel._checks import as_numbers
 from bayeskit.accel.time import covariance_form, square_root_form
 from bayeskit.accel.time._checks import refuse_bad_chain, refuse_bad_observations
 from bayeskit.accel.time.associative import check_method
@@ -234,7 +235,8 @@ def kalman_sample(
     """
     steps, seen, rules = _prepared(chain, observations, method, form)
     means = steps[1]
-    noise = jnp.asarray(normals).astype(means.dtype)
+    draw = f"jax.random.normal(key, {means.shape})"
+    noise = as_numbers(normals, "normals", draw=draw).astype(means.dtype)
     if noise.shape[-2:] != means.shape:
         raise InvalidDataError(
             f"normals must have the shape (..., {means.shape[0]}, {means.shape[1]}), got "

@@ -174,10 +174,14 @@ def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> torch.Ten
 
     Returns
     -------
-    (...) tensor in [1, num_particles]; NaN where all log-weights are -inf or one is NaN or +inf
+    (...) tensor in [1, num_particles]
 
     Raises
     ------
+    InvalidWeightsError
+        If any log-weight is NaN or +inf.
+    DegenerateWeightsError
+        If all log-weights of a row are -inf.
     TypeError, ValueError
         For integers, a scalar, or no particles.
 
@@ -197,8 +201,10 @@ def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> torch.Ten
     >>> float(effective_sample_size(torch.zeros(4)))
     4.0
     """
-    maximum, _, size = _sums(as_log_tensor(log_weights, "log_weights", nan))
-    return torch.where(torch.isfinite(maximum), size, torch.nan)
+    log_weights = as_log_tensor(log_weights, "log_weights", nan)
+    maximum, _, size = _sums(log_weights)
+    refuse_bad_weights(log_weights, torch.isfinite(maximum), "log_weights")
+    return size
 
 
 def temper_step(

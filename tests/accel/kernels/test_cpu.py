@@ -218,6 +218,20 @@ def elsewhere(monkeypatch, tmp_path):
     return tmp_path
 
 
+def test_folders_that_cannot_be_used(elsewhere, monkeypatch):
+    monkeypatch.setenv("CXX", shutil.which("true"))
+    (elsewhere / "kernels").write_text("a file where the folder should be")
+    with pytest.raises(KernelBuildError, match=r"cannot be made: .* XDG_CACHE_HOME names"):
+        accel.build_cpu_kernels()
+    (elsewhere / "kernels").unlink()
+    path = library._library_path()
+    path.parent.mkdir(parents=True)
+    path.parent.chmod(0o777)
+    monkeypatch.setattr(library, "_compile", lambda path: path.write_bytes(b""))
+    with pytest.raises(KernelBuildError, match=r"others may write to .* \(chmod go-w\)"):
+        accel.build_cpu_kernels()
+
+
 def test_without_a_compiler(elsewhere, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(elsewhere))
@@ -225,6 +239,12 @@ def test_without_a_compiler(elsewhere, monkeypatch):
         accel.build_cpu_kernels()
     with pytest.raises(MissingDependencyError, match=r"accel.build_cpu_kernels\(\) compiles"):
         accel.backend("ffi")
+    monkeypatch.setenv("CXX", "no-such-compiler -O2")
+    with pytest.raises(KernelBuildError, match="there is no program 'no-such-compiler'"):
+        accel.build_cpu_kernels()
+    monkeypatch.setenv("CXX", "g++ 'half")
+    with pytest.raises(KernelBuildError, match=r"CXX is .* no command: No closing quotation"):
+        accel.build_cpu_kernels()
     # Under "auto" nobody hears of it.
     assert np.asarray(accel.scaled_cdf(jnp.zeros(13), 13)).tolist() == list(range(1, 14))
 

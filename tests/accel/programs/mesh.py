@@ -45,10 +45,15 @@ def digest(tree):
 
 
 def ancestors(log_weights, schemes):
-    return {
+    found = {
         name: jax.jit(getattr(accel, name))(KEY, accel.spread(log_weights)).index
         for name in schemes
     }
+    mesh = accel.current_mesh()
+    for name, index in found.items():
+        share = index.addressable_shards[0].data.shape[0]
+        assert share == NUM // (1 if mesh is None else mesh.size), name
+    return found
 
 
 def totals(log_weights):
@@ -102,7 +107,7 @@ def results(mesh, with_everything=True):
     log_weights[::7] = -np.inf
     log_weights[-100:] = -np.inf
     with accel.on_mesh(mesh):
-        schemes = sorted(set(accel.SCHEMES) - {"ssp"}) if with_everything else ["systematic"]
+        schemes = sorted({*accel.SCHEME_NAMES} - {"ssp"}) if with_everything else ["systematic"]
         found = {name: digest(x) for name, x in ancestors(log_weights, schemes).items()}
         if mesh is None:
             return found

@@ -237,6 +237,12 @@ def test_bad_input():
         accel.hidden_markov_sample(model, np.zeros(4))
     with pytest.raises(ValueError, match="method must be one of"):
         accel.hidden_markov_filter(model, method="gpu")
+    with pytest.raises(InvalidDataError, match=r"uniforms must be in .* got 1.5 at index 1"):
+        accel.hidden_markov_sample(model, np.array([0.0, 1.5, 0.0]))
+    with pytest.raises(TypeError, match=r"Draw with jax.random.uniform\(key, \(3,\)\)"):
+        accel.hidden_markov_sample(model, jax.random.key(0))
+    with pytest.raises(InvalidDataError, match=r"with a step and a state .* \(0, 3\)"):
+        accel.hidden_markov_filter(model._replace(log_likelihood=np.zeros((0, 3))))
     with pytest.raises(TypeError, match="must be a HiddenMarkovModel, got tuple"):
         accel.hidden_markov_filter(tuple(model))
 

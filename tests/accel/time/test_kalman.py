@@ -491,6 +491,39 @@ def bad_models():
     yield chain, sites._replace(precision=minus), r"^precision .* got -0.1 at index \(1, 2\)"
 
 
+def test_one_step_with_what_was_left_out():
+    """None means what it means in a chain."""
+    zero, one, y = jnp.zeros(1), jnp.eye(1), jnp.ones(1)
+    for found, expected in (
+        (
+            accel.kalman_predict(y, one, 0.5 * one, None, one),
+            accel.kalman_predict(y, one, 0.5 * one, zero, one),
+        ),
+        (
+            accel.kalman_update(zero, one, accel.LinearObservations(y, one, one)),
+            accel.kalman_update(zero, one, accel.LinearObservations(y, one, one, zero)),
+        ),
+        (
+            accel.kalman_update(zero, one, accel.GaussianSites(y, one)),
+            accel.kalman_update(zero, one, accel.GaussianSites(y, one, one)),
+        ),
+    ):
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_no_chain_and_no_normals():
+    one = jnp.eye(1)
+    walk = accel.GaussianChain(jnp.zeros(1), one, one, one)
+    seen = accel.LinearObservations(jnp.zeros((3, 1)), one, one)
+    with pytest.raises(TypeError, match="chain must be a GaussianChain, got NoneType"):
+        accel.kalman_filter(None, seen)
+    with pytest.raises(TypeError, match=r"Draw with jax.random.normal\(key, \(3, 1\)\)"):
+        accel.kalman_sample(walk, seen, jax.random.key(0))
+    with pytest.raises(InvalidDataError, match=r"with a step and a coordinate .* \(0, 1\)"):
+        accel.kalman_filter(walk, seen._replace(values=jnp.zeros((0, 1))))
+
+
 def test_wrong_numbers_are_refused():
     cases = list(bad_models())
     assert len(cases) > 20

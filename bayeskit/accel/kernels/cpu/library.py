@@ -89,6 +89,11 @@ def build_cpu_kernels() -> Path:
     if not _is_trusted(path):
         _compile(path)
     if not _register(path):
+        if not _is_trusted(path):
+            raise KernelBuildError(
+                f"others may write to {path.parent}, so that nothing is loaded from there. "
+                "Make it your own and writable by you alone (chmod go-w)"
+            )
         raise KernelBuildError(f"{path} was compiled but cannot be loaded; delete it")
     return path
 
@@ -148,18 +153,37 @@ def _is_trusted(path: Path) -> bool:
     return all(f.st_uid == os.getuid() and not f.st_mode & writable_by_others for f in facts)
 
 
+def _compiler() -> list[str]:
+    """Return the command that compiles; empty if there is none."""
+    wanted = os.environ.get("CXX", "")
+    try:
+        chosen = shlex.split(wanted)
+    except ValueError as error:
+        raise KernelBuildError(f"CXX is {wanted!r}, which is no command: {error}") from error
+    names = ("c++", "g++", "clang++")
+    return chosen or [found for name in names if (found := shutil.which(name))][:1]
+
+
 def _compile(path: Path) -> None:
-    compiler = (
-        shlex.split(os.environ.get("CXX", ""))
-        or [found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))][:1]
-    )
+    compiler = _compiler()
     if not compiler:
         raise KernelBuildError(
             "no C++ compiler found: CXX is not set, and c++, g++ and clang++ are not on the "
             "PATH. Install one, or go on without; the ancestors are the same"
         )
+    if not shutil.which(compiler[0]):
+        raise KernelBuildError(
+            f"CXX is {shlex.join(compiler)!r}, but there is no program {compiler[0]!r}. Name a "
+            "C++ compiler, or unset CXX"
+        )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise KernelBuildError(
+            f"the folder {path.parent} cannot be made: {error}. XDG_CACHE_HOME names another "
+            "place (LOCALAPPDATA on Windows)"
+        ) from error
+    try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             new = Path(folder) / path.name
             for tuning in _TUNING:
@@ -182,7 +206,9 @@ def _compile(path: Path) -> None:
                     new.replace(path)
                     return
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise KernelBuildError(f"the kernels could not be compiled: {error}") from error
+        raise KernelBuildError(
+            f"the kernels could not be compiled in {path.parent}: {error}"
+        ) from error
     raise KernelBuildError(
         f"{shlex.join(compiler)} does not compile the kernels; the end of what it says:\n"
         f"{done.stderr[-1000:]}"

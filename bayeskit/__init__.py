@@ -18,6 +18,7 @@ _PUBLIC = {
     "FeynmanKac": "bayeskit.inference.feynman_kac",
     "FunctionalCP": "bayeskit.models.functional_tucker",
     "GroupMeanEffect": "bayeskit.models.functional_tucker",
+    "KnowledgeTracer": "bayeskit.models.knowledge_tracing",
     "MainEffect": "bayeskit.models.functional_tucker",
     "MarkovGPRegressor": "bayeskit.models.markov_gp",
     "NUTS": "bayeskit.inference.engines",
@@ -49,6 +50,7 @@ __all__ = [
     "FeynmanKac",
     "FunctionalCP",
     "GroupMeanEffect",
+    "KnowledgeTracer",
     "MainEffect",
     "MarkovGPRegressor",
     "ParallelTempering",
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
         WithinGroup,
         on,
     )
+    from bayeskit.models.knowledge_tracing import KnowledgeTracer
     from bayeskit.models.markov_gp import MarkovGPRegressor
     from bayeskit.validation import Report
     from bayeskit.validation import validate as validate  # type: ignore[no-redef]

@@ -8,10 +8,10 @@ import bayeskit as bk
 
 PUBLIC = {
     "bayeskit": """
-        BayesianModel BoxCox EnsembleHMC FeynmanKac FunctionalCP GroupMeanEffect MainEffect
-        MarkovGPRegressor NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs Posterior
-        Report SMC SMC2 StateSpaceModel Target WithinGroup accel errors inference load models on
-        validate validation""",
+        BayesianModel BoxCox EnsembleHMC FeynmanKac FunctionalCP GroupMeanEffect
+        KnowledgeTracer MainEffect MarkovGPRegressor NUTS PMMH ParallelTempering ParticleFilter
+        ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target WithinGroup accel errors
+        inference load models on validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
         DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis
@@ -45,7 +45,8 @@ PUBLIC = {
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test
         symmetric_p_value two_sample_test validate weighting_discrepancy""",
     "bayeskit.models": """
-        BayesianModel Forecast FunctionalCP MarkovGPRegressor StateSpaceEstimator""",
+        BayesianModel Forecast FunctionalCP KnowledgeTracer MarkovGPRegressor
+        StateSpaceEstimator""",
 }
 
 

@@ -2,6 +2,7 @@
 
 from bayeskit.models.bayesian import BayesianModel
 from bayeskit.models.functional_tucker import FunctionalCP
+from bayeskit.models.knowledge_tracing import KnowledgeTracer
 from bayeskit.models.markov_gp import MarkovGPRegressor
 from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 
@@ -9,6 +10,7 @@ __all__ = [
     "BayesianModel",
     "Forecast",
     "FunctionalCP",
+    "KnowledgeTracer",
     "MarkovGPRegressor",
     "StateSpaceEstimator",
 ]

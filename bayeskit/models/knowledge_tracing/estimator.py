@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,8 +11,15 @@ from sklearn.base import BaseEstimator
 
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError
+from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.knowledge_tracing.edges import (
+    edge_posterior,
+    quadratic_evidence,
+    sampled_edges,
+    stable,
+)
 from bayeskit.models.knowledge_tracing.graphs import (
     fixed_influence,
     given_graph,
@@ -25,6 +33,7 @@ from bayeskit.models.knowledge_tracing.predictions import Predictions
 from bayeskit.models.knowledge_tracing.programs import first_belief
 from bayeskit.models.knowledge_tracing.rows import Interactions, Labels, interactions_of
 from bayeskit.models.knowledge_tracing.structure import (
+    EDGE_SD,
     Structure,
     checked_fixed,
     natural,
@@ -37,6 +46,7 @@ from bayeskit.models.knowledge_tracing.trials import Exposures, padded_trials, t
 
 __all__ = ["KnowledgeTracer"]
 
+_EDGE_SWEEPS = 500
 _TRAITS = {"none": (), "static": ("static",), "dynamic": ("static", "drift")}
 _TRANSITIONS = ("exact", "frozen_parent")
 _GAINS = {True: "saturating", "saturating": "saturating", "additive": "additive", False: None}
@@ -69,6 +79,8 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         Number of components, which are then named 0, 1, ... By default those of the table.
     graph : None, "learn", array (n_kc, n_kc) or networkx.DiGraph
         Entry (i, k): i is a prerequisite of k. ``"learn"`` gives the posterior of each edge.
+        A learned influence may forecast worse than none: compare ``log_evidence_``, or scores
+        of other learners, with those of ``graph=None``.
     transition : {"exact", "frozen_parent"}
         ``"frozen_parent"`` is the published step, which holds prerequisites still over each
         gap: what it forecasts changes with times at which nothing is observed.
@@ -90,7 +102,10 @@ class KnowledgeTracer(Predictions, BaseEstimator):
     normalise : {"in_degree", "num_kc"}
         What each column of the graph is divided by.
     allow_cycles : bool
-        Accept graphs with cycles, if they are stable.
+        Accept graphs with cycles, if they are stable. Learned ones are acyclic without it; two
+        components never are prerequisites of one another.
+    edge_probability : float in (0, 1)
+        Of each edge that is learned, beforehand.
     parameters : dict, optional
         Parameters that are not learned, by name, in natural units; see ``parameters_``. Also
         ``initial_mean`` and ``initial_sd`` of the states before the first row, which are
@@ -112,7 +127,10 @@ class KnowledgeTracer(Predictions, BaseEstimator):
     traits_ : DataFrame
         Ability of each learner with its standard deviation and 95 % interval.
     graph_ : DataFrame
-        Weights of the graph.
+        Influence of each component (rows) on each other (columns); of a graph that was learned
+        the probability that the edge is there.
+    edges_ : EdgePosterior
+        Of a graph that was learned, with mean weights and their standard deviations.
     log_evidence_ : float
         Of all answers so far, by moment matching, given ``parameters_``.
     history_ : array (num_steps,)
@@ -169,6 +187,7 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         inference: Any = "adf",
         normalise: str = "in_degree",
         allow_cycles: bool = False,
+        edge_probability: float = 0.2,
         parameters: dict | None = None,
         num_steps: int = 120,
         batch_size: int = 64,
@@ -192,6 +211,7 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         self.inference = inference
         self.normalise = normalise
         self.allow_cycles = allow_cycles
+        self.edge_probability = edge_probability
         self.parameters = parameters
         self.num_steps = num_steps
         self.batch_size = batch_size
@@ -275,6 +295,10 @@ class KnowledgeTracer(Predictions, BaseEstimator):
                 raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ValueError(f"batch_size must be a whole number >= 1, got {self.batch_size!r}")
+        if not 0 < self.edge_probability < 1:
+            raise ValueError(
+                f"edge_probability must lie in (0, 1), got {self.edge_probability!r}"
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
 
@@ -305,6 +329,7 @@ class KnowledgeTracer(Predictions, BaseEstimator):
             rate_change=self.rate_change and not has_graph,
             graph=has_graph,
             frozen_parent=has_graph and self.transition == "frozen_parent",
+            learns_graph=isinstance(self.graph, str),
         )
 
     def _influence(self, A: np.ndarray, labels: Labels, fixed: dict) -> Any:
@@ -331,20 +356,35 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         padded, _ = padded_trials(trials, rows.learner, s, self.precision)
         scales = scales_of(known)
         training = Training(self.num_steps, self.batch_size, self.learning_rate)
+        start = starts(known, fixed)
+        settings: dict[str, Any] = {
+            "scales": scales,
+            "training": training,
+            "key": key,
+            "precision": self.precision,
+        }
+        if s.learns_graph:
+            # Without edges first, which is much quicker.
+            edge = start.pop("edge")
+            plain = replace(s, graph=False, learns_graph=False)
+            start, _ = learned(
+                start, fixed, padded, num, priors_of(known), structure=plain, **settings
+            )
+            start["edge"] = edge
+        evidences = joint_log_evidences if s.graph else log_evidences
         u, self.history_ = learned(
-            starts(known, fixed),
+            start,
             fixed,
             padded,
             num,
             priors_of(known),
             structure=s,
-            scales=scales,
-            training=training,
-            key=key,
-            precision=self.precision,
-            evidences=joint_log_evidences if s.graph else log_evidences,
+            evidences=evidences,
+            **settings,
         )
         cast = lambda x: np.asarray(x, self.precision)
+        if s.learns_graph:
+            u, fixed = self._learn_edges(u, fixed, padded, known, scales, key)
         found = natural(jax.tree.map(cast, u), jax.tree.map(cast, fixed), scales)
         self._parameters = jax.tree.map(cast, found)
         self.parameters_ = {
@@ -352,6 +392,34 @@ class KnowledgeTracer(Predictions, BaseEstimator):
             for name, value in found.items()
             if name != "influence"
         }
+
+    def _learn_edges(
+        self, u: dict, fixed: dict, trials: Any, known: dict, scales: tuple, key: jax.Array
+    ) -> tuple[dict, dict]:
+        """Find the posterior of the edges, and go on with the mean of their weights."""
+        cast = lambda x: np.asarray(x, self.precision)
+        b, information = quadratic_evidence(
+            jax.tree.map(cast, u),
+            jax.tree.map(cast, fixed),
+            trials,
+            priors_of(known),
+            structure=self._structure,
+            scales=scales,
+        )
+        draws = sampled_edges(
+            b,
+            information,
+            probability=self.edge_probability,
+            slab_sd=EDGE_SD,
+            acyclic=not self.allow_cycles,
+            num_sweeps=_EDGE_SWEEPS,
+            generator=random.host_generator(key, 1),
+        )
+        self.edges_ = edge_posterior(draws)
+        weight = stable(self.edges_.weight)
+        self._graph_weights = self.edges_.probability
+        fixed = {**fixed, "influence": fixed_influence(weight, 1.0)}
+        return {name: value for name, value in u.items() if name != "edge"}, fixed
 
     def _start_memory(self) -> None:
         first = first_belief(self._parameters, structure=self._structure)

@@ -103,7 +103,8 @@ def influence_in(parameters: dict) -> Influence:
     """Return the powers of the graph, of a given one or of one that is being learned."""
     if "influence" in parameters:
         return parameters["influence"]
-    return powers_of(parameters["edge"], _LEARNED_POWERS)
+    edge = parameters["edge"]
+    return powers_of(edge * (1.0 - jnp.eye(len(edge), dtype=edge.dtype)), _LEARNED_POWERS)
 
 
 def _places(structure: Structure, slot: int) -> np.ndarray:

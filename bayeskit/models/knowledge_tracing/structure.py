@@ -14,6 +14,8 @@ from bayeskit.models.knowledge_tracing.rows import UNIT_DAYS
 __all__ = ["Parameter", "Structure", "checked_fixed", "log_prior", "natural", "parameters_of"]
 
 _MINUTE = 1 / 1440
+# Influence of one component on another: with 1 it would be followed all the way.
+EDGE_SD = 0.3
 # Wrong, correct, studied.
 _NUM_OUTCOMES = 3
 # A rate, a gain or a volatility that is a hundred times another is no news to these.
@@ -45,6 +47,8 @@ class Structure:
         Whether components pull at one another, so that all are filtered jointly.
     frozen_parent : bool
         Whether parents stand still over a gap.
+    learns_graph : bool
+        Whether weights of edges are parameters.
     """
 
     num_kc: int
@@ -61,6 +65,7 @@ class Structure:
     rate_change: bool = True
     graph: bool = False
     frozen_parent: bool = False
+    learns_graph: bool = False
 
     @property
     def block_dim(self) -> int:
@@ -94,7 +99,7 @@ class Parameter(NamedTuple):
     ----------
     start : array
         In natural units.
-    scale : {"real", "log", "logit"}
+    scale : {"real", "tenths", "log", "logit"}
     mean : float or array
         Of the prior, on that scale.
     sd : float
@@ -139,7 +144,9 @@ def parameters_of(structure: Structure, time_unit: str) -> dict[str, Parameter]:
             found["jump_sd"] = Parameter(np.full(outcomes, 0.1), "log", np.log(0.2), 1.0)
     if s.rate_change:
         found["rate_change"] = Parameter(np.zeros(C), "real", 0.0, 1.0)
-    if s.graph:
+    if s.learns_graph:
+        found["edge"] = Parameter(np.zeros((s.num_kc, s.num_kc)), "tenths", 0.0, 10.0 * EDGE_SD)
+    elif s.graph:
         found["transfer"] = Parameter(np.asarray(0.5), "logit", 0.0, 1.5)
     return found
 
@@ -193,9 +200,16 @@ def checked_fixed(
     return found
 
 
-_TO_NATURAL: dict[str, Any] = {"real": lambda u: u, "log": jnp.exp, "logit": jax.nn.sigmoid}
+_TO_NATURAL: dict[str, Any] = {
+    "real": lambda u: u,
+    "tenths": lambda u: 0.1 * u,
+    "log": jnp.exp,
+    "logit": jax.nn.sigmoid,
+}
 _FROM_NATURAL: dict[str, Any] = {
     "real": lambda x: x,
+    # There are many weights, and each is small: all of them move slowly together.
+    "tenths": lambda x: 10.0 * x,
     "log": np.log,
     "logit": lambda x: np.log(x) - np.log1p(-x),
 }

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator
 
@@ -27,6 +28,11 @@ from bayeskit.models.knowledge_tracing.graphs import (
     scaled_graph,
 )
 from bayeskit.models.knowledge_tracing.joint_filter import joint_log_evidences
+from bayeskit.models.knowledge_tracing.learner_engines import (
+    LearnerGibbs,
+    LearnerSMC2,
+    learner_data,
+)
 from bayeskit.models.knowledge_tracing.learning import Training, learned, log_evidences
 from bayeskit.models.knowledge_tracing.memory import Memory
 from bayeskit.models.knowledge_tracing.predictions import Predictions
@@ -47,6 +53,7 @@ from bayeskit.models.knowledge_tracing.trials import Exposures, padded_trials, t
 __all__ = ["KnowledgeTracer"]
 
 _EDGE_SWEEPS = 500
+_ENGINES: dict[str, Any] = {"adf": None, "gibbs": LearnerGibbs, "smc2": LearnerSMC2}
 _TRAITS = {"none": (), "static": ("static",), "dynamic": ("static", "drift")}
 _TRANSITIONS = ("exact", "frozen_parent")
 _GAINS = {True: "saturating", "saturating": "saturating", "additive": "additive", False: None}
@@ -97,8 +104,12 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         exposures (not with a graph).
     time_unit : {"millisecond", "second", "minute", "hour", "day"}
         Unit of the columns ``time`` and ``time_end``, and of all times in ``parameters_``.
-    inference : {"adf"}
-        Moment matching.
+    inference : {"adf", "gibbs", "smc2"}, LearnerGibbs or LearnerSMC2
+        Moment matching; or then, with what all learners share as it was learned, exact sampling
+        of each learner with traits of its own: how fast it forgets, how volatile it is, and
+        how it transfers along a graph. ``"smc2"`` is online. Both are for tens of learners.
+        Forecasts of learners that are not known, and :meth:`predict_next`, stay those of moment
+        matching.
     normalise : {"in_degree", "num_kc"}
         What each column of the graph is divided by.
     allow_cycles : bool
@@ -125,14 +136,17 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         (kinds, 3) for wrong, correct and studied, ability_sd, drift_sd, drift_time, transfer.
     kcs_, items_, learners_ : lists of labels
     traits_ : DataFrame
-        Ability of each learner with its standard deviation and 95 % interval.
+        Ability of each learner with its standard deviation and 95 % interval; of ``"gibbs"``
+        and ``"smc2"`` also forgetting, volatility and transfer, as differences from the
+        population in logarithms (transfer: in logits).
     graph_ : DataFrame
         Influence of each component (rows) on each other (columns); of a graph that was learned
         the probability that the edge is there.
     edges_ : EdgePosterior
         Of a graph that was learned, with mean weights and their standard deviations.
     log_evidence_ : float
-        Of all answers so far, by moment matching, given ``parameters_``.
+        Of all answers so far given ``parameters_``, by moment matching; of ``"smc2"`` its own
+        estimate.
     history_ : array (num_steps,)
         Objective in nats an answer.
     timing_ : dict of float
@@ -254,8 +268,9 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         key = as_random_key(self.random_state)
         with precision_scope(self.precision), program_cache(), CompileClock() as clock:
             self._learn(rows, known, fixed, key)
-            self._start_memory()
-            self._memory.take_in(rows, self._place_of(rows, len(labels.learner)))
+            self._start_memory(key)
+            self._memory.make_room(len(labels.learner))
+            self._take_in(rows)
         self.timing_ = clock.timing()
         return self
 
@@ -272,8 +287,29 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         )
         self._name_new_learners(interactions, rows)
         with precision_scope(self.precision), program_cache():
-            self._memory.take_in(rows, rows.learner)
+            self._take_in(rows)
         return self
+
+    def _take_in(self, rows: Interactions) -> None:
+        self._memory.take_in(rows, rows.learner)
+        if self._engine is None:
+            return
+        for code in np.unique(rows.learner).tolist():
+            own = self._memory.rows_of(code)
+            data = learner_data(
+                own, self._parameters, self._structure, self._engine.trait_sd, self.precision
+            )
+            # A stream of its own for each learner and length, so that repeats are exact.
+            key = jax.random.wrap_key_data(jnp.asarray(self.random_key_), impl=self._key_kind)
+            key = random.fold_in(random.fold_in(key, code), len(own.time))
+            before = self._online.get(code)
+            mixture, online, evidence = self._engine.infer(
+                key, data, self._structure, len(own.time), before
+            )
+            self._mixtures[code] = mixture
+            if online is not None:
+                self._online[code] = online
+                self._evidences[code] = evidence
 
     def _check_settings(self) -> None:
         if self.traits not in _TRAITS:
@@ -287,8 +323,12 @@ class KnowledgeTracer(Predictions, BaseEstimator):
                 "practice_gain must be a bool, 'saturating' or 'additive', got "
                 f"{self.practice_gain!r}"
             )
-        if self.inference != "adf":
-            raise ValueError(f"inference must be 'adf', got {self.inference!r}")
+        is_name = isinstance(self.inference, str) and self.inference in _ENGINES
+        if not is_name and not hasattr(self.inference, "infer"):
+            raise ValueError(
+                "inference must be 'adf', 'gibbs', 'smc2', LearnerGibbs() or LearnerSMC2(), "
+                f"got {self.inference!r}"
+            )
         for name, least in (("kc_scales", 1), ("version_scales", 0), ("num_steps", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -421,15 +461,20 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         fixed = {**fixed, "influence": fixed_influence(weight, 1.0)}
         return {name: value for name, value in u.items() if name != "edge"}, fixed
 
-    def _start_memory(self) -> None:
+    def _start_memory(self, key: jax.Array) -> None:
+        engine = _ENGINES.get(self.inference) if isinstance(self.inference, str) else None
+        self._engine = engine() if engine else None
+        if hasattr(self.inference, "infer"):
+            self._engine = self.inference
+        self.random_key_ = np.asarray(jax.random.key_data(key))
+        self._key_kind = str(jax.random.key_impl(key))
+        self._mixtures: dict[int, Any] = {}
+        self._online: dict[int, Any] = {}
+        self._evidences: dict[int, Any] = {}
         first = first_belief(self._parameters, structure=self._structure)
         self._memory = Memory(
             self._structure, self._parameters, jax.tree.map(np.asarray, first), self.precision
         )
-
-    def _place_of(self, rows: Interactions, num: int) -> np.ndarray:
-        self._memory.make_room(num)
-        return rows.learner
 
     def _name_new_learners(self, interactions: Any, rows: Interactions) -> None:
         """Give codes to learners that were not there before, in place."""

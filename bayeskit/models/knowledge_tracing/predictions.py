@@ -14,8 +14,10 @@ from bayeskit.interop.arviz import to_arviz
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.knowledge_tracing.block_filter import Forecasts
 from bayeskit.models.knowledge_tracing.information import expected_information
-from bayeskit.models.knowledge_tracing.joint_filter import kc_loadings, since_last
+from bayeskit.models.knowledge_tracing.joint_filter import SinceLast, kc_loadings, since_last
+from bayeskit.models.knowledge_tracing.learner_engines import mixture_forecast
 from bayeskit.models.knowledge_tracing.memory import Memory
+from bayeskit.models.knowledge_tracing.mixtures import mixture_columns, trait_table
 from bayeskit.models.knowledge_tracing.moment_matching import expected_sigmoid
 from bayeskit.models.knowledge_tracing.programs import state_moments
 from bayeskit.models.knowledge_tracing.rows import (
@@ -26,7 +28,7 @@ from bayeskit.models.knowledge_tracing.rows import (
 )
 from bayeskit.models.knowledge_tracing.simulation import simulated_table
 from bayeskit.models.knowledge_tracing.structure import Structure
-from bayeskit.models.knowledge_tracing.trials import Exposures, padded_trials, trials_of
+from bayeskit.models.knowledge_tracing.trials import Exposures, Trials, padded_trials, trials_of
 
 __all__ = ["Predictions"]
 
@@ -46,6 +48,9 @@ class Predictions:
     _memory: Memory
     _parameters: dict[str, Any]
     _graph_weights: np.ndarray
+    # Of engines that infer learners exactly, by code.
+    _mixtures: dict[int, Any]
+    _evidences: dict[int, Any]
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "_memory"):
@@ -74,7 +79,7 @@ class Predictions:
         InvalidDataError
             For components that are not known, and for times before the learner's last row.
         """
-        return self._in_order(queries, lambda f: expected_sigmoid(f.mean, f.variance))
+        return self._in_order(queries, lambda f: expected_sigmoid(f.mean, f.variance), True)
 
     def forecast(self, queries: Any) -> Any:
         """Return a table with the forecast of each query.
@@ -90,10 +95,10 @@ class Predictions:
         """
         import pandas as pd
 
-        table = self._in_order(queries, _forecast_columns)
+        table = self._in_order(queries, _forecast_columns, False)
         return pd.DataFrame(table, columns=["probability", "mean", "sd", "lower", "upper"])
 
-    def _in_order(self, queries: Any, columns: Any) -> np.ndarray:
+    def _in_order(self, queries: Any, columns: Any, only_probability: bool) -> np.ndarray:
         self._check_fitted()
         rows, _ = interactions_of(
             queries, time_unit=self.time_unit, labels=self._labels, answers=False
@@ -102,6 +107,12 @@ class Predictions:
         memory = self._memory
         self._check_not_before(rows)
         found = columns(self._query_forecasts(rows, memory))
+        for code in self._mixtures:
+            own = rows.learner == code
+            if own.any():
+                moments = self._mixture_moments(code, rows, own)
+                part = mixture_columns(*moments)
+                found[own] = part[:, 0] if only_probability else part
         ordered = np.empty_like(found)
         ordered[rows.order] = found
         return ordered
@@ -113,6 +124,37 @@ class Predictions:
         known = np.where(rows.learner < 0, memory.size, rows.learner)
         with precision_scope(self.precision), program_cache():
             return memory.glimpsed(rows, known)
+
+    def _mixture_moments(
+        self, code: int, rows: Interactions, own: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and variance of η of some queries about a learner, for each draw."""
+        s, memory = self._structure, self._memory
+        part = Interactions(*(column[own] for column in rows))
+        num = len(part.time)
+        alone = np.arange(num)
+        seen = Exposures(*(np.repeat(x[code][None], num, axis=0) for x in memory.exposures))
+        trials, _ = trials_of(part, alone, seen, s)
+        padded, _ = padded_trials(trials, alone, s, self.precision)
+        # Every component moves from where the last row left it.
+        end = memory.exposures.last[code]
+        last = np.full_like(seen.kc_last, end) if s.graph else _last_moves(memory, code, num)
+        gap = np.maximum(part.time[:, None] - last, 0.0)
+        size = padded.real.shape[0]
+        since = SinceLast(
+            _filled(gap, size, 0.0).astype(self.precision),
+            _filled(seen.counts, size, seen.counts[-1]).astype(self.precision),
+        )
+        with precision_scope(self.precision), program_cache():
+            moments = mixture_forecast(
+                self._parameters,
+                self._mixtures[code],
+                Trials(*(x[:, 0] for x in padded)),
+                since,
+                structure=s,
+            )
+        mean, variance = (np.asarray(x, np.float64)[:num] for x in moments)
+        return mean, variance
 
     def _check_not_before(self, rows: Interactions) -> None:
         known = rows.learner >= 0
@@ -314,6 +356,8 @@ class Predictions:
     def log_evidence_(self) -> float:
         """Log density of all answers so far, given the parameters."""
         self._check_attribute("log_evidence_")
+        if self._evidences:
+            return float(sum(self._evidences.values()))
         return self._memory.log_evidence
 
     @property
@@ -345,7 +389,8 @@ class Predictions:
                 f"{title}_upper": mean[:, part] + _Z95 * sd,
             }
         index = pd.Index(list(self._labels.learner), name="learner")
-        return pd.DataFrame(columns, index=index)
+        table = pd.DataFrame(columns, index=index)
+        return trait_table(table, self._mixtures, s) if self._mixtures else table
 
     @property
     def graph_(self) -> Any:
@@ -461,6 +506,13 @@ def _names_of(interactions: Any) -> np.ndarray:
     if hasattr(names, "to_numpy"):
         return names.to_numpy()
     return np.atleast_1d(np.asarray(names))
+
+
+def _last_moves(memory: Memory, code: int, num: int) -> np.ndarray:
+    """Return from when on each component moves: the last row, or the end of its own answer."""
+    last_row = memory.rows_of(code).time[-1]
+    since = np.maximum(memory.exposures.kc_last[code], last_row)
+    return np.repeat(since[None], num, axis=0)
 
 
 def _filled(values: np.ndarray, size: int, blank: Any) -> np.ndarray:

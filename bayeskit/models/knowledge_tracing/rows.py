@@ -71,6 +71,10 @@ class Interactions(NamedTuple):
     order: np.ndarray
 
 
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str) or not hasattr(value, "__len__")
+
+
 def _column(table: Any, name: str, required: bool = True) -> np.ndarray | None:
     names = list(table.keys()) if isinstance(table, Mapping) else list(table.columns)
     if name not in names:
@@ -86,8 +90,9 @@ def _column(table: Any, name: str, required: bool = True) -> np.ndarray | None:
         values = values.to_numpy()
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return values
-    if isinstance(values, str) or not hasattr(values, "__len__"):
-        values = [values]
+    if _is_scalar(values):
+        lengths = [len(v) for v in table.values() if not _is_scalar(v)]
+        values = [values] * (lengths[0] if lengths else 1)
     if name == "kc" and any(isinstance(v, list | tuple | set | frozenset) for v in values):
         array = np.empty(len(values), object)
         array[:] = values
@@ -244,7 +249,8 @@ def interactions_of(
     Parameters
     ----------
     table : DataFrame or mapping of columns
-        Columns learner, kc, time, correct; optionally item, version and time_end.
+        Columns learner, kc, time, correct; optionally item, version and time_end. A mapping
+        may hold single values, which stand for all rows.
     time_unit : str
     strict : bool
         Refuse rows that are out of order instead of sorting them.

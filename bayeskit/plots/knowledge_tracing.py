@@ -100,13 +100,11 @@ def prerequisite_graph(weights: Any, *, threshold: float = 0.5, ax: Any = None) 
     places = _layered(graph)
     widths = [0.6 + 2.2 * graph.edges[edge]["weight"] for edge in graph.edges]
     nx.draw_networkx_edges(
-        graph, places, ax=ax, width=widths, edge_color=MUTED, node_size=900, arrowsize=12
+        graph, places, ax=ax, width=widths, edge_color=MUTED, node_size=1800, arrowsize=12
     )
-    nx.draw_networkx_nodes(
-        graph, places, ax=ax, node_size=900, node_color="white", edgecolors=COLORS[0]
-    )
+    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": COLORS[0]}
     names = dict(enumerate(map(str, labels)))
-    nx.draw_networkx_labels(graph, places, names, ax=ax, font_size=9, font_color=INK)
+    nx.draw_networkx_labels(graph, places, names, ax=ax, font_size=9, font_color=INK, bbox=box)
     ax.set_axis_off()
     ax.margins(0.12)
     headline(ax, f"prerequisites of at least {threshold:g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -286,8 +287,12 @@ class KnowledgeTracer(Predictions, BaseEstimator):
             interactions, time_unit=self.time_unit, strict=self.strict, labels=self._labels
         )
         self._name_new_learners(interactions, rows)
-        with precision_scope(self.precision), program_cache():
+        # Folders take longer to look at than one row to filter, once its program is there.
+        is_warm = len(rows.time) == 1 and self._took_one
+        cache = contextlib.nullcontext() if is_warm else program_cache()
+        with precision_scope(self.precision), cache:
             self._take_in(rows)
+        self._took_one |= len(rows.time) == 1
         return self
 
     def _take_in(self, rows: Interactions) -> None:
@@ -468,6 +473,7 @@ class KnowledgeTracer(Predictions, BaseEstimator):
             self._engine = self.inference
         self.random_key_ = np.asarray(jax.random.key_data(key))
         self._key_kind = str(jax.random.key_impl(key))
+        self._took_one = False
         self._mixtures: dict[int, Any] = {}
         self._online: dict[int, Any] = {}
         self._evidences: dict[int, Any] = {}

@@ -22,7 +22,7 @@ from bayeskit.models.knowledge_tracing.trials import (
 
 __all__ = ["Memory"]
 
-# Numbers of a compiled call: learners times rows, so that memory stays bounded.
+# Learners times rows of a compiled call, so that memory stays bounded.
 _MAX_CELLS = 2**19
 _MAX_LEARNERS = 4096
 
@@ -109,7 +109,28 @@ class Memory:
             Place of each row's learner.
         """
         distinct, place = np.unique(learner, return_inverse=True)
-        # In the order of the rows, which need not be that of the places.
+        lengths = np.bincount(place)
+        if len(place) <= _MAX_CELLS:
+            return self._followed(rows, place, distinct)
+        # Learners in groups, so that what is told of rows is never there for all of them.
+        flat = Forecasts(*(np.zeros(len(place), self.precision) for _ in Forecasts._fields))
+        kept = []
+        group = np.cumsum(lengths) // _MAX_CELLS
+        for number in np.unique(group):
+            chosen = group == number
+            own = chosen[place]
+            part = Interactions(*(column[own] for column in rows))
+            inner = (np.cumsum(chosen) - 1)[place[own]]
+            forecasts, _, *after = self._followed(part, inner, distinct[chosen])
+            for all_, new in zip(flat, forecasts, strict=True):
+                all_[own] = new
+            kept.append(after)
+        beliefs, exposures = jax.tree.map(lambda *x: np.concatenate(x), *kept)
+        return flat, distinct, beliefs, exposures
+
+    def _followed(
+        self, rows: Interactions, place: np.ndarray, distinct: np.ndarray
+    ) -> tuple[Forecasts, np.ndarray, Any, Exposures]:
         seen = Exposures(*(part[distinct] for part in self.exposures))
         trials, after = trials_of(rows, place, seen, self.structure)
         forecasts, beliefs = self._run(trials, place, distinct)

@@ -17,8 +17,10 @@ __all__ = ["expected_sigmoid", "tilted_moments"]
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 _LOG_WEIGHTS = np.log(_WEIGHTS / _WEIGHTS.sum())
 # The trapezoid rule for a normal density times a function with poles at a distance d from the
-# axis errs by exp(-2 π d / step): 1e-14 for v = 4, 1e-9 for v = 9, where d = π / sqrt(v).
-_STEP = 0.1
+# axis errs by about exp(-2 π d / step): 4e-12 for v = 9, where d = π / sqrt(v).
+_STEP = 0.25
+# Rows at once, so that nodes times rows stay in the cache.
+_ROWS = 4096
 _GRID = np.arange(-9.0, 9.0 + _STEP / 2, _STEP)
 _DENSITY = np.exp(-0.5 * _GRID**2)
 _DENSITY /= _DENSITY.sum()
@@ -62,5 +64,10 @@ def expected_sigmoid(m: Any, v: Any) -> np.ndarray:
     """
     from scipy.special import expit
 
-    m, v = np.asarray(m, np.float64), np.asarray(v, np.float64)
-    return expit(m[..., None] + np.sqrt(v)[..., None] * _GRID) @ _DENSITY
+    m, v = np.broadcast_arrays(np.asarray(m, np.float64), np.asarray(v, np.float64))
+    means, sds = m.ravel(), np.sqrt(v).ravel()
+    found = np.empty(len(means))
+    for begin in range(0, len(means), _ROWS):
+        part = slice(begin, begin + _ROWS)
+        found[part] = expit(means[part, None] + sds[part, None] * _GRID) @ _DENSITY
+    return found.reshape(m.shape)

@@ -20,6 +20,7 @@ _PUBLIC = {
     "FunctionalCP": "bayeskit.models.functional_tucker",
     "FunctionalTucker": "bayeskit.models.functional_tucker",
     "GroupMeanEffect": "bayeskit.models.functional_tucker",
+    "KnowledgeTracer": "bayeskit.models.knowledge_tracing",
     "MainEffect": "bayeskit.models.functional_tucker",
     "MarkovGPRegressor": "bayeskit.models.markov_gp",
     "NUTS": "bayeskit.inference.engines",
@@ -53,6 +54,7 @@ __all__ = [
     "FunctionalCP",
     "FunctionalTucker",
     "GroupMeanEffect",
+    "KnowledgeTracer",
     "MainEffect",
     "MarkovGPRegressor",
     "ParallelTempering",
@@ -101,6 +103,7 @@ if TYPE_CHECKING:
         WithinGroup,
         on,
     )
+    from bayeskit.models.knowledge_tracing import KnowledgeTracer
     from bayeskit.models.markov_gp import MarkovGPRegressor
     from bayeskit.validation import Report
     from bayeskit.validation import validate as validate  # type: ignore[no-redef]

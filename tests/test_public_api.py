@@ -9,9 +9,9 @@ import bayeskit as bk
 PUBLIC = {
     "bayeskit": """
         BayesianModel BoxCox DSLRegressor EnsembleHMC FeynmanKac FunctionalCP
-        FunctionalTucker GroupMeanEffect MainEffect MarkovGPRegressor NUTS PMMH
-        ParallelTempering ParticleFilter ParticleGibbs Posterior Report SMC SMC2
-        StateSpaceModel Target WithinGroup accel errors inference load models on
+        FunctionalTucker GroupMeanEffect KnowledgeTracer MainEffect MarkovGPRegressor
+        NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs Posterior Report SMC
+        SMC2 StateSpaceModel Target WithinGroup accel errors inference load models on
         validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
@@ -50,7 +50,7 @@ PUBLIC = {
         symmetric_p_value two_sample_test validate weighting_discrepancy""",
     "bayeskit.models": """
         BayesianModel DSLRegressor Forecast FunctionalCP FunctionalTucker
-        MarkovGPRegressor StateSpaceEstimator""",
+        KnowledgeTracer MarkovGPRegressor StateSpaceEstimator""",
 }
 
 

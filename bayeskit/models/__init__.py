@@ -3,6 +3,8 @@
 from bayeskit.models.bayesian import BayesianModel
 from bayeskit.models.dsl import DSLRegressor
 from bayeskit.models.functional_tucker import FunctionalCP, FunctionalTucker
+from bayeskit.models.functional_tucker import FunctionalCP
+from bayeskit.models.knowledge_tracing import KnowledgeTracer
 from bayeskit.models.markov_gp import MarkovGPRegressor
 from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 
@@ -12,6 +14,7 @@ __all__ = [
     "Forecast",
     "FunctionalCP",
     "FunctionalTucker",
+    "KnowledgeTracer",
     "MarkovGPRegressor",
     "StateSpaceEstimator",
 ]

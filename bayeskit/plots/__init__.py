@@ -3,6 +3,11 @@
 from bayeskit.plots.forest import forest
 from bayeskit.plots.functions import function_bands
 from bayeskit.plots.labels import compare_coefficients, label_errors, power_curve
+from bayeskit.plots.knowledge_tracing import (
+    calibration,
+    learner_states,
+    prerequisite_graph,
+)
 from bayeskit.plots.smc import smc_history
 from bayeskit.plots.state_space import states_over_time
 from bayeskit.plots.tensors import (
@@ -24,6 +29,9 @@ __all__ = [
     "label_errors",
     "observed_predicted",
     "power_curve",
+    "calibration",
+    "learner_states",
+    "prerequisite_graph",
     "smc_history",
     "states_over_time",
     "trace_rank",

@@ -1,0 +1,320 @@
+"""Answers of learners from the files of others: columns learner, kc, item, time, correct."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayeskit.errors import InvalidDataError
+
+__all__ = [
+    "presentation_times",
+    "read_assistments",
+    "read_datashop",
+    "read_interactions",
+    "read_junyi",
+    "read_junyi_graph",
+    "read_pykt",
+]
+
+_SECONDS = 86_400.0
+# Names by which columns go elsewhere, the first that a file has counts.
+_NAMES = {
+    "learner": ("learner", "user_id", "student", "uid"),
+    "kc": ("kc", "skill_id", "skill", "concept"),
+    "time": ("time", "timestamp", "time_s"),
+    "correct": ("correct", "outcome", "response"),
+}
+_OPTIONAL = {
+    "item": ("item", "problem_id", "question"),
+    "version": ("version",),
+    "time_end": ("time_end",),
+}
+
+
+def _read(path: Any, **options: Any) -> Any:
+    import pandas as pd
+
+    file = Path(path)
+    separator = "\t" if file.suffix in (".tsv", ".txt") else None
+    if separator is None:
+        with file.open(encoding=options.get("encoding", "utf-8")) as lines:
+            separator = "\t" if "\t" in lines.readline() else ","
+    return pd.read_csv(file, sep=separator, low_memory=False, **options)
+
+
+def _named(table: Any, name: str, candidates: tuple[str, ...], path: Any) -> str:
+    for candidate in candidates:
+        if candidate in table.columns:
+            return candidate
+    raise InvalidDataError(
+        f"{path} has no column for {name!r}: expected one of {list(candidates)}, found "
+        f"{sorted(map(str, table.columns))[:20]}"
+    )
+
+
+def _finished(table: Any) -> Any:
+    """Drop rows without component, sort each learner by time, and number rows anew."""
+    table = table[table["kc"].notna() & table["time"].notna()]
+    return table.sort_values(["learner", "time"], kind="stable", ignore_index=True)
+
+
+def read_interactions(path: Any, *, max_rows: int | None = None) -> Any:
+    """Read a table with a row for each answer, separated by commas or tabs.
+
+    Columns are found by their usual names, such as ``user_id``, ``skill_id``, ``problem_id``,
+    ``correct`` and ``timestamp`` of published preprocessed files.
+
+    Parameters
+    ----------
+    path : str or Path
+    max_rows : int, optional
+        Only the first so many rows of each learner.
+
+    Returns
+    -------
+    DataFrame
+        Times in the unit of the file. Answers that are no numbers, such as ``S`` for a trial
+        that was studied, are missing.
+
+    Raises
+    ------
+    InvalidDataError
+        If a column is missing.
+    """
+    import pandas as pd
+
+    raw = _read(path)
+    found = {name: raw[_named(raw, name, names, path)] for name, names in _NAMES.items()}
+    for name, names in _OPTIONAL.items():
+        own = [candidate for candidate in names if candidate in raw.columns]
+        if own:
+            found[name] = raw[own[0]]
+    table = pd.DataFrame(found)
+    table["correct"] = pd.to_numeric(table["correct"], errors="coerce")
+    table = _finished(table)
+    return table if max_rows is None else table.groupby("learner").head(max_rows)
+
+
+def read_assistments(path: Any, *, year: int) -> Any:
+    """Read the data of ASSISTments of 2012 or 2017.
+
+    Parameters
+    ----------
+    path : str or Path
+    year : {2012, 2017}
+
+    Returns
+    -------
+    DataFrame
+        Times in days: of 2012 since 1970, of 2017 since the start of the learner's file.
+        Partial credit of 2012 counts as wrong.
+
+    Raises
+    ------
+    ValueError
+        For another year.
+    """
+    import pandas as pd
+
+    if year not in (2012, 2017):
+        raise ValueError(f"year must be 2012 or 2017, got {year!r}")
+    raw = _read(path, encoding="latin-1")
+    if year == 2012:
+        names = {"learner": "user_id", "kc": "skill_id", "item": "problem_id"}
+        stamp, answer = raw[_named(raw, "time", ("start_time",), path)], raw["correct"]
+        days = pd.to_datetime(stamp).to_numpy().astype("datetime64[ns]").astype(np.int64)
+        time = days / 86_400e9
+    else:
+        names = {"learner": "studentId", "kc": "skill", "item": "problemId"}
+        time = raw[_named(raw, "time", ("startTime",), path)].to_numpy() / _SECONDS
+        answer = raw[_named(raw, "correct", ("correct",), path)]
+    found = {name: raw[_named(raw, name, (column,), path)] for name, column in names.items()}
+    correct = (answer.astype(float) == 1.0).astype(int)
+    return _finished(pd.DataFrame({**found, "time": time, "correct": correct}))
+
+
+def read_junyi(path: Any) -> Any:
+    """Read the problem log of Junyi Academy: exercises are the components.
+
+    Returns
+    -------
+    DataFrame
+        Times in days since 1970; ``item`` is the type of problem of an exercise.
+    """
+    import pandas as pd
+
+    raw = _read(path)
+    stamp = raw[_named(raw, "time", ("time_done", "timestamp_TW"), path)]
+    if stamp.dtype.kind in "iuf":
+        # Microseconds.
+        time = stamp.to_numpy() / 1e6 / _SECONDS
+    else:
+        time = (
+            pd.to_datetime(stamp).to_numpy().astype("datetime64[ns]").astype(np.int64) / 864e11
+        )
+    answer = raw[_named(raw, "correct", ("correct", "is_correct"), path)]
+    right = answer.astype(str).str.lower().isin(["true", "1", "1.0"])
+    table = pd.DataFrame(
+        {
+            "learner": raw[_named(raw, "learner", ("user_id", "uuid"), path)],
+            "kc": raw[_named(raw, "kc", ("exercise", "ucid"), path)],
+            "time": time,
+            "correct": right.astype(int),
+        }
+    )
+    if "problem_type" in raw.columns:
+        table["item"] = table["kc"].astype(str) + ":" + raw["problem_type"].astype(str)
+    return _finished(table)
+
+
+def read_junyi_graph(path: Any) -> Any:
+    """Read the map of exercises of Junyi Academy with their prerequisites.
+
+    Returns
+    -------
+    networkx.DiGraph
+        Edges from prerequisites. The published map is not acyclic, and nothing is repaired:
+        ``KnowledgeTracer`` lists its cycles.
+    """
+    import networkx as nx
+
+    raw = _read(path)
+    name = _named(raw, "exercise", ("name",), path)
+    before = _named(raw, "prerequisites", ("prerequisites",), path)
+    graph = nx.DiGraph()
+    graph.add_nodes_from(raw[name].tolist())
+    for exercise, several in zip(raw[name], raw[before], strict=True):
+        if isinstance(several, str):
+            parts = [part.strip() for part in several.split(",") if part.strip()]
+            graph.add_edges_from((part, exercise) for part in parts)
+    return graph
+
+
+def read_pykt(path: Any) -> Any:
+    """Read sequence files of pyKT: a row a learner, lists joined by commas, -1 for padding.
+
+    Returns
+    -------
+    DataFrame
+        Times in days, from milliseconds; counted where a file has none. Components joined by
+        underscores become lists.
+    """
+    import pandas as pd
+
+    raw = _read(path)
+    columns = {
+        name: _named(raw, name, (column,), path)
+        for name, column in (("learner", "uid"), ("kc", "concepts"), ("correct", "responses"))
+    }
+    rows: list[tuple] = []
+    # A learner's sequence may go on in the next row.
+    counts: dict[Any, int] = {}
+    for _, line in raw.iterrows():
+        learner = line[columns["learner"]]
+        kcs = str(line[columns["kc"]]).split(",")
+        answers = str(line[columns["correct"]]).split(",")
+        stamps = str(line["timestamps"]).split(",") if "timestamps" in raw else None
+        items = str(line["questions"]).split(",") if "questions" in raw else None
+        for step, (kc, answer) in enumerate(zip(kcs, answers, strict=True)):
+            if kc == "-1" or answer == "-1":
+                continue
+            counts[learner] = counts.get(learner, 0) + 1
+            time = float(stamps[step]) / 86_400_000 if stamps else float(counts[learner])
+            several = [int(part) for part in kc.split("_")]
+            own = several[0] if len(several) == 1 else several
+            item = int(items[step]) if items else None
+            rows.append((learner, own, time, int(answer), item))
+    table = pd.DataFrame(rows, columns=["learner", "kc", "time", "correct", "item"])
+    table = table if "questions" in raw else table.drop(columns="item")
+    return _finished(table)
+
+
+def read_datashop(path: Any, *, kc_model: str | None = None) -> Any:
+    """Read a transaction export of DataShop: first attempts, hints counting as wrong.
+
+    Parameters
+    ----------
+    path : str or Path
+    kc_model : str, optional
+        Which column ``KC (...)`` to take. Default: the first.
+
+    Returns
+    -------
+    DataFrame
+        Times in days since 1970. Several components, joined by ``~~``, become lists. Rows
+        whose outcome is neither correct, incorrect nor a hint are exposures without answer.
+    """
+    import pandas as pd
+
+    raw = _read(path)
+    models = [c for c in raw.columns if c == "KC" or c.startswith("KC (")]
+    wanted = models if kc_model is None else [f"KC ({kc_model})", kc_model]
+    kc_column = _named(raw, "kc", tuple(wanted) or ("KC (Default)",), path)
+    learner = _named(raw, "learner", ("Anon Student Id",), path)
+    stamp = pd.to_datetime(raw[_named(raw, "time", ("Time",), path)])
+    outcome = raw[_named(raw, "correct", ("Outcome",), path)].astype(str).str.upper()
+    known = {"CORRECT": 1.0, "INCORRECT": 0.0, "HINT": 0.0, "1": 1.0, "0": 0.0}
+    table = pd.DataFrame(
+        {
+            "learner": raw[learner],
+            "kc": raw[kc_column],
+            "time": stamp.to_numpy().astype("datetime64[ns]").astype(np.int64) / 86_400e9,
+            "correct": outcome.map(known),
+        }
+    )
+    if "Attempt At Step" in raw.columns:
+        table = table[raw["Attempt At Step"].astype(float).fillna(1.0) == 1.0]
+    several = table["kc"].astype(str).str.contains("~~", regex=False)
+    table["kc"] = table["kc"].astype(object)
+    table.loc[several, "kc"] = table.loc[several, "kc"].str.split("~~")
+    return _finished(table)
+
+
+def presentation_times(
+    table: Any, *, longest: float, pauses: dict[str, float] | None = None
+) -> Any:
+    """Return a table whose times are those at which answers ended, with times of their items.
+
+    Where a file stamps answers when they end, the gap before an answer contains how long it
+    took, which tells something of it. An item is then taken to have been shown a typical pause
+    after the row before, by the outcome of that row.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns learner, time and correct, sorted by learner and time.
+    longest : float
+        Gaps above it say nothing of the pause: the item was shown at the time of the file.
+    pauses : dict, optional
+        Pause after ``"wrong"``, ``"correct"`` and ``"study"``, in the unit of times. Default:
+        the median gap after each, of gaps below ``longest``.
+
+    Returns
+    -------
+    DataFrame
+        With the times of the file in ``time_end``, and ``time`` never later.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"learner": [0] * 3, "time": [0.0, 5.0, 900.0]})
+    >>> rows["correct"] = [1, 0, 1]
+    >>> presentation_times(rows, longest=120.0, pauses={"correct": 3.0})["time"].tolist()
+    [0.0, 3.0, 900.0]
+    """
+    by_learner = table.groupby("learner", sort=False)
+    before, outcome = by_learner["time"].shift(), by_learner["correct"].shift()
+    gap = table["time"] - before
+    kind = np.where(outcome.isna(), "study", np.where(outcome == 1, "correct", "wrong"))
+    short = (gap < longest).to_numpy()
+    given = dict(pauses or {})
+    for name in ("wrong", "correct", "study"):
+        own = short & (kind == name)
+        if name not in given and own.any():
+            given[name] = float(np.median(gap[own]))
+    pause = np.array([given.get(name, 0.0) for name in kind])
+    shown = np.where(short, before + pause, table["time"])
+    return table.assign(time=np.minimum(shown, table["time"]), time_end=table["time"])

@@ -1,0 +1,195 @@
+"""Engines that infer each learner with traits of its own, exactly: settings and results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit.accel.compilation import quick_jit
+from bayeskit.inference import random
+from bayeskit.models.knowledge_tracing.gibbs import gibbs_draws
+from bayeskit.models.knowledge_tracing.joint_filter import (
+    JointBelief,
+    SinceLast,
+    joint_steps,
+    since_last,
+)
+from bayeskit.models.knowledge_tracing.learner import LearnerData, with_traits
+from bayeskit.models.knowledge_tracing.rows import Interactions
+from bayeskit.models.knowledge_tracing.smc2 import Online, smc2_advance, smc2_start
+from bayeskit.models.knowledge_tracing.structure import Structure
+from bayeskit.models.knowledge_tracing.trials import (
+    Exposures,
+    Trials,
+    padded_trials,
+    trials_of,
+)
+
+__all__ = ["LearnerGibbs", "LearnerMixture", "LearnerSMC2", "learner_data", "mixture_forecast"]
+
+
+class LearnerMixture(NamedTuple):
+    """The posterior of a learner after the last row, as equally weighted Gaussians.
+
+    Parameters
+    ----------
+    traits : (draws, traits) array
+    belief : JointBelief of (draws, ...)
+    """
+
+    traits: np.ndarray
+    belief: JointBelief
+
+
+def learner_data(
+    rows: Interactions,
+    parameters: dict,
+    structure: Structure,
+    trait_sd: float,
+    precision: str,
+) -> LearnerData:
+    """Return the rows of one learner, padded by rows in which nothing happens."""
+    place = np.zeros(len(rows.time), np.int64)
+    trials, _ = trials_of(rows, place, Exposures.none(1, structure), structure)
+    padded, _ = padded_trials(trials, place, structure, precision)
+    flat = Trials(*(x[0] for x in padded))
+    since = since_last(rows, structure)
+    short = flat.real.shape[0] - len(rows.time)
+    fill = lambda x, value: np.concatenate([x, np.repeat(value[None], short, axis=0)])
+    since = SinceLast(
+        fill(since.gap, np.zeros_like(since.gap[0])).astype(precision),
+        fill(since.counts, since.counts[-1]).astype(precision),
+    )
+    return LearnerData(flat, since, parameters, np.asarray(trait_sd, precision))
+
+
+@dataclass(frozen=True)
+class LearnerGibbs:
+    """Sample each learner by Gibbs sweeps with Pólya-Gamma numbers.
+
+    Parameters
+    ----------
+    num_draws, num_warmup : int
+        Kept sweeps, and those before.
+    trait_sd : float
+        Prior standard deviation of each trait, on its log or logit scale.
+
+    Notes
+    -----
+    A sweep filters all rows a few times: O(rows dim³) for dim states. ``partial_fit`` samples
+    the learners of the new rows again. Evidence is that of moment matching.
+    """
+
+    num_draws: int = 300
+    num_warmup: int = 100
+    trait_sd: float = 0.5
+
+    def __post_init__(self):
+        _check(self, num_draws=2, num_warmup=0)
+
+    def infer(
+        self, key: Any, data: LearnerData, structure: Structure, num_rows: int, online: Any
+    ) -> tuple[LearnerMixture, Any, float | None]:
+        """Return the posterior of one learner; what is online is not used."""
+        found = gibbs_draws(
+            key,
+            data,
+            np.int32(num_rows - 1),
+            structure=structure,
+            num_warmup=self.num_warmup,
+            num_draws=self.num_draws,
+        )
+        found = jax.tree.map(np.asarray, found)
+        return LearnerMixture(found.traits, found.belief), None, None
+
+
+@dataclass(frozen=True)
+class LearnerSMC2:
+    """Follow each learner online by SMC², with Rao-Blackwellised filters.
+
+    Parameters
+    ----------
+    num_traits, num_particles : int
+        Particles of traits, and Gaussians for each.
+    trait_sd : float
+        Prior standard deviation of each trait, on its log or logit scale.
+
+    Notes
+    -----
+    A row costs O(num_traits num_particles dim³); rows at which traits are moved filter all rows
+    so far again.
+    """
+
+    num_traits: int = 100
+    num_particles: int = 20
+    trait_sd: float = 0.5
+
+    def __post_init__(self):
+        _check(self, num_traits=2, num_particles=1)
+
+    def infer(
+        self, key: Any, data: LearnerData, structure: Structure, num_rows: int, online: Any
+    ) -> tuple[LearnerMixture, Any, float | None]:
+        """Take in the rows that ``online = (Online, rows so far)`` has not seen."""
+        settings: dict[str, Any] = {
+            "structure": structure,
+            "num_traits": self.num_traits,
+            "num_particles": self.num_particles,
+        }
+        start_key, row_key, draw_key = random.split(key, 3)
+        now, done = online or (smc2_start(start_key, data, **settings), 1)
+        now = smc2_advance(row_key, now, data, np.int32(done), np.int32(num_rows), **settings)
+        mixture = jax.tree.map(np.asarray, _drawn(draw_key, now))
+        return mixture, (now, num_rows), float(now.log_evidence)
+
+
+def _check(settings: Any, **least: int) -> None:
+    for name, value in least.items():
+        found = getattr(settings, name)
+        if not isinstance(found, int) or found < value:
+            raise ValueError(f"{name} must be a whole number >= {value}, got {found!r}")
+    if not settings.trait_sd > 0:
+        raise ValueError(f"trait_sd must be positive, got {settings.trait_sd!r}")
+
+
+@quick_jit(optimised=False)
+def _drawn(key: Any, online: Online) -> LearnerMixture:
+    """Return equally weighted traits, and a Gaussian of the filter of each."""
+    outer_key, inner_key = random.split(key)
+    population = online.population
+    chosen = random.categorical(outer_key, population.log_weights, population.num_particles)
+    particles = jax.tree.map(lambda x: x[chosen], population.particles)
+
+    def one(lane_key, inner):
+        place = random.categorical(lane_key, inner.log_weights)
+        return jax.tree.map(lambda x: x[place], inner.particles)
+
+    states = random.lanes(one, inner_key, particles.sample)
+    return LearnerMixture(particles.parameters, states.belief)
+
+
+@quick_jit(static_argnames="structure")
+def mixture_forecast(
+    parameters: dict,
+    mixture: LearnerMixture,
+    trials: Trials,
+    since: SinceLast,
+    *,
+    structure: Structure,
+) -> tuple[jax.Array, jax.Array]:
+    """Return mean and variance of η of each query and draw, (queries, draws)."""
+
+    def one(traits, belief, trial, moved):
+        own = with_traits(parameters, traits)
+        step = joint_steps(own, trial, moved, structure)
+        mean = step.transition @ belief.mean
+        P = step.transition @ belief.covariance @ step.transition.T + step.noise
+        return step.offset + step.loading @ mean, step.loading @ P @ step.loading
+
+    by_draw = jax.vmap(one, in_axes=(0, 0, None, None))
+    each = lambda query: by_draw(mixture.traits, mixture.belief, *query)
+    return jax.lax.map(each, (trials, jax.tree.map(jnp.asarray, since)))

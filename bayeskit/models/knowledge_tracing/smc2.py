@@ -1,0 +1,191 @@
+r"""SMC² of one learner, online: particles of traits, each with a Rao-Blackwellised filter.
+
+A particle of the inner filter is a Gaussian, the law of the states given the Pólya-Gamma
+numbers drawn so far. A row with forecast :math:`\eta \sim N(m, v)` draws
+:math:`\omega \sim PG(1, c)` with :math:`c^2 = m^2 + v` and is weighed by
+
+.. math::
+    \tfrac12 \cosh(c/2)^{-1} e^{c^2 \omega / 2} \int e^{\kappa \eta - \omega \eta^2 / 2}
+        N(\eta; m, v)\,d\eta, \qquad \kappa = y - \tfrac12 ,
+
+whose mean over ω is P(y): the filter is unbiased, and needs few particles, since ω says little.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bayeskit.accel.compilation import quick_jit
+from bayeskit.inference import random
+from bayeskit.inference.algorithms import smc2
+from bayeskit.inference.blocks import Block, fitted_random_walk
+from bayeskit.inference.feynman_kac import FeynmanKac
+from bayeskit.inference.measure import Target
+from bayeskit.inference.polya_gamma import polya_gamma
+from bayeskit.inference.population import Population, total_log_evidence
+from bayeskit.models.knowledge_tracing.joint_filter import (
+    JointBelief,
+    JointStep,
+    joint_initial,
+    joint_steps,
+)
+from bayeskit.models.knowledge_tracing.learner import LearnerData, trait_names, with_traits
+from bayeskit.models.knowledge_tracing.rows import STUDY
+from bayeskit.models.knowledge_tracing.structure import Structure
+
+__all__ = ["Online", "learner_model", "learner_smc2", "smc2_advance", "smc2_start"]
+
+
+class GaussianParticle(NamedTuple):
+    """The law of the states after a row, and what the row's answer weighed."""
+
+    belief: JointBelief
+    log_weight: Any
+
+
+class Online(NamedTuple):
+    """What SMC² knows of a learner after some rows.
+
+    Parameters
+    ----------
+    population : Population of MarginalState
+    log_evidence : () array
+    """
+
+    population: Population
+    log_evidence: Any
+
+
+def _absorbed(key: Any, before: JointBelief, step: JointStep, outcome: Any) -> GaussianParticle:
+    """Take in one row: move, draw the Pólya-Gamma number, condition, expose."""
+    mean = step.transition @ before.mean
+    P = step.transition @ before.covariance @ step.transition.T + step.noise
+    h = step.loading
+    Ph = P @ h
+    m, v = step.offset + h @ mean, h @ Ph
+    c = jnp.sqrt(m**2 + v)
+    omega = polya_gamma(key, c)
+    answered = (outcome != STUDY).astype(m.dtype)
+    kappa = outcome - 0.5
+    # N(m, v) times exp(κ η - ω η²/2): a normal of variance v/(1 + ω v), and a constant.
+    total = 1.0 + omega * v
+    log_integral = (m * kappa + 0.5 * kappa**2 * v - 0.5 * omega * m**2) / total
+    log_integral -= 0.5 * jnp.log(total)
+    log_ratio = 0.5 * c**2 * omega - jnp.logaddexp(0.5 * c, -0.5 * c)
+    shift = answered * (kappa - omega * m) / total
+    mean = mean + Ph * shift
+    P = P - jnp.outer(Ph, Ph) * (answered * omega / total)
+    after = JointBelief(
+        step.jump @ mean + step.gain,
+        step.jump @ P @ step.jump.T + jnp.diag(step.jump_variance),
+    )
+    return GaussianParticle(after, answered * (log_integral + log_ratio))
+
+
+def learner_model(traits: Any, data: LearnerData, structure: Structure) -> FeynmanKac:
+    """Return the Rao-Blackwellised filter of a learner with given traits."""
+    own = with_traits(data.parameters, traits)
+
+    def row(t):
+        pick = lambda part: jax.tree.map(lambda x: x[t], part)
+        trial = pick(data.trials)
+        return joint_steps(own, trial, pick(data.since), structure), trial.outcome
+
+    return FeynmanKac(
+        initial=lambda key: _absorbed(key, joint_initial(own, structure), *row(0)),
+        log_g0=lambda particle: particle.log_weight,
+        kernel=lambda key, t, before: _absorbed(key, before.belief, *row(t)),
+        log_g=lambda t, before, particle: particle.log_weight,
+        num_steps=data.trials.real.shape[0],
+    )
+
+
+def learner_smc2(
+    data: LearnerData,
+    structure: Structure,
+    num_traits: int,
+    num_particles: int,
+    *,
+    num_moves: int = 2,
+) -> Block:
+    """Return SMC² over the traits of one learner, as blocks.
+
+    Parameters
+    ----------
+    data : LearnerData
+    structure : Structure
+    num_traits, num_particles : int
+        Particles of traits, and Gaussians for each.
+    num_moves : int
+        Steps of each move.
+    """
+    count = len(trait_names(structure))
+    dtype = data.trials.gap.dtype
+    prior = Target(
+        log_density=lambda traits: -0.5 * jnp.sum((traits / data.trait_sd) ** 2),
+        sample_prior=lambda key: data.trait_sd * random.normal(key, (count,), dtype),
+        name="traits",
+    )
+    return smc2(
+        prior,
+        lambda traits: learner_model(traits, data, structure),
+        num_traits,
+        num_particles,
+        fitted_random_walk(),
+        num_moves=num_moves,
+    )
+
+
+def _parts(
+    data: LearnerData, structure: Structure, num_traits: int, num_particles: int
+) -> tuple:
+    """Return how traits are drawn, how they are weighed, and what each row does."""
+    block: Any = learner_smc2(data, structure, num_traits, num_particles)
+    first, over_rows = block.parts
+    return *first.parts, over_rows.body
+
+
+_STATIC = ("structure", "num_traits", "num_particles")
+
+
+@quick_jit(static_argnames=_STATIC)
+def smc2_start(
+    key: Any, data: LearnerData, *, structure: Structure, num_traits: int, num_particles: int
+) -> Online:
+    """Return what is known of a learner after its first row."""
+    spawn, weigh, _ = _parts(data, structure, num_traits, num_particles)
+    spawn_key, weigh_key = random.split(key)
+    population, _ = spawn.run(spawn_key)
+    population = population._replace(stage=jnp.zeros((), jnp.int32))
+    population, _ = weigh.run(weigh_key, population)
+    return Online(population, total_log_evidence(population))
+
+
+@quick_jit(static_argnames=_STATIC)
+def smc2_advance(
+    key: Any,
+    online: Online,
+    data: LearnerData,
+    first: Any,
+    end: Any,
+    *,
+    structure: Structure,
+    num_traits: int,
+    num_particles: int,
+) -> Online:
+    """Take in the rows ``first`` to ``end - 1`` of data that hold all rows so far.
+
+    Where traits become uneven they are moved, which filters all rows so far once more; any
+    other row costs the same whatever its number.
+    """
+    _, _, body = _parts(data, structure, num_traits, num_particles)
+
+    def one(t, population):
+        population = population._replace(stage=t.astype(jnp.int32))
+        return body.run(random.fold_in(key, t), population)[0]
+
+    population = jax.lax.fori_loop(first, end, one, online.population)
+    return Online(population, total_log_evidence(population))

@@ -5,12 +5,21 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from bayeskit.errors import InvalidDataError
+
 __all__ = ["cluster_products", "codes_of", "group_sums"]
 
 
 def codes_of(labels: object) -> tuple[np.ndarray, np.ndarray]:
     """Return whole numbers 0, 1, ... that stand for labels, and the labels in their order."""
-    levels, codes = np.unique(np.asarray(labels), return_inverse=True)
+    array = np.asarray(labels)
+    try:
+        levels, codes = np.unique(array, return_inverse=True)
+    except TypeError as error:
+        kinds = sorted({type(v).__name__ for v in array.tolist()})
+        raise InvalidDataError(
+            f"labels of groups must be all text or all numbers, found {' and '.join(kinds)}"
+        ) from error
     return codes.ravel(), levels
 
 

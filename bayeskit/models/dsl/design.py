@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -120,10 +121,13 @@ class Design:
                 frame[variable.name] = _as_categories(variable.levels, best.astype(int))
         specs = []
         for part in (formula.terms, formula.instruments):
-            specs.append(None if part is None else _matrix(part, frame).model_spec)
+            matrix = None if part is None else _matrix(part, frame)
+            specs.append(None if matrix is None else matrix.model_spec)
+            _check_row_by_row(matrix, frame)
         outcome_spec = None
         if outcome_levels is None:
             matrix = _matrix(formula.outcome, frame)
+            _check_row_by_row(matrix, frame)
             if matrix.shape[1] != 1:
                 raise InvalidDataError(
                     f"the outcome of {formula.text!r} makes {matrix.shape[1]} columns: it must "
@@ -137,6 +141,16 @@ class Design:
     def terms(self) -> list[str]:
         """Names of the columns."""
         return [c for c in self.term_spec.column_names if c not in self.dropped]
+
+    @property
+    def categories(self) -> dict[str, tuple]:
+        """Columns that the terms take as categories, with the levels of each."""
+        spec = self.term_spec
+        return {
+            str(name): tuple(contrasts.levels)
+            for factor, contrasts in spec.factor_contrasts.items()
+            for name in spec.factor_variables[factor]
+        }
 
     def covariates(self, frame: Any, spec: Any = None) -> np.ndarray:
         """Return the columns (rows, columns) of the terms, or of another spec."""
@@ -226,11 +240,35 @@ def _matrix(part: Any, frame: Any) -> Any:
 
     options = {} if isinstance(part, formulaic.ModelSpec) else {"output": "pandas"}
     try:
-        # What is undefined comes out as NaN and is reported by its row.
-        with np.errstate(all="ignore"):
+        # What is undefined comes out as NaN and is reported by its row. Unknown categories
+        # would come out as the category of reference.
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("error", formulaic.errors.DataMismatchWarning)
             return part.get_model_matrix(frame, context={}, na_action="ignore", **options)
+    except formulaic.errors.DataMismatchWarning as error:
+        raise InvalidDataError(
+            f"a column holds categories that the fit has not seen: {str(error).split('. ')[0]}"
+        ) from error
     except formulaic.errors.FormulaicError as error:
         raise InvalidDataError(f"the formula cannot be evaluated: {error}") from error
+
+
+def _check_row_by_row(matrix: Any, frame: Any) -> None:
+    """Refuse columns that mix rows: of labelled rows and of all they would not be the same."""
+    if matrix is None:
+        return
+    part = slice(None, None, 2)
+    whole = np.asarray(matrix, float)
+    alone = np.asarray(_matrix(matrix.model_spec, frame.iloc[part]), float)
+    size = np.nanmax(np.abs(whole), axis=0, initial=0.0)
+    same = np.isclose(whole[part], alone, rtol=0.0, atol=1e-9 * size, equal_nan=True)
+    if not same.all():
+        place = int(np.argmin(same.all(axis=0)))
+        raise InvalidDataError(
+            f"{str(matrix.model_spec.column_names[place])!r} is computed from several rows at "
+            "once, and would not be the same for labelled rows and for all: make it a column "
+            "of the data, or use center(), scale() and the like, which remember the data"
+        )
 
 
 def _check_finite(values: np.ndarray, names: list[str], formula: str) -> None:

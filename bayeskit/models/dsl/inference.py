@@ -179,7 +179,8 @@ class DSLInference:
         ----------
         variables : str or sequence of str, optional
             Columns of numbers; of columns of 0 and 1 the effect of 1 against 0 is taken, of
-            others the derivative. Default: all columns of numbers.
+            others the derivative. Default: all columns of numbers, but those that the formula
+            has as categories.
         level : float in (0, 1)
 
         Returns
@@ -195,6 +196,7 @@ class DSLInference:
         design, table = estimator._design, estimator._table_  # type: ignore[attr-defined]
         if variables is None:
             classes = {v.name for v in table.variables if v.levels is not None}
+            classes |= {c for c, levels in design.categories.items() if len(levels) != 2}
             variables = [
                 name
                 for name in sorted(design.formula.covariate_columns - classes)

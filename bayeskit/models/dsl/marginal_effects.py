@@ -103,6 +103,11 @@ def _moved(
     except (TypeError, ValueError) as error:
         raise InvalidDataError(f"{name!r} does not hold numbers: {error}") from error
     is_binary = bool(np.isin(values, (0.0, 1.0)).all())
+    if name in design.categories and not is_binary:
+        raise InvalidDataError(
+            f"{name!r} has categories {list(design.categories[name])}: contrasts of its "
+            "coefficients say what they change"
+        )
     step = _STEP * float(values.std() or 1.0)
 
     def at(labels: bool, sign: float) -> np.ndarray:

@@ -44,6 +44,11 @@ def bootstrap_posterior(result: DSLResult, num_draws: int, random_state: Any) ->
     """
     if not isinstance(num_draws, int | np.integer) or num_draws < 1:
         raise ValueError(f"draws must be a whole number >= 1, got {num_draws!r}")
+    if len(result.data.clusters) > 1:
+        raise InvalidDataError(
+            "the bootstrap weighs clusters of one way, but there are two: take method='quasi', "
+            "whose covariance has both"
+        )
     with precision_scope("float64"), program_cache(), CompileClock() as clock:
         key = as_random_key(random_state)
         draws, splits = bootstrap_draws(result.data, result.splits, num_draws, key)

@@ -63,7 +63,8 @@ def frame_of_arrays(X: Any, y: Any, surrogates: Any) -> tuple[Any, list[str], di
     names = [c if isinstance(c, str) else f"x{c}" for c in given]
     if OUTCOME in names:
         raise InvalidDataError(f"a column of X is called {OUTCOME!r}: rename it")
-    frame = pd.DataFrame(array.astype(float), columns=names)
+    index = getattr(X, "index", None)
+    frame = pd.DataFrame(array.astype(float), columns=names, index=index)
     frame[OUTCOME] = outcome.astype(float)
     if surrogates is None:
         has_all = not np.isnan(frame[OUTCOME]).any()

@@ -86,6 +86,12 @@ def column_of(frame: Any, value: Any, name: str) -> np.ndarray | None:
                 f"{name}={value!r} is no column of the data: there are {_listed(frame.columns)}"
             )
         return frame[value].to_numpy()
+    index = getattr(value, "index", None)
+    if hasattr(index, "equals") and len(index) == len(frame) and not index.equals(frame.index):
+        raise InvalidDataError(
+            f"{name} has another index than the data, so that its values may belong to other "
+            f"rows: pass {name}.loc[data.index], or {name}.to_numpy() if its order is right"
+        )
     array = np.asarray(value)
     if array.shape != (len(frame),):
         raise InvalidDataError(
@@ -145,6 +151,10 @@ def checked_table(
     kept = _complete(frame, predicted, features, observed, others, missing)
     labeled = labeled[kept]
     frame = frame.loc[kept].copy()
+    for name in observed:
+        if hasattr(frame[name], "cat"):
+            # Categories that no row has would make columns of zeros.
+            frame[name] = frame[name].cat.remove_unused_categories()
     if not labeled.any():
         raise InvalidDataError(
             f"no row is labelled: of {len(frame)} rows none has a label for all of "
@@ -193,13 +203,16 @@ def _check_columns(frame, predicted, features, observed) -> None:
 
 
 def _labeled(frame: Any, predicted: Mapping, given: np.ndarray | None) -> np.ndarray:
+    import pandas as pd
+
     has_label = np.ones((len(frame), max(1, len(predicted))), bool)
     for j, name in enumerate(predicted):
         has_label[:, j] = frame[name].notna().to_numpy()
     everything = np.asarray(has_label.all(axis=1))
     if given is None:
         return everything
-    if np.asarray(given).dtype.kind not in "biu" and not np.isin(given, (0, 1)).all():
+    is_flag = np.array([v is not pd.NA and v in (0, 1) for v in np.asarray(given).tolist()])
+    if not is_flag.all():
         raise InvalidDataError("labeled must hold True and False, or 1 and 0")
     given = np.asarray(given).astype(bool)
     lacking = given & ~everything

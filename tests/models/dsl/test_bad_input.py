@@ -102,6 +102,26 @@ REFUSED = {
         FRAME,
         r"'log\(z\)' in 'y ~ log\(z\)' is not finite",
     ),
+    "columns of several rows": (
+        {"formula": "y ~ I(z - z.mean())"},
+        FRAME,
+        r"'I\(z - z.mean\(\)\)' is computed from several rows",
+    ),
+    "probabilities of other rows": (
+        {"sample_prob": pd.Series(0.3, index=range(1, 201))},
+        FRAME,
+        "sample_prob has another index than the data",
+    ),
+    "clusters of two kinds": (
+        {"cluster": np.array(["a", 1] * 100, dtype=object)},
+        FRAME,
+        "labels of groups must be all text or all numbers, found int and str",
+    ),
+    "flags missing": (
+        {"labeled": pd.array([True, None] * 100, dtype="boolean")},
+        FRAME,
+        "labeled must hold True and False",
+    ),
     "no formula": ({"formula": "y"}, FRAME, "formula must be text such as"),
     "unreadable formula": ({"formula": "y ~ z +* x"}, FRAME, "cannot be read"),
     "no frame": ({}, FRAME.to_numpy(), "fit takes a DataFrame, got ndarray"),
@@ -219,6 +239,28 @@ def test_separated_classes():
 def test_all_labeled_is_said():
     found = model(predicted=["y"]).fit(FRAME.assign(y=FRAME.y_true))
     assert "all rows are labelled: this is the plain regression" in str(found.summary())
+
+
+def test_categories_that_the_fit_has_not_seen():
+    found = model(formula="y ~ group", model="linear").fit(FRAME)
+    with pytest.raises(InvalidDataError, match="categories that the fit has not seen"):
+        found.predict(pd.DataFrame({"group": ["a", "q"]}))
+
+
+@pytest.mark.filterwarnings("ignore::bayeskit.errors.BayeskitWarning")
+def test_comparisons_that_cannot_be_made_are_left_out():
+    # Two columns that differ in rows without labels alone.
+    first = np.arange(200) % 20 == 0
+    second = first | (FRAME.y.isna() & (np.arange(200) % 20 == 1)).to_numpy()
+    frame = FRAME.assign(first=first * 1.0, second=second * 1.0)
+    found = model(formula="y ~ first + second", model="linear").fit(frame)
+    with pytest.warns(BayeskitWarning, match="'gold' is left out"):
+        table = found.compare()
+    assert set(table.index.get_level_values("method")) == {
+        "dsl",
+        "semi_supervised",
+        "surrogate",
+    }
 
 
 @pytest.mark.parametrize(

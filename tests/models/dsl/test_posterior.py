@@ -244,6 +244,14 @@ def test_bootstrap_of_effects_and_instruments():
     assert ((ratio > 0.7) & (ratio < 1.5)).all()
 
 
+def test_bootstrap_of_two_ways_of_clusters_is_refused():
+    two = FRAME.assign(other=np.arange(len(FRAME)) % 40)
+    model = bk.DSLRegressor(formula="y ~ z", predicted={"y": "y_model"}, learner="linear")
+    model.set_params(cluster=["cluster", "other"], n_repeats=1).fit(two)
+    with pytest.raises(InvalidDataError, match="weighs clusters of one way"):
+        model.posterior(draws=100)
+
+
 def outcomes(num=4):
     """Fits of several outcomes on the same rows."""
     generator = np.random.default_rng(3)

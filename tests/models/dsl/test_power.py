@@ -235,3 +235,29 @@ def test_effects_of_binary_variables_and_classes():
     assert effects.estimate["b: w"] == pytest.approx(shares[1] - shares[0])
     with pytest.raises(InvalidDataError, match="is no covariate"):
         multinomial.marginal_effects("y")
+
+
+def test_categories_have_no_derivative():
+    """Numbers as categories: moved a little they would be none of them, with the effect 0."""
+    frame = FRAME.assign(kind=np.arange(N) % 3, flag=np.arange(N) % 2 == 0)
+    settings = {"predicted": {"y": "y_model"}, "learner": "linear", "n_repeats": 1}
+    model = bk.DSLRegressor("logit", "y ~ z + C(kind) + flag", **settings).fit(frame)
+    assert list(model.marginal_effects().index) == ["flag", "z"]
+    with pytest.raises(InvalidDataError, match=r"'kind' has categories \[0, 1, 2\]"):
+        model.marginal_effects("kind")
+    number = frame.assign(flag=frame.flag * 1.0)
+    same = bk.DSLRegressor("logit", "y ~ z + C(kind) + flag", **settings).fit(number)
+    np.testing.assert_allclose(
+        model.marginal_effects("flag"), same.marginal_effects("flag"), rtol=1e-9
+    )
+
+
+def test_categories_without_rows_make_no_column():
+    import pandas as pd
+
+    settings = {"predicted": {"y": "y_model"}, "learner": "linear", "n_repeats": 1}
+    wide = FRAME.assign(group=pd.Categorical(FRAME.group, categories=list("abcd")))
+    found = bk.DSLRegressor("linear", "y ~ group", **settings).fit(wide)
+    plain = bk.DSLRegressor("linear", "y ~ group", **settings).fit(FRAME)
+    assert found.terms_ == plain.terms_
+    np.testing.assert_array_equal(found.coef_, plain.coef_)

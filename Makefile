@@ -21,9 +21,10 @@ CACHE := \
 	JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.jax_cache" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
-# One thread a worker, so that the workers do not wait for each other's cores.
+# One thread a worker in libraries of linear algebra, so that the workers do not wait for each
+# other's cores. A word in XLA_FLAGS without two dashes would make XLA ignore what follows.
 ONE_THREAD := \
-	XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
+	XLA_FLAGS="--xla_cpu_multi_thread_eigen=false" \
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 # A worker keeps neighbouring tests, which share compiled programs, until another is idle.
 PYTEST := $(CACHE) $(ONE_THREAD) $(BIN)/python -m pytest \

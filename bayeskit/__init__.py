@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "BayesianModel": "bayeskit.models.bayesian",
     "BoxCox": "bayeskit.models.functional_tucker",
+    "DSLRegressor": "bayeskit.models.dsl",
     "EnsembleHMC": "bayeskit.inference.engines",
     "FeynmanKac": "bayeskit.inference.feynman_kac",
     "FunctionalCP": "bayeskit.models.functional_tucker",
@@ -46,6 +47,7 @@ __all__ = [
     "SMC2",
     "BayesianModel",
     "BoxCox",
+    "DSLRegressor",
     "EnsembleHMC",
     "FeynmanKac",
     "FunctionalCP",
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
     from bayeskit.inference.posterior import Posterior
     from bayeskit.inference.state_space import StateSpaceModel
     from bayeskit.models.bayesian import BayesianModel
+    from bayeskit.models.dsl import DSLRegressor
     from bayeskit.models.functional_tucker import (
         BoxCox,
         FunctionalCP,

@@ -34,7 +34,7 @@ TARGET_ESS = 1000.0
 MAX_RHAT, MAX_Z = 1.05, 4.0
 # What needs no import of JAX in the process that only starts the others.
 ONE_THREAD = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

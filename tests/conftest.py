@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Before JAX is imported. `make test` sets the same; this is for a bare `pytest`.
 for name, value in {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

@@ -2,6 +2,9 @@
 
 Arrays in, arrays out; nothing here knows a probability model. Everything is pure and works
 under ``jit``, ``vmap`` and ``grad``, on every platform, in 32-bit and in 64-bit mode.
+
+In 32-bit mode JAX takes the float64 numbers of NumPy for float32, here as everywhere. Each new
+number of particles or of time steps is compiled anew, in 0.3 to 3 seconds of processor time.
 """
 
 from bayeskit.accel.dispatch import backend, backend_report

@@ -103,21 +103,19 @@ def refuse_bad_weights(log_weights: jax.Array, ok: jax.Array, name: str) -> None
     )
 
 
-def refuse_invalid_values(values: jax.Array, name: str, nan_allowed: bool = False) -> None:
-    """Raise InvalidWeightsError if any known value is +inf or (unless allowed) NaN."""
+def refuse_invalid_values(values: jax.Array, name: str) -> None:
+    """Raise InvalidWeightsError if any known value is +inf or NaN."""
     if is_traced(values):
         return
     known = np.asarray(values)
     kinds: dict[str, Callable] = {"nan": np.isnan, "+inf": np.isposinf}
-    if nan_allowed:
-        del kinds["nan"]
     for kind, test in kinds.items():
         bad = test(known)
         if bad.any():
             raise InvalidWeightsError(
                 f"{name} contains {kind}: {bad.sum()} of {bad.size} values, the first at "
                 f"index {_first_place(bad)}. A weight of zero is -inf; find out why the "
-                "density is not a number there"
+                "density is not finite there"
             )
 
 

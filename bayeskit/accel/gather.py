@@ -43,6 +43,10 @@ def take_particles(tree: Any, ancestors: Any) -> Any:
     >>> take_particles({"x": jnp.array([1.0, 2.0, 3.0])}, jnp.array([2, 2, 0]))
     {'x': Array([3., 3., 1.], dtype=float32)}
     """
+    if "index" in getattr(ancestors, "_fields", ()):
+        raise TypeError(
+            f"ancestors must be integers, got {type(ancestors).__name__}: pass its field index"
+        )
     ancestors = jnp.asarray(ancestors)
     if not jnp.issubdtype(ancestors.dtype, jnp.integer):
         raise TypeError(f"ancestors must be integers, got dtype {ancestors.dtype}")
@@ -53,8 +57,13 @@ def take_particles(tree: Any, ancestors: Any) -> Any:
         )
     leaves, structure = tree_flatten_with_path(tree)
     _require_one_leading_axis(leaves)
-    taken = [jnp.asarray(leaf).at[ancestors].get(mode="clip") for _, leaf in leaves]
-    return jax.tree.unflatten(structure, taken)
+    return jax.tree.unflatten(structure, _taken([leaf for _, leaf in leaves], ancestors))
+
+
+@jax.jit
+def _taken(leaves: list[jax.Array], ancestors: jax.Array) -> list[jax.Array]:
+    # Not as in NumPy, where -1 is the last: the kernels and torch do not count from the end.
+    return [leaf.at[ancestors].get(mode="clip", wrap_negative_indices=False) for leaf in leaves]
 
 
 def _require_one_leading_axis(leaves: list[tuple[Any, Any]]) -> None:

@@ -87,6 +87,11 @@ def ring_exchange(tree: Any, num_groups: int, fraction: float) -> Any:
         A divisor of the number of particles.
     fraction : float in [0, 1]
 
+    Raises
+    ------
+    ValueError
+        For a fraction out of its range.
+
     Notes
     -----
     Where each device holds whole groups, only the particles that change groups are sent.
@@ -97,6 +102,8 @@ def ring_exchange(tree: Any, num_groups: int, fraction: float) -> Any:
     >>> ring_exchange(jnp.arange(6), 3, 0.5).tolist()
     [0, 5, 2, 1, 4, 3]
     """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be in [0, 1], got {fraction!r}")
 
     def one(leaf):
         leaf = jnp.asarray(leaf)

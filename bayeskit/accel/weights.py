@@ -103,14 +103,19 @@ def normalize(log_weights: Any, *, nan: str = "refuse") -> Weights:
 def normalize_checked(log_weights: jax.Array) -> Weights:
     """Return :func:`normalize` of checked input; never raises."""
     num_particles = log_weights.shape[-1]
-    scaled, maximum, ok = _relative_to_maximum(log_weights)
-    total = sharding.total(scaled)
-    size = total**2 / sharding.total(scaled**2)
-    log_sum = jnp.where(ok, maximum + jnp.log(total), maximum)
+    scaled, maximum = _relative_to_maximum(log_weights)
+    total, squares = sharding.total(scaled), sharding.total(scaled**2)
+    # NaN shows in a sum; a maximum may overlook it (see largest), and to look costs a pass.
+    maximum = jnp.where(jnp.isnan(total), jnp.nan, maximum)
+    ok = jnp.isfinite(maximum)
+    # Chosen before they are used: neither numbers nor derivatives become NaN where not ok.
+    total = jnp.where(ok, total, num_particles)
+    size = total**2 / jnp.where(ok, squares, num_particles)
     return Weights(
-        weights=scaled / total[..., None],
-        log_sum=log_sum,
-        log_mean=log_sum - math.log(num_particles),
+        weights=jnp.where(ok[..., None], scaled, 1.0) / total[..., None],
+        log_sum=jnp.where(ok, maximum + jnp.log(total), maximum),
+        # Not log_sum - log N: the rounding of log N would have one sign at every step.
+        log_mean=jnp.where(ok, maximum + jnp.log(total / num_particles), maximum),
         effective_sample_size=jnp.where(ok, jnp.clip(size, 1, num_particles), 0),
         max=maximum,
         ok=ok,
@@ -123,18 +128,25 @@ def summarise_checked(log_weights: jax.Array) -> Weights:
     return normalize_checked(log_weights)._replace(weights=None)
 
 
-def _relative_to_maximum(
-    log_weights: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return weights in [0, 1] relative to the largest, its logarithm, and ``ok``.
+def _relative_to_maximum(log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return weights in [0, 1] relative to the largest, and its logarithm.
 
-    Rows that are not ok get weights of 1: no NaN arises, not in gradients either.
+    NaN stays, as a constant. Others count as 1 where the largest is not finite.
     """
-    maximum = lax.stop_gradient(largest(log_weights)[..., 0])
-    ok = jnp.isfinite(maximum)
-    usable = jnp.where(ok[..., None], log_weights, 0.0)
-    scaled = jnp.exp(usable - jnp.where(ok, maximum, 0.0)[..., None])
-    return scaled, maximum, ok
+    maximum = lax.stop_gradient(jnp.max(log_weights, axis=-1))
+    is_finite, is_nan = jnp.isfinite(maximum), jnp.isnan(log_weights)
+    usable = jnp.where(is_finite[..., None] & ~is_nan, log_weights, 0.0)
+    scaled = jnp.exp(usable - jnp.where(is_finite, maximum, 0.0)[..., None])
+    # Put back here, since XLA's exponential makes a number of NaN on a CPU (jaxlib 0.10.2).
+    return _computed_once(jnp.where(is_nan, jnp.nan, scaled)), maximum
+
+
+def _computed_once(values: jax.Array) -> jax.Array:
+    """Keep a CPU from computing the values anew in each loop that reads them.
+
+    There one exponential costs as much as four sums. Elsewhere a pass over memory costs more.
+    """
+    return lax.platform_dependent(values, cpu=lax.optimization_barrier, default=lambda v: v)
 
 
 def log_mean_exp(log_values: Any) -> jax.Array:
@@ -205,7 +217,9 @@ def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> jax.Array
     return jnp.where(summary.ok, summary.effective_sample_size, jnp.nan)
 
 
-def temper_step(log_likelihood: Any, log_weights: Any, current: Any, target: Any) -> jax.Array:
+def temper_step(
+    log_likelihood: Any, log_weights: Any, current: Any, target: Any, *, nan: str = "refuse"
+) -> jax.Array:
     r"""Return the next inverse temperature: the largest step that keeps enough particles.
 
     The result is :math:`\lambda' \in (\lambda, 1]` such that the weights
@@ -220,14 +234,16 @@ def temper_step(log_likelihood: Any, log_weights: Any, current: Any, target: Any
 
     Parameters
     ----------
-    log_likelihood : (..., num_particles) array, real, -inf or NaN
-        -inf and NaN mean likelihood zero.
+    log_likelihood : (..., num_particles) array, real or -inf
+        -inf means likelihood zero.
     log_weights : (..., num_particles) array, real or -inf, any normalisation
         The current weights W.
     current : (...) array in [0, 1]
         The current inverse temperature.
     target : (...) array in (0, 1)
         The fraction of particles to keep effective.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-likelihood of NaN counts as likelihood zero.
 
     Returns
     -------
@@ -239,7 +255,7 @@ def temper_step(log_likelihood: Any, log_weights: Any, current: Any, target: Any
     Raises
     ------
     InvalidWeightsError
-        If a log-likelihood is +inf or a log-weight is NaN or +inf (not inside ``jit``).
+        If a log-likelihood or log-weight is NaN or +inf (not inside ``jit``).
     DegenerateWeightsError
         If no particle has positive weight and finite log-likelihood (not inside ``jit``).
     ValueError
@@ -264,7 +280,7 @@ def temper_step(log_likelihood: Any, log_weights: Any, current: Any, target: Any
     >>> float(temper_step(jnp.array([0.0, -0.1]), jnp.zeros(2), 0.25, 0.6))
     1.0
     """
-    log_likelihood = as_log_array(log_likelihood, "log_likelihood")
+    log_likelihood = as_log_array(log_likelihood, "log_likelihood", nan)
     log_weights = as_log_array(log_weights, "log_weights")
     if log_likelihood.shape != log_weights.shape:
         raise ValueError(
@@ -277,7 +293,7 @@ def temper_step(log_likelihood: Any, log_weights: Any, current: Any, target: Any
         raise ValueError("current must be an inverse temperature in [0, 1]")
     if not is_traced(target) and not np.all((target > 0) & (target < 1)):
         raise ValueError("target must be a fraction of the particles in (0, 1)")
-    refuse_invalid_values(log_likelihood, "log_likelihood", nan_allowed=True)
+    refuse_invalid_values(log_likelihood, "log_likelihood")
     refuse_invalid_values(log_weights, "log_weights")
     chosen, alive = _temper_step(
         log_likelihood.astype(dtype), log_weights.astype(dtype), current, target
@@ -296,8 +312,8 @@ def _temper_step(log_likelihood, log_weights, current, target):
     log_likelihood, log_weights = lax.stop_gradient((log_likelihood, log_weights))
     dtype, num_particles = log_weights.dtype, log_weights.shape[-1]
     limits = jnp.finfo(dtype)
-    invalid = jnp.any(log_likelihood == jnp.inf, axis=-1) | ~(
-        largest(log_weights)[..., 0] < jnp.inf
+    invalid = ~(
+        (largest(log_likelihood)[..., 0] < jnp.inf) & (largest(log_weights)[..., 0] < jnp.inf)
     )
     alive = jnp.isfinite(log_likelihood) & (log_weights > -jnp.inf)
     # Relative to the best, so that nothing overflows; a difference beyond the range of the

@@ -478,7 +478,10 @@ class TemperedPath(Path):
         """Return the inverse temperature at which the effective sample size is a fraction."""
         current = population.stage.current
         log_likelihood = population.particles.components[:, 1]
-        chosen = accel.temper_step(log_likelihood, population.log_weights, current, fraction)
+        # A likelihood that is not a number counts as zero here; weighing counts how many are.
+        chosen = accel.temper_step(
+            log_likelihood, population.log_weights, current, fraction, nan="drop"
+        )
         # No step is found only if no likelihood is finite: go to the end, so that weighing
         # shows an evidence of zero instead of standing still for ever.
         return jnp.where(chosen > current, chosen, 1.0)

@@ -1,12 +1,14 @@
 """Estimators with scikit-learn's manners."""
 
 from bayeskit.models.bayesian import BayesianModel
+from bayeskit.models.dsl import DSLRegressor
 from bayeskit.models.functional_tucker import FunctionalCP, FunctionalTucker
 from bayeskit.models.markov_gp import MarkovGPRegressor
 from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 
 __all__ = [
     "BayesianModel",
+    "DSLRegressor",
     "Forecast",
     "FunctionalCP",
     "FunctionalTucker",

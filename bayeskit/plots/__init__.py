@@ -2,6 +2,7 @@
 
 from bayeskit.plots.forest import forest
 from bayeskit.plots.functions import function_bands
+from bayeskit.plots.labels import compare_coefficients, label_errors, power_curve
 from bayeskit.plots.smc import smc_history
 from bayeskit.plots.state_space import states_over_time
 from bayeskit.plots.tensors import (
@@ -15,11 +16,14 @@ from bayeskit.plots.validation import validation_report
 
 __all__ = [
     "bound_over_rounds",
+    "compare_coefficients",
     "core_entries",
     "factor_functions",
     "forest",
     "function_bands",
+    "label_errors",
     "observed_predicted",
+    "power_curve",
     "smc_history",
     "states_over_time",
     "trace_rank",

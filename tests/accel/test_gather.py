@@ -40,6 +40,12 @@ def test_no_offspring_and_no_leaves():
     assert accel.take_particles((), jnp.array([0])) == ()
 
 
+def test_indices_out_of_range_take_the_nearest():
+    """Also below zero, where NumPy would count from the end: as the kernels and torch do."""
+    taken = accel.take_particles(jnp.arange(4.0), jnp.array([-1, -4, 0, 3, 4, 99]))
+    assert taken.tolist() == [0, 0, 0, 3, 3, 3]
+
+
 def test_jit_and_vmap_equal_loops():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 2)))
     ancestors = jnp.array([[0, 0, 4], [1, 2, 3], [4, 4, 4]])
@@ -63,5 +69,8 @@ def test_bad_input():
         accel.take_particles({"a": 1.0}, jnp.array([0]))
     with pytest.raises(TypeError, match="ancestors must be integers, got dtype float32"):
         accel.take_particles(jnp.zeros(2), jnp.array([0.0]))
+    resampled = accel.systematic(jax.random.key(0), jnp.zeros(2))
+    with pytest.raises(TypeError, match="got Ancestors: pass its field index"):
+        accel.take_particles(jnp.zeros(2), resampled)
     with pytest.raises(ValueError, match=r"one axis, got shape \(1, 1\)"):
         accel.take_particles(jnp.zeros(2), jnp.array([[0]]))

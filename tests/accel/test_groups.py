@@ -54,3 +54,9 @@ def test_leaves_of_any_kind():
     assert (ring["matrix"] == expected["matrix"]).all()
     pools = accel.pool_groups(tree, 2)
     assert pools["key"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
+def test_fractions_out_of_range(fraction):
+    with pytest.raises(ValueError, match=r"fraction must be in \[0, 1\], got"):
+        accel.ring_exchange(jnp.arange(4), 2, fraction)

@@ -57,6 +57,16 @@ def test_many_slots_in_single_precision():
     assert np.max(np.abs(excess / np.sqrt(np.bincount(bins, expected)))) < 6
 
 
+def test_numbers_of_offspring():
+    key, log_weights = accel.as_key(2), jnp.array([0.0, -jnp.inf, -0.3])
+    assert accel.rejection(key, log_weights, 0).index.shape == (0,)
+    assert accel.rejection(key, log_weights[:1]).index.tolist() == [0]
+    for num in (1, 50):
+        index = accel.rejection(key, log_weights, num).index
+        assert index.shape == (num,)
+        assert set(index.tolist()) <= {0, 2}
+
+
 def test_bad_input():
     key = accel.as_key(0)
     with pytest.raises(DegenerateWeightsError, match="all 3 values"):

@@ -197,6 +197,27 @@ def test_doubles_without_a_bug_pass():
             check_exact_law(bug(name, ancestors), weights, num, VARIANCES[name])
 
 
+def test_bisection_among_more_than_a_billion():
+    """The sum of two places there needs a 32nd bit: it would look at a negative place."""
+
+    class Steps:
+        """As an array of 2**31 - 1 sorted values, of which those from a place on are 1."""
+
+        def __init__(self, first):
+            self.first = first
+
+        def __getitem__(self, place):
+            assert np.all(np.asarray(place) >= 0), "a negative place"
+            return (place >= self.first).astype(jnp.float32)
+
+    last = 2**31 - 1
+    for first in (2**30 + 12_345, last - 1, last):
+        guide, level = jnp.array([0, last], jnp.int32), jnp.array([0.5], jnp.float32)
+        with jax.disable_jit():
+            found = search._bisect(Steps(first), guide, level)
+        assert found.tolist() == [first]
+
+
 def test_srinivasan_offspring_are_negatively_associated():
     """Sums over disjoint sets of particles are negatively correlated, by enumeration.
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import linprog
 
 from bayeskit import accel
+from bayeskit.errors import DegenerateWeightsError, InvalidWeightsError
 from tests.accel.scheme_checks import quick_jit
 
 X = np.array([0.3, -1.2, 2.5, 0.9])
@@ -85,6 +86,31 @@ def test_dead_particles_and_equal_ones_give_no_nan():
             lambda x: accel.transport(x, jnp.log(jnp.asarray(dead)), 0.1, 5).particles.sum()
         )(jnp.asarray(X))
     np.testing.assert_allclose(gradient, [0, 0, 4, 0], atol=1e-9)
+
+
+def test_any_normalisation():
+    expected, weights = moved(0.1, 20)
+    for offset in (3.0, -700.0):
+        with jax.enable_x64(True):
+            log_weights = jnp.log(jnp.asarray(WEIGHTS)) + offset
+            again = accel.transport(jnp.asarray(X), log_weights, 0.1, 20)
+        np.testing.assert_allclose(again.particles, expected, rtol=1e-10)
+        np.testing.assert_allclose(np.exp(again.log_weights), weights, rtol=1e-10)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_cannot_be_used(bad):
+    log_weights = np.full(4, bad) if bad == -np.inf else np.array([0.0, bad, -1.0, 0.0])
+    kind = DegenerateWeightsError if bad == -np.inf else InvalidWeightsError
+    x = jnp.asarray(X, jnp.float32)
+    with pytest.raises(kind, match="log_weights"):
+        accel.transport(x, log_weights, 0.1, 5)
+    result = quick_jit(lambda w: accel.transport(x, w, 0.1, 5))(log_weights)
+    assert not result.ok
+    assert np.array_equal(result.particles, x)
+    np.testing.assert_allclose(result.log_weights, -np.log(4), rtol=1e-6)
+    gradient = jax.grad(lambda x: accel.transport(x, log_weights, 0.1, 5).particles.sum())
+    assert np.all(np.isfinite(jax.jit(gradient)(x)))
 
 
 def test_several_leaves():

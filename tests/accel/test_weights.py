@@ -49,6 +49,13 @@ def test_equal_weights(offset):
     np.testing.assert_allclose(summary.log_mean, offset, atol=1e-6)
 
 
+def test_the_mean_of_equal_weights_is_exact():
+    """No rounding of log N, which would have one sign at every step of a filter."""
+    for num in (3, 7, 1000, 10**5):
+        assert accel.normalize(jnp.zeros(num)).log_mean == 0
+        assert accel.log_mean_exp(jnp.full(num, -2.5)) == -2.5
+
+
 def test_one_particle_with_everything():
     summary = accel.normalize(jnp.array([-INF, 3.0, -INF]))
     assert summary.weights.tolist() == [0, 1, 0]
@@ -97,6 +104,31 @@ def test_bad_input_inside_jit(bad, log_mean):
     # Neither of these two raises: they are used to ask, not to choose.
     np.testing.assert_array_equal(accel.effective_sample_size(rows), [jnp.nan, 1])
     np.testing.assert_array_equal(accel.log_mean_exp(rows)[0], log_mean)
+
+
+@pytest.mark.parametrize("num", [3, 20_000])
+@pytest.mark.parametrize("others", [0.0, 1000.0, -INF, INF])
+def test_nan_is_found_anywhere(num, others):
+    """XLA's maximum overlooks NaN among some thousand numbers on a CPU."""
+    for place in (0, num // 2, num - 1):
+        log_weights = np.full(num, others, np.float32)
+        log_weights[place] = np.nan
+        summary, gradient = _summary_and_gradient(log_weights)
+        assert not summary.ok
+        assert np.isnan([summary.max, summary.log_sum, summary.log_mean]).all()
+        assert summary.effective_sample_size == 0
+        np.testing.assert_allclose(summary.weights, 1 / num, rtol=1e-6)
+        assert np.all(np.isfinite(gradient))
+
+
+@jax.jit
+def _summary_and_gradient(log_weights):
+    def add_up(x):
+        summary = accel.normalize(x)
+        return summary.log_mean + summary.effective_sample_size + summary.weights[1], summary
+
+    gradient, summary = jax.grad(add_up, has_aux=True)(log_weights)
+    return summary, gradient
 
 
 def test_nan_is_dropped_on_request():
@@ -194,14 +226,20 @@ def test_steps_as_small_as_1e30(wide):
     assert math.isclose(tiny, plain * 1e-30, rel_tol=1e-9 if wide else 1e-4)
 
 
-def test_zero_likelihood_and_nan_are_the_same(x64):
+def test_nan_is_a_likelihood_of_zero_on_request(x64):
     log_likelihood, log_weights = heavy_tailed()
     log_likelihood[::9] = -np.inf
     with_nan = np.where(np.isneginf(log_likelihood), np.nan, log_likelihood)
     expected = brentq_step(log_likelihood, log_weights, 0.0, 0.3)
-    for values in (log_likelihood, with_nan):
-        result = float(accel.temper_step(values, log_weights, 0.0, 0.3))
+    for values, nan in ((log_likelihood, "refuse"), (with_nan, "drop")):
+        result = float(accel.temper_step(values, log_weights, 0.0, 0.3, nan=nan))
         assert math.isclose(result, expected, rel_tol=1e-9)
+    with pytest.raises(InvalidWeightsError, match="log_likelihood contains nan: 89 of 800"):
+        accel.temper_step(with_nan, log_weights, 0.0, 0.3)
+    step = jax.jit(lambda values: accel.temper_step(values, log_weights, 0.0, 0.3))
+    assert np.isnan(step(with_nan))
+    with pytest.raises(ValueError, match="nan must be"):
+        accel.temper_step(with_nan, log_weights, 0.0, 0.3, nan="zero")
 
 
 def test_one_exactly_where_enough_particles_stay(x64):
@@ -280,7 +318,7 @@ def test_tempering_bad_input():
     with pytest.raises(InvalidWeightsError, match="log_weights contains nan"):
         accel.temper_step(good, zeros.at[2].set(jnp.nan), 0.0, 0.5)
     with pytest.raises(DegenerateWeightsError, match="none of the 3 particles has both"):
-        accel.temper_step(jnp.array([0.0, -INF, jnp.nan]), zeros.at[0].set(-INF), 0.0, 0.5)
+        accel.temper_step(jnp.array([0.0, -INF, -INF]), zeros.at[0].set(-INF), 0.0, 0.5)
     with pytest.raises(ValueError, match=r"has shape \(3,\), but log_weights has \(2,\)"):
         accel.temper_step(good, jnp.zeros(2), 0.0, 0.5)
     with pytest.raises(ValueError, match="current must be an inverse temperature"):

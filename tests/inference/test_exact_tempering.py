@@ -215,7 +215,7 @@ def test_increment_with_the_new_temperature_is_caught():
 @pytest.fixture
 def opposite_sign(monkeypatch):
     right = accel.temper_step
-    wrong = lambda log_likelihood, *others: right(-log_likelihood, *others)
+    wrong = lambda values, *others, **options: right(-values, *others, **options)
     monkeypatch.setattr(accel, "temper_step", wrong)
 
 

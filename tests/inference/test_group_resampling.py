@@ -16,6 +16,7 @@ from bayeskit.inference.lineage import Lineage
 from bayeskit.inference.population import Population
 from bayeskit.validation import exact
 from tests.inference import finite_models as fm
+from tests.inference.linear_gaussian import LinearGaussian, log_errors, z_of_evidence
 
 CHAIN = fm.random_chain(num_states=2, num_steps=3, seed=4)
 GAMMA = fm.path_measure(CHAIN)
@@ -149,6 +150,41 @@ def particles_without_their_weights(population, num_groups, fraction):
 def test_particles_passed_on_without_their_weights_are_caught(monkeypatch):
     monkeypatch.setattr(group_resampling, "_passed_on", particles_without_their_weights)
     fm.assert_caught(FILTER.with_resampling(bi.resample_in_groups(2)), GAMMA)
+
+
+# ---------------------------------------------------------------- against a Kalman filter
+
+LINE = LinearGaussian(num_steps=12, seed=0)
+ON_A_LINE = [
+    bi.resample_in_groups(8, exchanged=0.2),
+    bi.resample_in_groups(8, "stratified", 0.5),
+    bi.resample_butterfly(8),
+    bi.resample_butterfly(8, "ssp", 0.5),
+]
+
+
+def z_on_a_line(block):
+    filter_ = bi.particle_filter(LINE.model(), 128, scheme=block)
+    return z_of_evidence(log_errors(filter_, LINE, num_runs=4000))
+
+
+@pytest.mark.parametrize("block", ON_A_LINE, ids=lambda block: block.name)
+def test_the_evidence_of_a_linear_gaussian_model_is_unbiased(block):
+    """4000 runs against the Kalman evidence; |z| < 5.5: false alarm below 4e-8."""
+    assert abs(z_on_a_line(block)) < 5.5
+
+
+@pytest.mark.parametrize(
+    ("block", "mistake"),
+    [
+        (ON_A_LINE[0], weights_of_groups_forgotten),
+        (ON_A_LINE[2], totals_of_the_next_pool),
+    ],
+    ids=lambda value: getattr(value, "name", getattr(value, "__name__", None)),
+)
+def test_mistakes_show_in_the_evidence_of_a_linear_gaussian_model(planted, block, mistake):
+    planted(mistake)
+    assert abs(z_on_a_line(replace(block))) > 8
 
 
 # ---------------------------------------------------------------- what moves where

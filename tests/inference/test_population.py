@@ -112,6 +112,28 @@ def test_float32_evidence_does_not_drift():
     assert abs(plain / exact - 1) > 1e-5, "the case must be one in which a plain sum drifts"
 
 
+def test_the_evidence_by_itself_is_rounded_once():
+    """Also where its terms cancel: one reads ``log_evidence``, and not the remainder."""
+
+    @jax.jit
+    def summed(terms):
+        def step(now, term):
+            return reweigh(now, jnp.full(4, term)), None
+
+        return jax.lax.scan(step, population(np.zeros(4) - np.log(4), jnp.float32), terms)[0]
+
+    rng = np.random.default_rng(0)
+    for terms in (np.full(20_000, 0.3), np.r_[5e4 * rng.random(9999), -2.4e8 + rng.random()]):
+        terms = terms.astype(np.float32)
+        exact = terms.astype(float).sum()
+        end = summed(jnp.asarray(terms))
+        last_digit = np.spacing(np.float32(abs(exact)))
+        assert abs(float(end.log_evidence) - exact) <= last_digit
+        assert abs(end.log_evidence_remainder) <= last_digit / 2
+        plain = np.add.accumulate(terms)[-1]
+        assert abs(plain - exact) > 100 * last_digit, "no plain sum drifts"
+
+
 def test_expectation_leaf_by_leaf():
     means = population().expectation(lambda particle: particle)
     assert float(means["x"]) == pytest.approx(2.0)

@@ -212,3 +212,29 @@ def test_bound_over_rounds():
     plots.bound_over_rounds([3.0]).figure.savefig(io.BytesIO())
     with pytest.raises(ValueError, match="one value for each round"):
         plots.bound_over_rounds(np.zeros((2, 2)))
+
+
+def test_regressions_on_predicted_labels():
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {"estimate": [1.0, 2.0], "lower": [0.5, 1.0], "upper": [1.5, 3.0]}, index=["x", "z"]
+    )
+    both = pd.concat({"dsl": table, "gold": table + 0.1}, names=["method", "term"])
+    ax = plots.compare_coefficients(both, truth={"x": 1.2})
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["x", "z"]
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert names == ["DSL", "labels alone", "truth"]
+    assert len(ax.get_lines()) == 3  # the axis of zero and the points of both methods
+    sizes = pd.DataFrame({"x": [0.3, 0.2, 0.1]}, index=[100, 200, 400])
+    ax = plots.power_curve(sizes, target_se=0.15)
+    assert ax.get_ylim()[0] == 0.0
+    np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), [0.3, 0.2, 0.1])
+    rng = np.random.default_rng(0)
+    guess = rng.random(500)
+    given = plt.subplots()[1]
+    ax = plots.label_errors(guess, rng.random(500) < guess, ax=given, num_groups=5)
+    assert ax is given
+    points = ax.containers[0].lines[0].get_xydata()
+    np.testing.assert_allclose(points[:, 0], [0.1, 0.3, 0.5, 0.7, 0.9], atol=0.05)
+    assert "500 labelled rows in 5 groups" in ax.get_title(loc="left")

@@ -98,9 +98,15 @@ def _draw_by_rejection(key: jax.Array, log_weights: jax.Array, num: int) -> Ance
         with jax.enable_x64(True):
             proposal = jnp.floor(u * num_particles).astype(jnp.int32)
             taken = v < chance[proposal].astype(jnp.float64)
-        place = num_taken + prefix_sum(taken.astype(jnp.int32))
-        index = index.at[jnp.where(taken, place - 1, num)].set(proposal, mode="drop")
-        return number + jnp.uint32(1), jnp.minimum(place[-1], num), index
+        # Counted from the first free slot: twice num may need a 32nd bit.
+        num_free = num - num_taken
+        taken = taken.astype(jnp.int32)
+        place = prefix_sum(taken)
+        is_used = (taken > 0) & (place <= num_free)
+        slot = jnp.where(is_used, num_taken + place - 1, num)
+        index = index.at[slot].set(proposal, mode="drop")
+        found = jnp.sum(taken, dtype=jnp.int32)
+        return number + jnp.uint32(1), num_taken + jnp.minimum(found, num_free), index
 
     start = (jnp.uint32(0), jnp.int32(0), jnp.zeros(num, jnp.int32))
     _, _, index = lax.while_loop(unfinished, propose, start)

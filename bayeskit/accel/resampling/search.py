@@ -63,7 +63,7 @@ def _bisect(values, guide, levels):
 
     def halve(bracket):
         low, high = bracket
-        middle = (low + high) >> 1
+        middle = low + ((high - low) >> 1)  # low + high may need a 32nd bit
         below = (low < high) & (values[middle] <= levels)
         return jnp.where(below, middle + 1, low), jnp.where(below, high, middle)
 

@@ -20,7 +20,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import logsumexp
 
-from bayeskit.accel._checks import as_log_array, is_traced
+from bayeskit.accel._checks import as_log_array, is_traced, refuse_bad_weights
+from bayeskit.accel.weights import normalize_checked
 
 __all__ = ["Transported", "transport"]
 
@@ -33,10 +34,13 @@ class Transported(NamedTuple):
     particles : pytree of (num_particles, ...) arrays
     log_weights : (num_particles,) array
         Normalised, and equal in the limit of many iterations.
+    ok : () bool array
+        False where no weight could be used; particles then stay, with equal weights.
     """
 
     particles: Any
     log_weights: jax.Array
+    ok: jax.Array
 
 
 def transport(
@@ -55,8 +59,7 @@ def transport(
     ----------
     particles : pytree of (num_particles, ...) arrays of real numbers
         The distance is Euclidean over all leaves, so that they should be of similar scale.
-    log_weights : (num_particles,) array, real or -inf
-        Normalised.
+    log_weights : (num_particles,) array, real or -inf, any normalisation
     epsilon : float > 0
         Strength of the blur, relative to the squared spread of the particles.
     num_iterations : int >= 1
@@ -69,6 +72,10 @@ def transport(
 
     Raises
     ------
+    InvalidWeightsError
+        If any log-weight is NaN or +inf (inside ``jit``: ``ok`` is False).
+    DegenerateWeightsError
+        If all log-weights are -inf (inside ``jit``: ``ok`` is False).
     TypeError
         For leaves that are not real numbers: other states have no means.
     ValueError
@@ -110,17 +117,25 @@ def transport(
         raise ValueError(f"epsilon must be above 0, got {epsilon!r}")
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations!r}")
-    return _transported(particles, log_weights, epsilon, int(num_iterations))
+    result = _transported(particles, log_weights, epsilon, int(num_iterations))
+    refuse_bad_weights(log_weights, result.ok, "log_weights")
+    return result
 
 
 @functools.partial(jax.jit, static_argnames="num_iterations")
 def _transported(particles, log_weights, epsilon, num_iterations):
     rows = jax.vmap(lambda x: ravel_pytree(x)[0])(particles)
     _, restore = ravel_pytree(jax.tree.map(lambda x: x[0], particles))
-    log_coupling = _log_coupling(rows, log_weights, epsilon, num_iterations)
+    summary = normalize_checked(log_weights)
+    # Rows that are not ok get equal weights: no NaN arises, not in gradients either.
+    normalised = jnp.where(summary.ok, log_weights, 0.0)
+    normalised = normalised - jnp.where(summary.ok, summary.log_sum, jnp.log(len(rows)))
+    log_coupling = _log_coupling(rows, normalised, epsilon, num_iterations)
     log_columns = logsumexp(log_coupling, axis=0)
     shares = jnp.exp(log_coupling - log_columns)
-    return Transported(jax.vmap(restore)(shares.T @ rows), log_columns)
+    moved = jnp.where(summary.ok, shares.T @ rows, rows)
+    log_columns = jnp.where(summary.ok, log_columns, normalised)
+    return Transported(jax.vmap(restore)(moved), log_columns, summary.ok)
 
 
 def _log_coupling(rows, log_weights, epsilon, num_iterations):

@@ -158,10 +158,12 @@ def stacked_chain(chain: GaussianChain, num_steps: int, dtype: Any) -> tuple[jax
     """
     mean = _array(chain.initial_mean, dtype)
     dim = _dim_of(chain)
-    start = _at_each_step(chain.initial_covariance, "initial_covariance", 1, (dim, dim), dtype)
+    first = _covariances(chain.initial_covariance, dtype)
+    start = _at_each_step(first, "initial_covariance", 1, (dim, dim), dtype)
     steps = num_steps - 1
     transition = _at_each_step(chain.transition, "transition", steps, (dim, dim), dtype)
-    covariance = _at_each_step(chain.covariance, "covariance", steps, (dim, dim), dtype)
+    noise = _covariances(chain.covariance, dtype)
+    covariance = _at_each_step(noise, "covariance", steps, (dim, dim), dtype)
     zero = jnp.zeros(dim, dtype)
     offset = _at_each_step(_given(chain.offset, zero), "offset", steps, (dim,), dtype)
     return (
@@ -189,7 +191,7 @@ def stacked_observations(
     num_steps, size = values.shape
     offset = _given(observations.offset, jnp.zeros(size, dtype))
     noise = _at_each_step(
-        observations.covariance,
+        _covariances(observations.covariance, dtype),
         "covariance of observations",
         num_steps,
         (size, size),
@@ -233,6 +235,16 @@ def _given(value: Any, default: jax.Array) -> Any:
 
 def _array(value: Any, dtype: Any) -> jax.Array:
     return jnp.asarray(value).astype(dtype)
+
+
+def _covariances(value: Any, dtype: Any) -> jax.Array:
+    """Return an array that is NaN where a variance is negative: no form may overlook it."""
+    array = _array(value, dtype)
+    if array.ndim < 2:
+        return array
+    variances = jnp.diagonal(array, axis1=-2, axis2=-1)
+    is_negative = jnp.any(variances < 0, axis=-1)[..., None, None]
+    return jnp.where(is_negative, jnp.nan, array)
 
 
 def _series(value: Any, name: str, dtype: Any) -> jax.Array:

@@ -88,7 +88,8 @@ def semidefinite_cholesky(matrix: jax.Array) -> jax.Array:
     """Return a lower triangular L with L L' = matrix, for one that is only semi-definite.
 
     A pivot that is no larger than the rounding error of its diagonal entry counts as zero, and
-    so does its column: a state that the others determine takes no noise of its own.
+    so does its column: a state that the others determine takes no noise of its own. But no
+    factor has a diagonal entry that is negative, infinite or NaN.
 
     Parameters
     ----------
@@ -96,13 +97,13 @@ def semidefinite_cholesky(matrix: jax.Array) -> jax.Array:
 
     Returns
     -------
-    (dim, dim) array
+    (dim, dim) array, NaN where the diagonal of the matrix is negative or not finite
     """
     dim = matrix.shape[0]
     rows = jnp.arange(dim)
-    least = lax.stop_gradient(
-        4 * dim * float(jnp.finfo(matrix.dtype).eps) * jnp.abs(jnp.diagonal(matrix))
-    )
+    variances = jnp.diagonal(matrix)
+    is_variance = (variances >= 0) & (variances < jnp.inf)
+    least = lax.stop_gradient(4 * dim * float(jnp.finfo(matrix.dtype).eps) * jnp.abs(variances))
 
     def column(j, state):
         rest, factor = state
@@ -110,6 +111,7 @@ def semidefinite_cholesky(matrix: jax.Array) -> jax.Array:
         is_positive = pivot > least[j]
         root = jnp.sqrt(jnp.where(is_positive, pivot, 1.0))
         values = jnp.where(is_positive & (rows >= j), rest[:, j] / root, 0.0)
+        values = jnp.where(is_variance[j], values, jnp.nan)
         return rest - jnp.outer(values, values), factor.at[:, j].set(values)
 
     return lax.fori_loop(0, dim, column, (matrix, jnp.zeros_like(matrix)))[1]

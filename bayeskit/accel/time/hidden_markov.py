@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from bayeskit.accel._checks import is_traced
+from bayeskit.accel.time._checks import refuse_not_logarithms
 from bayeskit.accel.time.associative import (
     blocked_associative_scan,
     by_method,
@@ -93,11 +96,13 @@ def hidden_markov_filter(model: HiddenMarkovModel, *, method: str = "auto") -> F
     Raises
     ------
     InvalidDataError
-        For shapes that do not fit; the message names the field.
+        For shapes that do not fit, and outside of ``jit`` for NaN and +inf; the message names
+        the field and the place.
 
     Notes
     -----
-    O(num_steps K²), O(num_steps K³) in parallel.
+    O(num_steps K²), O(num_steps K³) in parallel. Inside ``jit``, NaN and +inf make the result
+    NaN.
 
     References
     ----------
@@ -197,7 +202,8 @@ def hidden_markov_sample(
 
     Notes
     -----
-    A state of probability zero is never drawn. In parallel, each time becomes a map from the
+    A state of probability zero is never drawn, unless no path is possible: where the evidence
+    is zero, paths mean nothing. In parallel, each time becomes a map from the
     next state to this one, and maps are composed.
 
     References
@@ -216,7 +222,12 @@ def hidden_markov_sample(
     """
     check_method(method)
     model = _stacked(model)
-    uniforms = jnp.asarray(uniforms).astype(model.log_likelihood.dtype)
+    uniforms = jnp.asarray(uniforms)
+    if not is_traced(uniforms) and not np.all(
+        (np.asarray(uniforms) >= 0) & (np.asarray(uniforms) < 1)
+    ):
+        raise InvalidDataError("uniforms must be in [0, 1)")
+    uniforms = uniforms.astype(model.log_likelihood.dtype)
     num_steps = model.log_likelihood.shape[0]
     if uniforms.shape[-1:] != (num_steps,):
         raise InvalidDataError(
@@ -244,7 +255,7 @@ def hidden_markov_most_likely_path(
     path : (num_steps,) int32 array
         Of several such paths, the one that is least in its last state, then in the one before.
     log_probability : () array
-        Jointly with what was seen.
+        Jointly with what was seen; -inf if no path is possible: it then means nothing.
 
     References
     ----------
@@ -386,6 +397,8 @@ def _trace_back(forward, log_transition, inputs, choose: Callable, method: str) 
 
 def _stacked(model: HiddenMarkovModel) -> HiddenMarkovModel:
     """Return the model as arrays of one dtype, with the axis of time, or refuse it."""
+    if not isinstance(model, HiddenMarkovModel):
+        raise TypeError(f"model must be a HiddenMarkovModel, got {type(model).__name__}")
     arrays = HiddenMarkovModel(*map(jnp.asarray, model))
     dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
     likelihood = arrays.log_likelihood
@@ -405,6 +418,8 @@ def _stacked(model: HiddenMarkovModel) -> HiddenMarkovModel:
         if found not in shapes:
             wanted = " or ".join(map(str, shapes))
             raise InvalidDataError(f"{name} must have the shape {wanted}, got {found}")
+    for name, array in zip(HiddenMarkovModel._fields, arrays, strict=True):
+        refuse_not_logarithms(array, name)
     transition = jnp.broadcast_to(arrays.log_transition, (num_steps - 1, *square))
     return HiddenMarkovModel(
         arrays.log_initial.astype(dtype), transition.astype(dtype), likelihood.astype(dtype)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bayeskit.accel.time import covariance_form, square_root_form
+from bayeskit.accel.time._checks import refuse_bad_chain, refuse_bad_observations
 from bayeskit.accel.time.associative import check_method
 from bayeskit.accel.time.chain import (
     Filtered,
@@ -56,7 +57,8 @@ def kalman_filter(
     Raises
     ------
     InvalidDataError
-        For shapes that do not fit; the message names the field.
+        For shapes that do not fit, and outside of ``jit`` for numbers that are not finite and
+        matrices that are no covariances; the message names the field and the place.
     TypeError
         For observations of another type.
     ValueError
@@ -64,11 +66,14 @@ def kalman_filter(
 
     Notes
     -----
-    O(num_steps dim³). The parallel method does several times the arithmetic, in
-    :math:`O(\log T)` steps one after another. Square roots are differentiated as covariances.
-    Batches of chains, such as particles, go through ``jax.vmap``. The parallel method is meant
-    for accelerators: on a CPU, JAX 0.10 may wait for ever where two calls of LAPACK on batches
-    of several hundred thousand matrices overlap, as they do in a smoother of a million steps.
+    O(num_steps dim³). Inside ``jit``, NaN, infinite and negative variances make the result NaN.
+    So does an observation that has no density: of a variance of zero, given those before it.
+
+    The parallel method does several times the arithmetic, in :math:`O(\log T)` steps one after
+    another. It is meant for accelerators: on a CPU, JAX 0.10 may wait for ever where two calls
+    of LAPACK on batches of several hundred thousand matrices overlap, as they do in a smoother
+    of a million steps. Square roots are differentiated as covariances. Batches of chains, such
+    as particles, go through ``jax.vmap``.
 
     References
     ----------
@@ -160,8 +165,10 @@ def kalman_smoother(
 
     Notes
     -----
-    O(num_steps dim³). The covariance is a sum of positive semi-definite terms, so that it stays
-    one. A predicted covariance may be singular: it is raised by rounding errors of its size.
+    O(num_steps dim³). Leave ``method`` at ``"auto"`` on a CPU: :func:`kalman_filter` says where
+    the parallel one may wait for ever. The covariance is a sum of positive semi-definite terms,
+    so that it stays one. A predicted covariance may be singular: it is raised by rounding
+    errors of its size.
 
     References
     ----------
@@ -267,6 +274,8 @@ def _prepared(chain, observations, method: str, form: str) -> tuple[Any, Any, Mo
     if form not in FORMS:
         raise ValueError(f"form must be one of {FORMS}, got {form!r}")
     steps, seen = stacked(chain, observations)
+    refuse_bad_chain(chain)
+    refuse_bad_observations(observations)
     if form == "auto":
         form = "square_root" if steps[1].dtype == jnp.float32 else "covariance"
     return steps, seen, square_root_form if form == "square_root" else covariance_form

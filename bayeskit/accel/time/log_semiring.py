@@ -27,12 +27,15 @@ def inverse_cdf(log_masses: jax.Array, u: jax.Array) -> jax.Array:
 
 
 def log_sum(values: jax.Array, axis: int) -> jax.Array:
-    """Return log-sum-exp; -inf, and a derivative of zero, where all values are -inf."""
+    """Return log-sum-exp; -inf, and a derivative of zero, where all values are -inf.
+
+    NaN where a value is NaN or +inf.
+    """
     top = lax.stop_gradient(jnp.maximum(jnp.max(values, axis=axis, keepdims=True), _LEAST))
     total = jnp.sum(jnp.exp(values - top), axis=axis)
-    is_positive = total > 0
-    log_total = jnp.log(jnp.where(is_positive, total, 1.0))
-    return jnp.where(is_positive, log_total + jnp.squeeze(top, axis), -jnp.inf)
+    is_zero = total == 0
+    log_total = jnp.log(jnp.where(is_zero, 1.0, total))
+    return jnp.where(is_zero, -jnp.inf, log_total + jnp.squeeze(top, axis))
 
 
 def normalised(law: jax.Array, add: Callable) -> tuple[jax.Array, jax.Array]:

@@ -9,6 +9,16 @@ Bad input raises as in :mod:`bayeskit.accel` outside ``jit``. That looks at valu
 each call waits for its result.
 """
 
+import importlib.util
+
+from bayeskit.errors import MissingDependencyError
+
+if importlib.util.find_spec("torch") is None:
+    raise MissingDependencyError(
+        "bayeskit.accel.torch needs torch, which is not installed: "
+        "pip install 'bayeskit[torch]'"
+    )
+
 from bayeskit.accel.torch.gather import resample_and_gather, take_particles
 from bayeskit.accel.torch.offspring import (
     cumulative_offspring,

@@ -18,8 +18,13 @@ __all__ = [
 ]
 
 
-def as_log_tensor(values: Any, name: str) -> torch.Tensor:
-    """Return ``values`` as float32 or float64 (..., num_particles), or refuse them."""
+def as_log_tensor(values: Any, name: str, nan: str = "refuse") -> torch.Tensor:
+    """Return ``values`` as float32 or float64 (..., num_particles), or refuse them.
+
+    With ``nan="drop"`` each NaN becomes -inf; else it stays, for a later check to find.
+    """
+    if nan not in ("refuse", "drop"):
+        raise ValueError(f"nan must be 'refuse' or 'drop', got {nan!r}")
     tensor = torch.as_tensor(values)
     if not tensor.is_floating_point():
         raise TypeError(
@@ -33,7 +38,8 @@ def as_log_tensor(values: Any, name: str) -> torch.Tensor:
             f"{name} must hold at least 1 and fewer than 2**31 particles on its last axis, "
             f"got shape {tuple(tensor.shape)}"
         )
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+    tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
+    return torch.where(torch.isnan(tensor), -torch.inf, tensor) if nan == "drop" else tensor
 
 
 def as_uniforms(u: Any, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
@@ -73,18 +79,16 @@ def refuse_bad_weights(log_weights: torch.Tensor, ok: torch.Tensor, name: str) -
     )
 
 
-def refuse_invalid_values(values: torch.Tensor, name: str, nan_allowed: bool = False) -> None:
-    """Raise InvalidWeightsError if any value is +inf or (unless allowed) NaN."""
+def refuse_invalid_values(values: torch.Tensor, name: str) -> None:
+    """Raise InvalidWeightsError if any value is +inf or NaN."""
     kinds = {"nan": torch.isnan, "+inf": torch.isposinf}
-    if nan_allowed:
-        del kinds["nan"]
     for kind, test in kinds.items():
         bad = test(values)
         if bool(bad.any()):
             raise InvalidWeightsError(
                 f"{name} contains {kind}: {int(bad.sum())} of {bad.numel()} values, the first "
                 f"at index {_first_place(bad)}. A weight of zero is -inf; find out why the "
-                "density is not a number there"
+                "density is not finite there"
             )
 
 

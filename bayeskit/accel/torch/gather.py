@@ -120,6 +120,7 @@ def resample_and_gather(
     *,
     u: Any = None,
     generator: torch.Generator | None = None,
+    nan: str = "refuse",
 ) -> tuple[Any, Ancestors]:
     """Resample, and return the copied particles with their ancestors.
 
@@ -133,7 +134,7 @@ def resample_and_gather(
         "systematic", "stratified", "multinomial", "residual" or "residual_multinomial".
     num : int, optional
         Number of offspring. Default: as many as there are particles.
-    u, generator
+    u, generator, nan
         As for :func:`systematic`.
 
     Returns
@@ -162,7 +163,7 @@ def resample_and_gather(
     """
     if scheme not in _SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(_SCHEMES)}, got {scheme!r}")
-    log_weights = as_log_tensor(log_weights, "log_weights")
+    log_weights = as_log_tensor(log_weights, "log_weights", nan)
     if log_weights.ndim != 1:
         raise ValueError(f"log_weights must be one row, got shape {tuple(log_weights.shape)}")
     _map("tree", tree, functools.partial(_note_size, sizes={"log_weights": len(log_weights)}))

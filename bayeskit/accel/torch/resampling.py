@@ -51,8 +51,9 @@ def _resample(
     num: int | None,
     u: Any,
     generator: torch.Generator | None,
+    nan: str,
 ) -> Ancestors:
-    log_weights = as_log_tensor(log_weights, "log_weights")
+    log_weights = as_log_tensor(log_weights, "log_weights", nan)
     num = as_count(log_weights.shape[-1] if num is None else num)
     if u is not None and generator is not None:
         raise ValueError("give either u or generator, not both")
@@ -108,6 +109,7 @@ def systematic(
     *,
     u: Any = None,
     generator: torch.Generator | None = None,
+    nan: str = "refuse",
 ) -> Ancestors:
     r"""Resample with one uniform for all offspring: the usual choice.
 
@@ -127,6 +129,8 @@ def systematic(
     generator : torch.Generator, optional
         What the uniforms are drawn from otherwise, on the device of ``log_weights``. Default:
         torch's own.
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -141,7 +145,7 @@ def systematic(
         If all log-weights of a row are -inf.
     TypeError, ValueError
         For integer log-weights, no particles, a number outside [0, 2**31), uniforms outside
-        [0, 1) or of another shape, or both uniforms and a generator.
+        [0, 1) or of another shape, both uniforms and a generator, or an unknown ``nan``.
 
     Notes
     -----
@@ -159,7 +163,7 @@ def systematic(
     >>> systematic(torch.tensor([0.5, 0.25, 0.25]).log(), 4, u=0.5).index.tolist()
     [0, 0, 1, 2]
     """
-    return _resample(_systematic, True, log_weights, num, u, generator)
+    return _resample(_systematic, True, log_weights, num, u, generator, nan)
 
 
 def stratified(
@@ -168,6 +172,7 @@ def stratified(
     *,
     u: Any = None,
     generator: torch.Generator | None = None,
+    nan: str = "refuse",
 ) -> Ancestors:
     r"""Resample with one uniform for each of ``num`` strata of equal mass.
 
@@ -177,7 +182,7 @@ def stratified(
 
     Parameters
     ----------
-    log_weights, num, generator
+    log_weights, num, generator, nan
         As for :func:`systematic`.
     u : (..., num) tensor in [0, 1), optional
 
@@ -207,7 +212,7 @@ def stratified(
     >>> stratified(torch.zeros(4)).index.tolist()
     [0, 1, 2, 3]
     """
-    return _resample(_stratified, False, log_weights, num, u, generator)
+    return _resample(_stratified, False, log_weights, num, u, generator, nan)
 
 
 def multinomial(
@@ -216,6 +221,7 @@ def multinomial(
     *,
     u: Any = None,
     generator: torch.Generator | None = None,
+    nan: str = "refuse",
 ) -> Ancestors:
     r"""Resample with independent draws.
 
@@ -225,7 +231,7 @@ def multinomial(
 
     Parameters
     ----------
-    log_weights, num, generator
+    log_weights, num, generator, nan
         As for :func:`systematic`.
     u : (..., num) tensor in [0, 1), optional
 
@@ -255,7 +261,7 @@ def multinomial(
     >>> multinomial(torch.zeros(4), u=[0.9, 0.1, 0.3, 0.2]).index.tolist()
     [3, 0, 1, 0]
     """
-    return _resample(_multinomial, False, log_weights, num, u, generator)
+    return _resample(_multinomial, False, log_weights, num, u, generator, nan)
 
 
 def residual(
@@ -264,6 +270,7 @@ def residual(
     *,
     u: Any = None,
     generator: torch.Generator | None = None,
+    nan: str = "refuse",
 ) -> Ancestors:
     r"""Resample by sure copies, and systematically what remains.
 
@@ -273,7 +280,7 @@ def residual(
 
     Parameters
     ----------
-    log_weights, num, u, generator
+    log_weights, num, u, generator, nan
         As for :func:`systematic`.
 
     Returns
@@ -302,7 +309,7 @@ def residual(
     >>> residual(torch.tensor([0.5, 0.25, 0.25]).log(), 4).index.tolist()
     [0, 0, 1, 2]
     """
-    return _resample(_systematic, True, log_weights, num, u, generator)
+    return _resample(_systematic, True, log_weights, num, u, generator, nan)
 
 
 def residual_multinomial(
@@ -311,6 +318,7 @@ def residual_multinomial(
     *,
     u: Any = None,
     generator: torch.Generator | None = None,
+    nan: str = "refuse",
 ) -> Ancestors:
     r"""Resample by sure copies, and by independent draws what remains.
 
@@ -318,7 +326,7 @@ def residual_multinomial(
 
     Parameters
     ----------
-    log_weights, num, generator
+    log_weights, num, generator, nan
         As for :func:`systematic`.
     u : (..., num) tensor in [0, 1), optional
         As many as there are draws are used.
@@ -349,4 +357,4 @@ def residual_multinomial(
     >>> residual_multinomial(torch.zeros(2), 4).index.tolist()
     [0, 0, 1, 1]
     """
-    return _resample(_residual_multinomial, False, log_weights, num, u, generator)
+    return _resample(_residual_multinomial, False, log_weights, num, u, generator, nan)

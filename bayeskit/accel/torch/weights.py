@@ -41,7 +41,7 @@ class Weights(NamedTuple):
     max: torch.Tensor
 
 
-def normalize(log_weights: Any) -> Weights:
+def normalize(log_weights: Any, *, nan: str = "refuse") -> Weights:
     r"""Normalise weights and return them with all their usual summaries.
 
     .. math:: W_i = \frac{w_i}{\sum_j w_j}, \qquad
@@ -51,6 +51,8 @@ def normalize(log_weights: Any) -> Weights:
     Parameters
     ----------
     log_weights : (..., num_particles) tensor, real or -inf, any normalisation
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -82,14 +84,15 @@ def normalize(log_weights: Any) -> Weights:
     >>> normalize(torch.tensor([1.0, 1.0, 2.0]).log()).weights.tolist()
     [0.25, 0.25, 0.5]
     """
-    log_weights = as_log_tensor(log_weights, "log_weights")
+    log_weights = as_log_tensor(log_weights, "log_weights", nan)
     maximum, total, size = _sums(log_weights)
     refuse_bad_weights(log_weights, torch.isfinite(maximum), "log_weights")
-    log_sum = maximum + torch.log(total)
+    num_particles = log_weights.shape[-1]
     return Weights(
         weights=torch.exp(log_weights - maximum[..., None]) / total[..., None],
-        log_sum=log_sum,
-        log_mean=log_sum - math.log(log_weights.shape[-1]),
+        log_sum=maximum + torch.log(total),
+        # Not log_sum - log N: the rounding of log N would have one sign at every step.
+        log_mean=maximum + torch.log(total / num_particles),
         effective_sample_size=size,
         max=maximum,
     )
@@ -154,11 +157,11 @@ def log_mean_exp(log_values: Any) -> torch.Tensor:
     """
     log_values = as_log_tensor(log_values, "log_values")
     maximum, total, _ = _sums(log_values)
-    log_sum = torch.where(torch.isfinite(maximum), maximum + torch.log(total), maximum)
-    return log_sum - math.log(log_values.shape[-1])
+    log_mean = maximum + torch.log(total / log_values.shape[-1])
+    return torch.where(torch.isfinite(maximum), log_mean, maximum)
 
 
-def effective_sample_size(log_weights: Any) -> torch.Tensor:
+def effective_sample_size(log_weights: Any, *, nan: str = "refuse") -> torch.Tensor:
     r"""Return the effective number of particles of a weighted sample.
 
     .. math:: \text{ESS} = \frac{(\sum_i w_i)^2}{\sum_i w_i^2}
@@ -166,6 +169,8 @@ def effective_sample_size(log_weights: Any) -> torch.Tensor:
     Parameters
     ----------
     log_weights : (..., num_particles) tensor, real or -inf, any normalisation
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-weight of NaN counts as weight zero.
 
     Returns
     -------
@@ -192,12 +197,12 @@ def effective_sample_size(log_weights: Any) -> torch.Tensor:
     >>> float(effective_sample_size(torch.zeros(4)))
     4.0
     """
-    maximum, _, size = _sums(as_log_tensor(log_weights, "log_weights"))
+    maximum, _, size = _sums(as_log_tensor(log_weights, "log_weights", nan))
     return torch.where(torch.isfinite(maximum), size, torch.nan)
 
 
 def temper_step(
-    log_likelihood: Any, log_weights: Any, current: Any, target: Any
+    log_likelihood: Any, log_weights: Any, current: Any, target: Any, *, nan: str = "refuse"
 ) -> torch.Tensor:
     r"""Return the next inverse temperature: the largest step that keeps enough particles.
 
@@ -205,11 +210,13 @@ def temper_step(
 
     Parameters
     ----------
-    log_likelihood : (..., num_particles) tensor, real, -inf or NaN
-        -inf and NaN mean likelihood zero.
+    log_likelihood : (..., num_particles) tensor, real or -inf
+        -inf means likelihood zero.
     log_weights : (..., num_particles) tensor, real or -inf, any normalisation
     current : (...) tensor in [0, 1], or a number
     target : (...) tensor in (0, 1), or a number
+    nan : {"refuse", "drop"}
+        With ``"drop"`` a log-likelihood of NaN counts as likelihood zero.
 
     Returns
     -------
@@ -219,7 +226,7 @@ def temper_step(
     Raises
     ------
     InvalidWeightsError
-        If a log-likelihood is +inf or a log-weight is NaN or +inf.
+        If a log-likelihood or log-weight is NaN or +inf.
     DegenerateWeightsError
         If no particle has positive weight and finite log-likelihood.
     ValueError
@@ -241,7 +248,7 @@ def temper_step(
     >>> round(float(temper_step(torch.tensor([0.0, -8.0]), torch.zeros(2), 0.0, 0.6)), 4)
     0.2866
     """
-    log_likelihood = as_log_tensor(log_likelihood, "log_likelihood").detach()
+    log_likelihood = as_log_tensor(log_likelihood, "log_likelihood", nan).detach()
     log_weights = as_log_tensor(log_weights, "log_weights").detach()
     if log_likelihood.shape != log_weights.shape:
         raise ValueError(
@@ -257,7 +264,7 @@ def temper_step(
         raise ValueError("current must be an inverse temperature in [0, 1]")
     if not bool(((target > 0) & (target < 1)).all()):
         raise ValueError("target must be a fraction of the particles in (0, 1)")
-    refuse_invalid_values(log_likelihood, "log_likelihood", nan_allowed=True)
+    refuse_invalid_values(log_likelihood, "log_likelihood")
     refuse_invalid_values(log_weights, "log_weights")
     alive = torch.isfinite(log_likelihood) & (log_weights > -torch.inf)
     if not bool(alive.any(-1).all()):

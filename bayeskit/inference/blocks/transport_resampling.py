@@ -31,10 +31,10 @@ class ResampleTransport(Resampling):
                 "spawn with track_lineage=False and keep no history, or choose a resampling "
                 "scheme"
             )
-        particles, log_weights = accel.transport(
+        moved = accel.transport(
             population.particles, population.log_weights, self.epsilon, self.num_iterations
         )
-        return population._replace(particles=particles, log_weights=log_weights)
+        return population._replace(particles=moved.particles, log_weights=moved.log_weights)
 
     def arrow(self, law):
         return law.then(law.measure, self.name, CONSISTENT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,16 +19,17 @@ from bayeskit.inference.gp_kernels.hyperparametric import checked_hyperparameter
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.functional_tucker import additive
 from bayeskit.models.functional_tucker.additive.learning import with_kernels
+from bayeskit.models.functional_tucker.attributes import ATTRIBUTES, learned_attributes
 from bayeskit.models.functional_tucker.joint import MeanField, fit_mean_field
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.functional_tucker.low_rank.mean_field import factor_moments
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
 from bayeskit.models.functional_tucker.low_rank.priors import kernels_of_modes, mode_parameters
 from bayeskit.models.functional_tucker.low_rank.search import Problem
-from bayeskit.models.functional_tucker.naming import factor_names, term_names
 from bayeskit.models.functional_tucker.pictures import Pictures
 from bayeskit.models.functional_tucker.predictive import Predictive, predictive
-from bayeskit.models.functional_tucker.rows import new_table, table_of
+from bayeskit.models.functional_tucker.rows import coordinates_of, new_table, table_of
+from bayeskit.models.functional_tucker.sampled import Sampled, fit_by_gibbs, fit_by_smc
 from bayeskit.models.functional_tucker.terms import MainEffect, check_terms, term_label
 from bayeskit.models.functional_tucker.transforms import as_transform, standardized
 from bayeskit.models.markov_gp.rows import observations
@@ -38,6 +38,16 @@ __all__ = ["FunctionalTensor"]
 
 _CONTEXTS = ("given", "training")
 _LIKELIHOODS = ("normal", "student_t")
+_ENGINES = ("cavi", "gibbs", "smc")
+# Settings that are whole numbers, and the least of each.
+_COUNTS = {
+    "max_iter": 1,
+    "num_starts": 1,
+    "num_draws": 1,
+    "num_warmup": 0,
+    "num_chains": 1,
+    "num_particles": 2,
+}
 # Weak: a hundredth of the target's variance, worth two observations.
 _NOISE_PRECISION = Gamma(1.0, 0.01)
 
@@ -51,9 +61,14 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
     noise_std: Any
     likelihood: str
     degrees: float
+    engine: str
     max_iter: int
     tol: float
     num_starts: int
+    num_draws: int
+    num_warmup: int
+    num_chains: int
+    num_particles: int
     method: str
     context: str
     random_state: Any
@@ -70,7 +85,8 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame or (rows, modes) array
-            Coordinates; columns of a DataFrame may hold dates, which count in days.
+            Coordinates; columns of a DataFrame may hold dates, which count in days, and text
+            or categories, whose values are exchangeable.
         y : (rows) array
             NaN where nothing was observed.
 
@@ -89,15 +105,15 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         ConvergenceWarning
             If the search ends while the bound still rises.
         """
-        names, table = table_of(X)
+        names, table, self.categories_ = table_of(X)
         self._fit(names, table, observations(y, len(table)))
         return self
 
     def partial_fit(self, X: Any, y: Any) -> Any:
         """Add rows to those of earlier calls, and go on from where these have led.
 
-        The model that results is that of all rows; the search starts from the laws and the
-        scales of the last call, which is faster than a new one.
+        The model that results is that of all rows. Coordinate ascent starts from the laws and
+        the scales of the last call, which is faster than a new search; draws are made anew.
 
         Parameters
         ----------
@@ -111,9 +127,13 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y)
         table = self._new_table(X)
+        if hasattr(X, "columns"):
+            self.categories_ = table_of(X[list(self.names_)], self.categories_)[2]
         target = np.concatenate([self._target, observations(y, len(table))])
         before = self._posterior
-        self._fit(self.names_, np.concatenate([before.table, table]), target, before)
+        tables = np.concatenate([before.table, table])
+        start = before if isinstance(before, MeanField) else None
+        self._fit(self.names_, tables, target, start)
         return self
 
     def _fit(
@@ -129,73 +149,76 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         transform = standardized(transform, target[seen])
         layout = self._layout(len(names))
         self._check_settings(layout)
-        terms = with_kernels(check_terms(self._terms(names), names), names)
-        kernels = kernels_of_modes(self.kernel, names) if layout.ranks else ()
+        categories = tuple(self.categories_)
+        terms = check_terms(self._terms(names), names)
+        terms = with_kernels(terms, names, categories)
+        kernels = kernels_of_modes(self.kernel, names, categories) if layout.ranks else ()
         t = np.where(seen, transform.forward(np.where(seen, target, 1.0)), 0.0)
         with precision_scope("float64"), program_cache(), CompileClock() as clock:
-            self._posterior = fit_mean_field(
-                Problem(
-                    layout,
-                    mode_parameters(layout, kernels, table) if layout.ranks else (),
-                    1.0,
-                    self._noise_prior(),
-                    _method_here(self.method),
-                ),
-                additive.additive_design(terms, table, names),
-                self.noise_std,
-                t,
-                seen,
-                as_random_key(self.random_state),
-                max_iter=self.max_iter,
-                tol=self.tol,
-                num_starts=self.num_starts,
-                start=start,
+            problem = Problem(
+                layout,
+                mode_parameters(layout, kernels, table) if layout.ranks else (),
+                1.0,
+                self._noise_prior(),
+                _method_here(self.method),
             )
+            design = additive.additive_design(terms, table, names)
+            given = design, t, seen, as_random_key(self.random_state)
+            self._posterior = self._fitted(problem, *given, start)
             self._target = target
             self.names_, self.n_ignored_ = names, int((~seen).sum())
             self.transform_ = transform
-            self._describe(kernels, transform.log_derivative(target[seen]).sum())
+            learned = learned_attributes(
+                self._posterior,
+                names,
+                kernels,
+                transform.scale,
+                float(transform.log_derivative(target[seen]).sum()),
+                learns_noise=not self._noise_is_number,
+            )
+        for name in ATTRIBUTES:
+            self.__dict__.pop(name, None)
+        self.__dict__.update(learned)
         self.timing_ = clock.timing()
 
-    def _describe(self, kernels: Sequence[Any], log_jacobian: float) -> None:
-        """Set the learned attributes, in units of the transformed target."""
-        posterior, scale = self._posterior, self.transform_.scale
-        terms = posterior.terms.design.terms
-        self.terms_ = tuple(
-            replace(term, kernel=kernel)
-            for term, kernel in zip(terms, posterior.terms.kernels, strict=True)
+    def _fitted(
+        self, problem: Problem, design: Any, t: Any, seen: Any, key: Any, start: Any
+    ) -> MeanField | Sampled:
+        if self.engine == "gibbs":
+            return fit_by_gibbs(
+                problem,
+                design,
+                t,
+                seen,
+                key,
+                num_draws=self.num_draws,
+                num_warmup=self.num_warmup,
+                num_chains=self.num_chains,
+            )
+        if self.engine == "smc":
+            num = self.num_particles
+            return fit_by_smc(problem, design, t, seen, key, num_particles=num)
+        return fit_mean_field(
+            problem,
+            design,
+            self.noise_std,
+            t,
+            seen,
+            key,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            num_starts=self.num_starts,
+            start=start,
         )
-        self.noise_std_ = posterior.noise_std * scale
-        values = dict(
-            zip(term_names(posterior.term_names, terms), posterior.term_values, strict=True)
-        )
-        if self.noise_std is None or isinstance(self.noise_std, LogNormal):
-            values = {"noise_std": posterior.noise_std, **values}
-        # Functions of modes are multiplied, so that one of them alone has no unit.
-        self.hyperparameters_ = {
-            name: float(value) * (scale if name.endswith("std") else 1.0)
-            for name, value in values.items()
-        }
-        found, problem = posterior.found, posterior.problem
-        for mode, kernel, free, u in zip(
-            self.names_, kernels, problem.parameters, found.u, strict=False
-        ):
-            names = factor_names(free.names, (kernel,) * len(free.base), mode)
-            learned = np.asarray(free.values(u), float).tolist()
-            self.hyperparameters_ |= dict(zip(names, learned, strict=True))
-        self.n_evaluations_ = posterior.num_evaluations
-        if posterior.is_exact:
-            self.log_evidence_ = posterior.terms.log_evidence + float(log_jacobian)
-            return
-        self.elbo_ = posterior.bounds + float(log_jacobian)
-        self.n_iter_ = posterior.num_epochs
-        if problem.layout.has_core and problem.layout.ranks:
-            self.core_ = np.asarray(found.beliefs.core.mean)
 
     def _noise_prior(self) -> NoisePrior:
-        is_number = self.noise_std is not None and not isinstance(self.noise_std, LogNormal)
+        is_number = self._noise_is_number
         precision = float(self.noise_std) ** -2.0 if is_number else _NOISE_PRECISION
         return NoisePrior(precision, float(self.degrees) if self._is_student else None)
+
+    @property
+    def _noise_is_number(self) -> bool:
+        return self.noise_std is not None and not isinstance(self.noise_std, LogNormal)
 
     @property
     def _is_student(self) -> bool:
@@ -214,12 +237,21 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         self._check_context()
         check_method(self.method)
         checked_hyperparameter(self.noise_std, "noise_std")
-        if isinstance(self.noise_std, LogNormal) and (layout.ranks or self._is_student):
+        is_exact = self.engine == "cavi" and not layout.ranks and not self._is_student
+        if isinstance(self.noise_std, LogNormal) and not is_exact:
             raise ValueError(
                 "noise_std must be None, which learns it, or a number where there are "
-                f"multilinear components or Student-t noise, got {self.noise_std!r}"
+                "multilinear components, Student-t noise or draws, got "
+                f"{self.noise_std!r}"
             )
-        for name, least in (("max_iter", 1), ("num_starts", 1)):
+        if self.engine not in _ENGINES:
+            raise ValueError(f"engine must be one of {_ENGINES}, got {self.engine!r}")
+        if self.engine == "smc" and not layout.ranks:
+            raise ValueError(
+                "engine='smc' needs multilinear components, but the rank is 0: terms alone "
+                "have an exact evidence, with engine='cavi'"
+            )
+        for name, least in _COUNTS.items():
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
@@ -296,13 +328,15 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         state = self.random_state if random_state is None else random_state
         with precision_scope("float64"), program_cache():
             latent_key, noise_key = random.split(as_random_key(state), 2)
-            draws = self._posterior.draws(table, self._check_context(), num_draws, latent_key)
+            draws, std = self._posterior.draws(
+                table, self._check_context(), num_draws, latent_key
+            )
             generator = random.host_generator(noise_key)
         if self._is_student:
             errors = generator.standard_t(self.degrees, draws.shape)
         else:
             errors = generator.standard_normal(draws.shape)
-        return self.transform_.inverse(draws + self._posterior.noise_std * errors)
+        return self.transform_.inverse(draws + std[:, None] * errors)
 
     def functions(self, term: Any, grid: Any, *, return_std: bool = False) -> Any:
         """Return the posterior mean of the function of one term, on the transformed scale.
@@ -319,12 +353,11 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         -------
         mean : (points) array, or (mean, std)
         """
-        self._check_fitted()
+        terms = self._mean_field("functions of terms").terms
         place = self._place_of(term)
+        points = coordinates_of(grid, self.terms_[place].mode, self.categories_)
         with precision_scope("float64"), program_cache():
-            mean, variance = additive.function_moments(
-                self._posterior.terms, place, np.asarray(grid, float)
-            )
+            mean, variance = additive.function_moments(terms, place, points)
         scale = self.transform_.scale
         return (scale * mean, scale * np.sqrt(variance)) if return_std else scale * mean
 
@@ -345,8 +378,7 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         -------
         mean : (points, rank) array, or (mean, std)
         """
-        self._check_fitted()
-        posterior = self._posterior
+        posterior = self._mean_field("factors")
         if not posterior.problem.layout.ranks:
             raise ValueError("this model has no factors: its rank is 0")
         places = {name: k for k, name in enumerate(self.names_)}
@@ -360,13 +392,24 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
                 posterior.found.beliefs,
                 posterior.found.u,
                 place,
-                np.asarray(grid, float).reshape(-1),
+                coordinates_of(grid, self.names_[place], self.categories_),
             )
         std = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         return (mean, std) if return_std else mean
 
+    def _mean_field(self, what: str) -> MeanField:
+        """Return independent laws; refuse what draws do not tell one by one."""
+        self._check_fitted()
+        if not isinstance(self._posterior, MeanField):
+            raise ValueError(
+                f"{what} come from engine='cavi': in draws of engine={self.engine!r} signs and "
+                "order of factors change, and terms are integrated out; predict gives what is "
+                "known of their sum"
+            )
+        return self._posterior
+
     def _place_of(self, term: Any) -> int:
-        stated = self._posterior.terms.design.terms
+        stated = self.terms_
         for i, one in enumerate(stated):
             if isinstance(one, MainEffect) and not isinstance(term, type(one)):
                 if one.mode == term:
@@ -384,12 +427,14 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         posterior = self._posterior
         with precision_scope("float64"), program_cache():
             mean, variance = posterior.moments(table, self._check_context())
+        degrees = self.degrees if self._is_student else None
         return predictive(
             self.transform_,
-            mean[None],
-            variance[None],
-            np.array([posterior.noise_std]),
-            self.degrees if self._is_student else None,
+            mean,
+            variance,
+            posterior.noise_std,
+            degrees,
+            posterior.log_weights,
         )
 
     def _check_context(self) -> str:
@@ -399,7 +444,7 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
 
     def _new_table(self, X: Any) -> np.ndarray:
         self._check_fitted()
-        return new_table(X, self.names_)
+        return new_table(X, self.names_, self.categories_)
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():

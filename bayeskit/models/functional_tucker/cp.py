@@ -35,7 +35,7 @@ class FunctionalCP(FunctionalTensor):
     kernel : str, kernel, one for each mode, or dict by mode
         Covariance of the functions that are multiplied. What is None in a kernel is learned,
         for each function by itself. ``White()`` makes the values of a mode exchangeable, such
-        as those of stations.
+        as those of stations; it is the default of modes that hold text or categories.
     transform : None, "standardize", "log" or Transform
         Such as :class:`~bayeskit.BoxCox`. None keeps y.
     noise_std : float, LogNormal or None
@@ -46,6 +46,10 @@ class FunctionalCP(FunctionalTensor):
         Student-t noise gives outliers less weight.
     degrees : float
         Degrees of freedom of Student-t noise, above 2.
+    engine : {"cavi", "gibbs", "smc"}
+        Coordinate ascent for independent laws; draws from the joint posterior of everything,
+        hyper-parameters included, by Gibbs sampling; or the same by tempered sequential Monte
+        Carlo, with the log evidence that tells ranks apart.
     max_iter : int
         Most epochs of coordinate ascent.
     tol : float
@@ -53,6 +57,11 @@ class FunctionalCP(FunctionalTensor):
         observation, which does not depend on the unit of y.
     num_starts : int
         Starts whose functions are drawn from their priors; the best one goes on.
+    num_draws, num_warmup, num_chains : int
+        Of Gibbs sampling: draws that are kept over all chains, sweeps of each chain before
+        them, and chains.
+    num_particles : int
+        Of sequential Monte Carlo.
     method : {"auto", "sequential", "parallel"}
         How functions of factors are filtered along their mode: ``"auto"`` goes step by step on
         a CPU, and by a parallel scan on accelerators.
@@ -81,6 +90,8 @@ class FunctionalCP(FunctionalTensor):
         Epochs.
     transform_ : Transform
         With the learned centre and scale.
+    categories_ : dict of arrays
+        The values of each mode of categories.
     n_ignored_ : int
         Rows whose y is NaN. Their coordinates count in means over groups.
     n_evaluations_ : int
@@ -127,9 +138,14 @@ class FunctionalCP(FunctionalTensor):
         noise_std: Any = None,
         likelihood: str = "normal",
         degrees: float = 4.0,
+        engine: str = "cavi",
         max_iter: int = 300,
         tol: float = 1e-4,
         num_starts: int = 3,
+        num_draws: int = 1000,
+        num_warmup: int = 500,
+        num_chains: int = 4,
+        num_particles: int = 512,
         method: str = "auto",
         context: str = "given",
         random_state: Any = None,
@@ -141,9 +157,14 @@ class FunctionalCP(FunctionalTensor):
         self.noise_std = noise_std
         self.likelihood = likelihood
         self.degrees = degrees
+        self.engine = engine
         self.max_iter = max_iter
         self.tol = tol
         self.num_starts = num_starts
+        self.num_draws = num_draws
+        self.num_warmup = num_warmup
+        self.num_chains = num_chains
+        self.num_particles = num_particles
         self.method = method
         self.context = context
         self.random_state = random_state

@@ -75,9 +75,14 @@ class MeanField:
     num_evaluations: int
 
     @property
-    def noise_std(self) -> float:
-        """Of the noise, on the scale of t."""
-        return float(self.found.beliefs.noise_precision) ** -0.5
+    def log_weights(self) -> np.ndarray:
+        """Of the one draw that independent laws count as."""
+        return np.zeros(1)
+
+    @property
+    def noise_std(self) -> np.ndarray:
+        """Of the noise, on the scale of t, (1,)."""
+        return np.atleast_1d(float(self.found.beliefs.noise_precision) ** -0.5)
 
     @property
     def table(self) -> np.ndarray:
@@ -95,20 +100,21 @@ class MeanField:
         return self.found.bounds
 
     def moments(self, table: np.ndarray, context: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return means and variances (new rows,) of t without noise, each row by itself."""
+        """Return means and variances (1, new rows) of t without noise, each row by itself."""
         mean, variance = additive.predict_rows(self.terms, table, context)
         found = self.found
         product = product_moments(self.problem, self.data, found.beliefs, found.u, table)
-        return mean + product[0], variance + product[1]
+        return (mean + product[0])[None], (variance + product[1])[None]
 
-    def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> np.ndarray:
-        """Return joint draws (num_draws, new rows) of t without noise."""
+    def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> tuple:
+        """Return joint draws (num_draws, new rows) of t without noise, and std of the noise."""
         terms_key, product_key = random.split(key, 2)
         drawn = additive.sample_rows(self.terms, table, num_draws, terms_key, context=context)
         found = self.found
-        return drawn + product_draws(
+        drawn = drawn + product_draws(
             self.problem, self.data, found.beliefs, found.u, table, num_draws, product_key
         )
+        return drawn, self.noise_std
 
 
 def fit_mean_field(
@@ -200,7 +206,8 @@ def fit_mean_field(
             f"the evidence lower bound still rose by {gain:.3g} over the last {CHUNK} of "
             f"{len(found.bounds)} epochs: raise max_iter, or tol if that is enough",
             ConvergenceWarning,
-            stacklevel=3,
+            # The call of fit.
+            stacklevel=5,
         )
     num_epochs, found = len(found.bounds), found._replace(bounds=np.asarray(bounds))
     # Arrays of JAX would be read back from a pickle in single precision.
@@ -221,7 +228,7 @@ def fit_mean_field(
 def _term_coordinates(free: Any, start: MeanField) -> np.ndarray:
     """Return where an earlier fit ended, under the priors of this one."""
     values = iter(start.term_values)
-    learned = [start.noise_std if name == "noise" else next(values) for name in free.names]
+    learned = [start.noise_std[0] if name == "noise" else next(values) for name in free.names]
     return free.coordinates(learned)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,37 +11,101 @@ from bayeskit.errors import InvalidDataError
 from bayeskit.models.base import checked_array
 from bayeskit.models.markov_gp.rows import coordinates
 
-__all__ = ["new_table", "table_of"]
+__all__ = ["Categories", "coordinates_of", "new_table", "table_of"]
+
+#: For each mode that holds categories: its values, whose places are their coordinates.
+Categories = Mapping[Hashable, np.ndarray]
 
 
-def table_of(X: Any) -> tuple[tuple[Hashable, ...], np.ndarray]:
-    """Return the names of the modes and their coordinates (rows, modes) as float64.
+def table_of(
+    X: Any, known: Categories | None = None
+) -> tuple[tuple[Hashable, ...], np.ndarray, Categories]:
+    """Return the names of modes, their coordinates (rows, modes) as float64, and categories.
 
-    Columns of a DataFrame may hold dates, which count in days.
+    Columns of a DataFrame may hold dates, which count in days, and categories or text, whose
+    values are numbered. The numbers of values that were not known follow those of known ones.
+
+    Parameters
+    ----------
+    X : DataFrame or (rows, modes) array
+    known : dict, optional
+        Categories that were seen before, by mode.
 
     Raises
     ------
     InvalidDataError
         For other shapes, no rows or modes, NaN or infinities, with row and column.
     """
+    known = {} if known is None else known
     if hasattr(X, "columns"):
         names = tuple(X.columns)
         if len(set(names)) < len(names):
             raise InvalidDataError(f"the columns of X must have different names, got {names}")
         if not names:
             raise InvalidDataError("X has no columns: at least one mode is needed")
-        columns = [coordinates(X[name], f"column {name!r} of X") for name in names]
-        return names, np.stack(columns, axis=1)
+        columns, categories = [], {}
+        for name in names:
+            if name in known or _holds_categories(X[name]):
+                values, codes = _numbered(X[name], name, known.get(name))
+                columns.append(codes)
+                categories[name] = values
+            else:
+                columns.append(coordinates(X[name], f"column {name!r} of X"))
+        return names, np.stack(columns, axis=1), categories
     array = checked_array(np.asarray(X), "X")
     if np.ndim(array) != 2 or not array.shape[1]:
         raise InvalidDataError(
             f"X must have rows and columns, one column for each mode; got shape "
             f"{np.shape(array)}"
         )
-    return tuple(range(array.shape[1])), array.astype(np.float64)
+    return tuple(range(array.shape[1])), array.astype(np.float64), known
 
 
-def new_table(X: Any, names: tuple[Hashable, ...]) -> np.ndarray:
+def _holds_categories(column: Any) -> bool:
+    """Return whether a column holds text, or is declared to hold categories."""
+    if column.dtype.name == "category":
+        return True
+    if getattr(column.dtype, "kind", "O") not in "OU":
+        return False
+    present = column.dropna()
+    return len(present) > 0 and all(isinstance(value, str) for value in present)
+
+
+def _numbered(
+    column: Any, name: Hashable, known: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct values, and the place of each row's value among them."""
+    import pandas as pd
+
+    missing = np.asarray(column.isna())
+    if missing.any():
+        raise InvalidDataError(
+            f"column {name!r} of X contains a missing category at row "
+            f"{int(np.argmax(missing))}: give it a name of its own, or drop such rows"
+        )
+    values = np.asarray(column, object)
+    before = np.zeros(0, object) if known is None else known
+    places = {value: place for place, value in enumerate(before)}
+    for value in pd.unique(values):
+        places.setdefault(value, len(places))
+    return np.array(list(places), object), np.array([places[v] for v in values], float)
+
+
+def coordinates_of(values: Any, mode: Hashable, categories: Categories) -> np.ndarray:
+    """Return the coordinates (points,) of values of a mode, such as the points of a grid."""
+    if mode in categories:
+        places = {value: place for place, value in enumerate(categories[mode])}
+        values = np.ravel(np.asarray(values, object))
+        unknown = [value for value in values if value not in places]
+        if unknown:
+            raise InvalidDataError(
+                f"mode {mode!r} has no category {unknown[0]!r}; there are {list(places)}"
+            )
+        return np.array([places[value] for value in values], float)
+    return coordinates(np.ravel(values), f"values of mode {mode!r}")
+
+
+def new_table(X: Any, names: tuple[Hashable, ...], categories: Categories) -> np.ndarray:
     """Return coordinates of new rows, in the order of the modes of the fit.
 
     Raises
@@ -54,7 +118,7 @@ def new_table(X: Any, names: tuple[Hashable, ...]) -> np.ndarray:
     elif hasattr(X, "columns") and names != tuple(range(len(names))):
         missing = [name for name in names if name not in set(X.columns)]
         raise InvalidDataError(f"X lacks the columns {missing}: the fit had {list(names)}")
-    found, table = table_of(X)
+    found, table, _ = table_of(X, categories)
     if len(found) != len(names):
         raise InvalidDataError(
             f"X has {len(found)} columns, but the fit had {len(names)}: {list(names)}"

@@ -237,3 +237,21 @@ def test_bad_input():
         accel.hidden_markov_sample(model, np.zeros(4))
     with pytest.raises(ValueError, match="method must be one of"):
         accel.hidden_markov_filter(model, method="gpu")
+    with pytest.raises(TypeError, match="must be a HiddenMarkovModel, got tuple"):
+        accel.hidden_markov_filter(tuple(model))
+
+
+@every_method
+@pytest.mark.parametrize("name", accel.HiddenMarkovModel._fields)
+def test_wrong_numbers_are_not_overlooked(name, method):
+    """NaN must not count as a probability of zero: the evidence would look like one."""
+    evidence = functools.partial(accel.hidden_markov_log_evidence, method=method)
+    for value in (np.nan, np.inf):
+        model = dense.random_states(3)
+        getattr(model, name)[(1,) * getattr(model, name).ndim] = value
+        message = rf"^{name} must hold logarithms.*: got {value} at index .*1.* \(1 of"
+        with pytest.raises(InvalidDataError, match=message):
+            evidence(model)
+        assert np.isnan(quick(evidence)(model))
+    with pytest.raises(InvalidDataError, match=r"uniforms must be in \[0, 1\)"):
+        accel.hidden_markov_sample(dense.random_states(3), np.array([0.5, 1.0, 0.5]))

@@ -446,3 +446,70 @@ def test_bad_input():
         accel.kalman_filter(chain, observations, method="gpu")
     with pytest.raises(ValueError, match="form must be one of"):
         accel.kalman_filter(chain, observations, form="root")
+
+
+def bad_models():
+    """A chain or observations with one wrong number, and what is said of it."""
+    chain, observations = dense.random_chain(3)
+    precisions = np.stack([np.eye(3)] * 3)
+    sites = accel.GaussianSites(np.ones((3, 3)), precisions)
+
+    def with_entry(array, place, value):
+        changed = np.array(array, float)
+        changed[place] = value
+        return changed
+
+    for wrong, what in ((np.nan, "finite: got nan"), (np.inf, "finite: got inf")):
+        for name in chain._fields:
+            place = (0,) * np.ndim(getattr(chain, name))
+            array = with_entry(getattr(chain, name), place, wrong)
+            yield chain._replace(**{name: array}), observations, f"^{name} must be {what}"
+        for name in ("matrix", "covariance", "offset"):
+            # Of the first time, at which all is seen.
+            place = (0,) * np.ndim(getattr(observations, name))
+            array = with_entry(getattr(observations, name), place, wrong)
+            yield chain, observations._replace(**{name: array}), f"^{name}.* {what}"
+        for name in ("shift", "precision"):
+            array = with_entry(getattr(sites, name), (1,) * getattr(sites, name).ndim, wrong)
+            yield chain, sites._replace(**{name: array}), f"^{name} must be {what}"
+    infinite = with_entry(observations.values, (0, 0), np.inf)
+    yield chain, observations._replace(values=infinite), "^values must be finite: got inf"
+    for name in ("initial_covariance", "covariance"):
+        array = getattr(chain, name)
+        place = (0,) * array.ndim
+        for value, what in (
+            (-0.5, "not be negative: got -0.5"),
+            (0.0, "no entry may be larger"),
+        ):
+            yield chain._replace(**{name: with_entry(array, place, value)}), observations, what
+        place = (0,) * (array.ndim - 1) + (1,)
+        skew = with_entry(array, place, array[place] + 0.1)
+        yield chain._replace(**{name: skew}), observations, f"^{name} .* must be symmetric"
+    negative = with_entry(observations.covariance, (0, 0, 0), -0.5)
+    yield chain, observations._replace(covariance=negative), "^covariance of observations"
+    minus = with_entry(precisions, (1, 2, 2), -0.1)
+    yield chain, sites._replace(precision=minus), r"^precision .* got -0.1 at index \(1, 2\)"
+
+
+def test_wrong_numbers_are_refused():
+    cases = list(bad_models())
+    assert len(cases) > 20
+    for chain, observations, message in cases:
+        with pytest.raises(InvalidDataError, match=message):
+            accel.kalman_log_evidence(chain, observations)
+    # The noise of what was not seen may be anything.
+    chain, observations = dense.random_chain(3)
+    unseen = np.isnan(observations.values)
+    assert unseen.any()
+    noise = np.where(unseen[:, :, None] | unseen[:, None], np.nan, observations.covariance)
+    found = accel.kalman_log_evidence(chain, observations._replace(covariance=noise))
+    assert found == accel.kalman_log_evidence(chain, observations)
+
+
+@every_way
+def test_inside_jit_wrong_numbers_are_not_overlooked(method, form):
+    """A root of NaN, or of a negative variance, must not count as zero."""
+    evidence = quick(functools.partial(accel.kalman_log_evidence, method=method, form=form))
+    for chain, observations, message in bad_models():
+        if "finite" in message or "-0.5" in message or "of observations" in message:
+            assert not np.isfinite(evidence(chain, observations)), message

@@ -79,10 +79,13 @@ def test_temper_step_is_that_of_jax(dtype, sharpness):
     log_weights[2, ::3] = -np.inf
     current = np.array([0.0, 0.25, 0.999], dtype)
     with jax.enable_x64(dtype == np.float64):
-        expected = np.asarray(accel.temper_step(log_likelihood, log_weights, current, 0.5))
-    found = accel_torch.temper_step(
-        torch.from_numpy(log_likelihood), torch.from_numpy(log_weights), current, 0.5
-    )
+        options = (current, 0.5)
+        expected = accel.temper_step(log_likelihood, log_weights, *options, nan="drop")
+        expected = np.asarray(expected)
+    tensors = torch.from_numpy(log_likelihood), torch.from_numpy(log_weights)
+    found = accel_torch.temper_step(*tensors, *options, nan="drop")
+    with pytest.raises(InvalidWeightsError, match=r"log_likelihood contains nan: 1 of 600"):
+        accel_torch.temper_step(*tensors, *options)
     found = found.numpy()
     assert found.dtype == dtype
     np.testing.assert_allclose(found - current, expected - current, rtol=2e-4, atol=1e-30)
@@ -124,3 +127,39 @@ def test_bad_input_of_temper_step():
         accel_torch.temper_step(zeros, zeros + torch.nan, 0.5, 0.5)
     with pytest.raises(DegenerateWeightsError, match="no temperature can be chosen"):
         accel_torch.temper_step(zeros - torch.inf, zeros, 0.5, 0.5)
+
+
+def test_nan_is_dropped_on_request():
+    log_weights = torch.tensor([0.0, torch.nan, 1.0, torch.nan], requires_grad=True)
+    dead = torch.tensor([0.0, -torch.inf, 1.0, -torch.inf])
+    expected = accel_torch.normalize(dead)
+    found = accel_torch.normalize(log_weights, nan="drop")
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a.detach(), b)
+    size = accel_torch.effective_sample_size(log_weights, nan="drop")
+    assert size == expected.effective_sample_size
+    (gradient,) = torch.autograd.grad(found.log_mean, log_weights)
+    torch.testing.assert_close(gradient, expected.weights)
+    tree = torch.arange(4)
+    for scheme in (
+        "systematic",
+        "stratified",
+        "multinomial",
+        "residual",
+        "residual_multinomial",
+    ):
+        u = 0.3 if scheme in ("systematic", "residual") else torch.linspace(0, 0.9, 7)
+        draw = getattr(accel_torch, scheme)
+        wanted = draw(dead, 7, u=u).index
+        assert torch.equal(draw(log_weights, 7, u=u, nan="drop").index, wanted)
+        particles, ancestors = accel_torch.resample_and_gather(
+            log_weights, tree, scheme, 7, u=u, nan="drop"
+        )
+        assert torch.equal(ancestors.index, wanted)
+        assert torch.equal(particles.int(), wanted)
+        with pytest.raises(InvalidWeightsError, match="nan: 2 of 4 values"):
+            draw(log_weights, 7, u=u)
+        with pytest.raises(ValueError, match="nan must be"):
+            draw(log_weights, 7, u=u, nan="zero")
+    with pytest.raises(DegenerateWeightsError, match="all 2 values"):
+        accel_torch.systematic(torch.full((2,), torch.nan), nan="drop")

@@ -12,13 +12,14 @@ from bayeskit.models.functional_tucker.additive import additive_design
 from bayeskit.models.functional_tucker.low_rank.additive_part import additive_part
 from bayeskit.models.functional_tucker.low_rank.data import TensorData
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
+from bayeskit.models.functional_tucker.low_rank.moves import TensorMoves
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
 from bayeskit.models.functional_tucker.low_rank.posterior import Prior, TensorPosterior
 from bayeskit.models.markov_gp.rows import Grid
 
 # Two coordinates of the first mode, three of the second; a repeated tuple, and a row without
 # an observation.
-_X = np.array([[0.0, 0.0], [0.0, 0.7], [1.0, 0.0], [1.0, 1.5], [1.0, 1.5], [0.0, 1.5]])
+COORDINATES = np.array([[0.0, 0.0], [0.0, 0.7], [1.0, 0.0], [1.0, 1.5], [1.0, 1.5], [0.0, 1.5]])
 _WEIGHT = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
 
 
@@ -31,17 +32,17 @@ def tiny_model(core):
         tuple(Matern12(1.0, LogNormal(m, 0.4)) for m in (0.5, 1.0, 2.0)[: layout.ranks[1]]),
     )
     grids, places = [], []
-    for column in _X.T:
+    for column in COORDINATES.T:
         x, place = np.unique(column, return_inverse=True)
         grids.append(Grid(x, np.diff(x)))
         places.append(place.astype(np.int32))
-    nothing = np.zeros(len(_X))
+    nothing = np.zeros(len(COORDINATES))
     data = TensorData(nothing, _WEIGHT, nothing, tuple(places), tuple(grids))
     prior = Prior(
         tuple(FreeParameters.of(one) for one in kernels),
         2.0,
         NoisePrior(Gamma(4.0, 0.4), 5.0),
-        additive_part(additive_design((), _X)),
+        additive_part(additive_design((), COORDINATES)),
     )
     return layout, prior, data
 
@@ -83,12 +84,12 @@ def simulate(core, key):
         parts[f"mode_{k}"] = {"u": u, "states": jnp.stack(states, axis=1)}
         at_rows.append(jnp.stack(functions, axis=1)[data.places[k]])
     constant = 3.0 * random.normal(next(keys), ())
-    parts["additive"] = {"u": jnp.zeros(0), "rows": jnp.full(len(_X), constant)}
+    parts["additive"] = {"u": jnp.zeros(0), "rows": jnp.full(len(COORDINATES), constant)}
     parts["precision"] = jax.random.gamma(next(keys), 4.0) / 0.4
     half = 0.5 * prior.noise.degrees
-    parts["weights"] = jax.random.gamma(next(keys), half, (len(_X),)) / half
+    parts["weights"] = jax.random.gamma(next(keys), half, (len(COORDINATES),)) / half
     f = constant + jnp.einsum("ij,ni,nj->n", product, *at_rows)
-    z = random.normal(next(keys), (len(_X),))
+    z = random.normal(next(keys), (len(COORDINATES),))
     y = f + z / jnp.sqrt(parts["precision"] * parts["weights"])
     return {"parts": parts, "y": y * data.weight}
 
@@ -110,12 +111,12 @@ def observed(core, state):
     return {**parts, "densities": jnp.stack([*densities, likelihood])}
 
 
-def sweep_of(core, posterior=TensorPosterior, num_slices=1):
+def sweep_of(core, moves=TensorMoves, posterior=TensorPosterior):
     """Return a step (key, state) -> state of parts given y."""
     layout, prior, data = tiny_model(core)
 
     def step(key, state):
-        model = posterior(layout, prior, data._replace(y=state["y"]), num_slices=num_slices)
-        return {**state, "parts": model.sweep()(key, state["parts"])}
+        model = posterior(layout, prior, data._replace(y=state["y"]))
+        return {**state, "parts": moves(model, num_slices=1).sweep()(key, state["parts"])}
 
     return step

@@ -14,7 +14,14 @@ from scipy import optimize
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import ConvergenceWarning
-from bayeskit.inference.gp_kernels import FreeParameters, LogNormal, Matern12, Matern32, Scales
+from bayeskit.inference.gp_kernels import (
+    FreeParameters,
+    LogNormal,
+    Matern12,
+    Matern32,
+    Scales,
+    White,
+)
 from bayeskit.inference.gp_kernels.hyperparametric import is_free
 from bayeskit.models.functional_tucker.additive.design import AdditiveDesign, column_of
 from bayeskit.models.functional_tucker.additive.evidence import Reduced, reduce
@@ -49,14 +56,27 @@ class Settings:
 jax.tree_util.register_dataclass(Settings, ["noise", "kernels"], [])
 
 
-def with_kernels(terms: Sequence[Any], names: Sequence[Any]) -> tuple[Any, ...]:
-    """Return terms with a kernel each, the default one where there is none."""
+def with_kernels(
+    terms: Sequence[Any], names: Sequence[Any], categories: Sequence[Any] = ()
+) -> tuple[Any, ...]:
+    """Return terms with a kernel each, the default one where there is none.
+
+    Parameters
+    ----------
+    terms : sequence of terms
+    names, categories : sequences of names
+        All modes, and those whose values are exchangeable.
+    """
     filled = []
     for term in terms:
         kernel = term.kernel
         if kernel is None:
             if isinstance(term, WithinGroup):
-                single = [on(mode, Matern12()) for mode in names if mode != term.by]
+                single = [
+                    on(mode, White() if mode in categories else Matern12())
+                    for mode in names
+                    if mode != term.by
+                ]
                 kernel = sum(single[1:], start=single[0])
                 if len(single) > 1:
                     product = single[0]
@@ -64,7 +84,7 @@ def with_kernels(terms: Sequence[Any], names: Sequence[Any]) -> tuple[Any, ...]:
                         product = product * factor
                     kernel = kernel + product
             else:
-                kernel = Matern32()
+                kernel = White() if term.mode in categories else Matern32()
         filled.append(replace(term, kernel=kernel))
     return tuple(filled)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.inference.gp_kernels import FreeParameters
+from bayeskit.inference.gp_kernels import FreeParameters, White
 from bayeskit.models.functional_tucker.additive.learning import scales_of, with_broad_defaults
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.markov_gp.settings import as_kernel
@@ -17,8 +17,12 @@ from bayeskit.models.markov_gp.settings import as_kernel
 __all__ = ["kernels_of_modes", "mode_parameters"]
 
 
-def kernels_of_modes(kernel: Any, names: Sequence[Hashable]) -> tuple[Any, ...]:
+def kernels_of_modes(
+    kernel: Any, names: Sequence[Hashable], categories: Sequence[Hashable] = ()
+) -> tuple[Any, ...]:
     """Return one kernel for each mode, given one for all, a sequence, or a mapping by name.
+
+    Values of a mode of categories are exchangeable, unless it is given a kernel of its own.
 
     Raises
     ------
@@ -29,7 +33,8 @@ def kernels_of_modes(kernel: Any, names: Sequence[Hashable]) -> tuple[Any, ...]:
         unknown = [name for name in kernel if name not in names]
         if unknown:
             raise ValueError(f"kernel names the modes {unknown}; there are {list(names)}")
-        return tuple(as_kernel(kernel.get(name, "matern32")) for name in names)
+        default = {name: White() if name in categories else "matern32" for name in names}
+        return tuple(as_kernel(kernel.get(name, default[name])) for name in names)
     if isinstance(kernel, list | tuple):
         if len(kernel) != len(names):
             raise ValueError(
@@ -37,7 +42,7 @@ def kernels_of_modes(kernel: Any, names: Sequence[Hashable]) -> tuple[Any, ...]:
                 f"{len(kernel)}"
             )
         return tuple(as_kernel(one) for one in kernel)
-    return tuple(as_kernel(kernel) for _ in names)
+    return tuple(as_kernel(White() if name in categories else kernel) for name in names)
 
 
 def mode_parameters(

@@ -106,10 +106,11 @@ SYNTHETIC = {
 }
 PM25 = {
     "main effects": cp(0),
-    "CP 2, constant": cp(2, mean="constant", **ROUGH),
-    "CP 2": cp(2, **ROUGH),
-    "Tucker 2x2x2, constant": tucker(2, **ROUGH),
-    "Tucker 2x2x2": tucker(2, mean="additive", **ROUGH),
+    "CP 2, constant, Matern 1/2": cp(2, mean="constant", **ROUGH),
+    "CP 2, constant": cp(2, mean="constant"),
+    "CP 2": cp(2),
+    "Tucker 2x2x2, constant": tucker(2),
+    "Tucker 2x2x2": tucker(2, mean="additive"),
 }
 EPOCHS = {
     "CP 2": cp(2, mean="constant", max_iter=10, **ROUGH),

@@ -210,6 +210,8 @@ def fit_mean_field(
             stacklevel=5,
         )
     num_epochs, found = len(found.bounds), found._replace(bounds=np.asarray(bounds))
+    # Arrays of JAX would be read back from a pickle in single precision.
+    found = jax.tree.map(np.asarray, found)
     return MeanField(
         problem,
         data,

@@ -43,6 +43,8 @@ CHUNK = 10
 # The noise of the first epochs of a start, as a share of what the terms leave. While functions
 # are far off it would take all, and functions that it silences do not come back.
 _FIRST_NOISE = 0.3
+# Of the standardized target. Less, where terms fit exactly, is beyond what filters resolve.
+_LEAST_FIRST_NOISE = 1e-3
 # Of the functions that a search starts from.
 _MOST_WAVES = 2.0
 # Evaluations of a search: the bound that it climbs is another one after the next epochs.
@@ -197,7 +199,9 @@ def _run(
 
 def _trial(problem: Problem, data: TensorData, noise_std: float, key: Any) -> Found:
     """Return where a few epochs from drawn functions lead."""
-    beliefs, u = _start(problem, data, _FIRST_NOISE * noise_std, key)
+    if not problem.noise.is_known:
+        noise_std = max(_FIRST_NOISE * noise_std, _LEAST_FIRST_NOISE)
+    beliefs, u = _start(problem, data, noise_std, key)
     beliefs, held = _run(problem, data, u, beliefs, noise_from=CHUNK)
     beliefs, bounds = _run(problem, data, u, beliefs)
     return Found(beliefs, u, np.concatenate([held, bounds]))

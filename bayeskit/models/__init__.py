@@ -3,7 +3,6 @@
 from bayeskit.models.bayesian import BayesianModel
 from bayeskit.models.dsl import DSLRegressor
 from bayeskit.models.functional_tucker import FunctionalCP, FunctionalTucker
-from bayeskit.models.functional_tucker import FunctionalCP
 from bayeskit.models.knowledge_tracing import KnowledgeTracer
 from bayeskit.models.markov_gp import MarkovGPRegressor
 from bayeskit.models.state_space import Forecast, StateSpaceEstimator

@@ -2,12 +2,12 @@
 
 from bayeskit.plots.forest import forest
 from bayeskit.plots.functions import function_bands
-from bayeskit.plots.labels import compare_coefficients, label_errors, power_curve
 from bayeskit.plots.knowledge_tracing import (
     calibration,
     learner_states,
     prerequisite_graph,
 )
+from bayeskit.plots.labels import compare_coefficients, label_errors, power_curve
 from bayeskit.plots.smc import smc_history
 from bayeskit.plots.state_space import states_over_time
 from bayeskit.plots.tensors import (
@@ -21,16 +21,16 @@ from bayeskit.plots.validation import validation_report
 
 __all__ = [
     "bound_over_rounds",
+    "calibration",
     "compare_coefficients",
     "core_entries",
     "factor_functions",
     "forest",
     "function_bands",
     "label_errors",
+    "learner_states",
     "observed_predicted",
     "power_curve",
-    "calibration",
-    "learner_states",
     "prerequisite_graph",
     "smc_history",
     "states_over_time",

@@ -86,7 +86,7 @@ def column_of(frame: Any, value: Any, name: str) -> np.ndarray | None:
                 f"{name}={value!r} is no column of the data: there are {_listed(frame.columns)}"
             )
         return frame[value].to_numpy()
-    index = getattr(value, "index", None)
+    index: Any = getattr(value, "index", None)
     if hasattr(index, "equals") and len(index) == len(frame) and not index.equals(frame.index):
         raise InvalidDataError(
             f"{name} has another index than the data, so that its values may belong to other "

@@ -143,8 +143,8 @@ def joint_covariance(models: Mapping[str, Any]) -> np.ndarray:
     """Return the covariance of the coefficients of all fits, one fit after the other.
 
     Fits of the same rows are correlated as their influences are. Rows are the same where they
-    have the same index and agree in the columns that both fits know of all rows; where fits
-    dropped some, those that are left to both count. Clusters are those of the second.
+    have the same index and agree in the observed covariates of both; where fits dropped
+    some, those that are left to both count. Clusters are those of the second.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def joint_covariance(models: Mapping[str, Any]) -> np.ndarray:
     for k, (model, result) in enumerate(zip(several, results, strict=True)):
         blocks[k][k] = result.vcov
         for other in range(k):
-            rows = _same_rows(model._table_, several[other]._table_)
+            rows = _same_rows(model, several[other])
             if not len(rows[0]):
                 continue
             mine, his = result.splits.influence, results[other].splits.influence
@@ -176,8 +176,9 @@ def joint_covariance(models: Mapping[str, Any]) -> np.ndarray:
 
 
 def _same_rows(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places, in both tables, of the rows that are in both."""
-    frames = first.frame, second.frame
+    """Return the places, in the tables of two fits, of the rows that are in both."""
+    tables = first._table_, second._table_
+    frames = tables[0].frame, tables[1].frame
     if frames[0].index.equals(frames[1].index):
         here = there = np.arange(len(frames[0]))
     elif all(frame.index.is_unique for frame in frames):
@@ -188,14 +189,12 @@ def _same_rows(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
             "the fits have different rows whose index has duplicates, so that it is not known "
             "which are the same: give each row an index of its own"
         )
-    labels = {v.name for table in (first, second) for v in table.variables}
-    known = [c for c in frames[0].columns if c in frames[1].columns and c not in labels]
-    # Tables of other units may count their rows alike.
-    parts = [f[known].iloc[at] for f, at in zip(frames, (here, there), strict=True)]
-    equal = [parts[0][c].to_numpy() == parts[1][c].to_numpy() for c in known]
-    missing = [(parts[0][c].isna() & parts[1][c].isna()).to_numpy() for c in known]
-    same = [np.asarray(e, bool) | m for e, m in zip(equal, missing, strict=True)]
-    kept = np.logical_and.reduce(same) if known else np.ones(len(here), bool)
+    shared = first._design.formula.covariate_columns & second._design.formula.covariate_columns
+    shared -= {v.name for table in tables for v in table.variables}
+    # Tables of other units may count their rows alike, but hold other covariates.
+    kept = np.ones(len(here), bool)
+    for name in shared:
+        kept &= frames[0][name].to_numpy()[here] == frames[1][name].to_numpy()[there]
     return here[kept], there[kept]
 
 

@@ -112,15 +112,16 @@ def fit(x, y, guess, ratio, power):
 
 
 def best_power(x, y, guess, labeled, theta, bread, share):
-    """Return the lambda (runs, 1) with the least trace of the variance."""
+    """Return the lambda (runs, 1) with the least trace of the variance, 0 where it is noise."""
     p = LOGIT.mean(np.einsum("rnp,rp->rn", x, theta)[..., None])[..., 0]
     # Rows times the bread, so that the trace is a sum of squares.
     scaled = x @ bread.transpose(0, 2, 1)
-    size = np.sum(scaled**2, axis=-1)
-    square = np.mean(size * (guess - p) ** 2, axis=1) * (1 / share - 1)
-    product = np.mean(labeled * size * (guess - p) * (y - p), axis=1)
-    linear = 2 * product * (1 / share**2 - 1 / share)
-    return np.clip(linear / (2 * square), 0.0, 1.0)[:, None]
+    rest = np.sum(scaled**2, axis=-1) * (guess - p) * (1 / share - 1)[:, None]
+    square = rest * (guess - p)
+    half = labeled * rest * (y - p) / share[:, None]
+    best = (half.sum(axis=1) / square.sum(axis=1))[:, None]
+    error = np.linalg.norm(half - best * square, axis=1) / square.sum(axis=1)
+    return np.where(best >= 2 * error[:, None], np.clip(best, 0.0, 1.0), 0.0)
 
 
 def simulate(num_runs: int, accuracies, seed: int = 0) -> dict[float, dict[str, Any]]:

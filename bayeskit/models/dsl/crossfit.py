@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 
 from bayeskit.errors import BayeskitWarning, InvalidDataError
 from bayeskit.models.dsl.learners import class_probabilities, learner_named, predict_label
-from bayeskit.models.dsl.table import PredictedVariable, Table
+from bayeskit.models.dsl.table import PredictedVariable, Table, check_index
 
 __all__ = [
     "check_folds",
@@ -212,9 +212,15 @@ def given_predictions(table: Table, given: Mapping[str, Any]) -> dict[str, np.nd
     Rows are those given to ``fit``; those that were dropped are left out here.
     """
     found, num_repeats = {}, 1
+    unknown = [name for name in given if name not in [v.name for v in table.variables]]
+    if unknown:
+        raise InvalidDataError(
+            f"predictions has {unknown[0]!r}, which is no predicted variable"
+        )
     for variable in table.variables:
         if variable.name not in given:
             raise InvalidDataError(f"predictions has no entry for {variable.name!r}")
+        check_index(given[variable.name], table.given_index, f"predictions[{variable.name!r}]")
         values = np.asarray(given[variable.name], float)
         tail = () if variable.levels is None else (len(variable.levels),)
         if values.ndim == 1 + len(tail):

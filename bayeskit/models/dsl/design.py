@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -179,7 +179,7 @@ class Design:
                 values = np.eye(len(variable.levels))[values.astype(int)]
             own[variable.name] = values[None]
         labeled = table.labeled
-        part = Table(table.frame.loc[labeled], table.kept, labeled[labeled], table.variables)
+        part = replace(table, frame=table.frame.loc[labeled], labeled=labeled[labeled])
         return self.rows_of(part, {name: values[:, labeled] for name, values in own.items()})
 
     def _outcome(self, table: Table, predictions: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -132,9 +132,8 @@ def estimate(
         chosen = []
         for s, (_, parts) in zip(kept, pieces, strict=True):
             moments, inverse = parts
-            linear, quadratic = quadratic_parts(scaled.one_split(s), moments, inverse)
-            both = (change @ linear @ change.T, change @ quadratic @ change.T)
-            chosen.append(best_power(tuning, *both, interest))
+            both = quadratic_parts(scaled.one_split(s), moments, change @ inverse)
+            chosen.append(best_power(tuning, both, interest))
         lambdas = np.stack(chosen)
         tuned = [
             _at_powers(scaled, change, s, roots.theta[s], lam)

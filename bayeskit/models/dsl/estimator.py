@@ -82,7 +82,8 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         Formula of all instruments, exogenous covariates included.
     power_tuning : False, "trace", "per_coef", number, or callable
         Weight lambda of predictions, 1 if False. ``"trace"`` and ``"per_coef"`` choose it for
-        the least variance; a callable is given the matrices of its linear and quadratic part.
+        the least variance, 0 where it is not two standard errors above 0; a callable is given
+        the matrices of its linear and quadratic part.
     method : {"dsl", "gold", "semi_supervised", "surrogate"}
         For comparison: labelled rows alone, predictions alone, surrogates alone. The last two
         have no valid intervals.

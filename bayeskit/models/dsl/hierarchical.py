@@ -142,8 +142,14 @@ def _shared_terms(results: Mapping[str, Any], terms: Sequence[str] | None) -> li
 def joint_covariance(models: Mapping[str, Any]) -> np.ndarray:
     """Return the covariance of the coefficients of all fits, one fit after the other.
 
-    Fits of the same rows, by their index, are correlated as their influences are. Clusters are
-    those of the first.
+    Fits of the same rows are correlated as their influences are. Rows are the same where they
+    have the same index and agree in the observed covariates of both; where fits dropped
+    some, those that are left to both count. Clusters are those of the second.
+
+    Raises
+    ------
+    InvalidDataError
+        For fits of different rows with an index that has duplicates.
     """
     several = list(models.values())
     results = [model._fitted() for model in several]
@@ -151,18 +157,45 @@ def joint_covariance(models: Mapping[str, Any]) -> np.ndarray:
     for k, (model, result) in enumerate(zip(several, results, strict=True)):
         blocks[k][k] = result.vcov
         for other in range(k):
-            index, theirs = model._table_.frame.index, several[other]._table_.frame.index
-            if not index.equals(theirs):
+            rows = _same_rows(model, several[other])
+            if not len(rows[0]):
                 continue
             mine, his = result.splits.influence, results[other].splits.influence
             clusters = result.data.clusters
-            product = cluster_products(mine, his, clusters)
-            sizes = [np.sqrt(np.diag(cluster_products(i, i, clusters))) for i in (mine, his)]
+            common = tuple(codes[rows[0]] for codes in clusters)
+            product = cluster_products(mine[rows[0]], his[rows[1]], common)
+            sizes = [
+                np.sqrt(np.diag(cluster_products(i, i, r.data.clusters)))
+                for i, r in ((mine, result), (his, results[other]))
+            ]
             blocks[k][other] = (
                 product / np.outer(*sizes) * np.outer(result.se, results[other].se)
             )
             blocks[other][k] = blocks[k][other].T
     return nearest_covariance(np.block(blocks))
+
+
+def _same_rows(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places, in the tables of two fits, of the rows that are in both."""
+    tables = first._table_, second._table_
+    frames = tables[0].frame, tables[1].frame
+    if frames[0].index.equals(frames[1].index):
+        here = there = np.arange(len(frames[0]))
+    elif all(frame.index.is_unique for frame in frames):
+        common = frames[0].index.intersection(frames[1].index, sort=False)
+        here, there = (frame.index.get_indexer(common) for frame in frames)
+    else:
+        raise InvalidDataError(
+            "the fits have different rows whose index has duplicates, so that it is not known "
+            "which are the same: give each row an index of its own"
+        )
+    shared = first._design.formula.covariate_columns & second._design.formula.covariate_columns
+    shared -= {v.name for table in tables for v in table.variables}
+    # Tables of other units may count their rows alike, but hold other covariates.
+    kept = np.ones(len(here), bool)
+    for name in shared:
+        kept &= frames[0][name].to_numpy()[here] == frames[1][name].to_numpy()[there]
+    return here[kept], there[kept]
 
 
 @dataclass(frozen=True)

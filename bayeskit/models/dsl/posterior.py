@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.accel.program_cache import program_cache
-from bayeskit.errors import ConvergenceWarning, InvalidDataError
+from bayeskit.errors import BayeskitWarning, ConvergenceWarning, InvalidDataError
 from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import diagnose
@@ -32,6 +32,9 @@ __all__ = ["bootstrap_posterior", "num_starts", "quasi_posterior"]
 # Starts of the chains, in standard deviations of the quasi-likelihood.
 _SPREAD = 2.0
 _NUM_STARTS = 4
+# So many standard errors away a posterior must have lost so much of its log density.
+_FAR = 1000.0
+_NEGLIGIBLE = 15.0
 
 
 def bootstrap_posterior(result: DSLResult, num_draws: int, random_state: Any) -> Posterior:
@@ -96,10 +99,27 @@ def quasi_posterior(
     with precision_scope("float64"), program_cache():
         key, start_key = random.split(as_random_key(random_state), 2)
         target = _target(likelihood, checked, factor)
+        if checked.sample is None:
+            _warn_if_flat_far_away(target, len(factor))
         starts = _SPREAD * random.normal(start_key, (num_starts(engine), len(factor)))
         if not _takes_starts(engine):
             return engine.run(target, None, key)
         return engine.run(target, None, key, initial_positions=starts)
+
+
+def _warn_if_flat_far_away(target: Target, num: int) -> None:
+    """Warn of a density that does not vanish far away, as where means saturate."""
+    directions = _FAR * jnp.concatenate([jnp.eye(num), -jnp.eye(num)])
+    density = jax.vmap(lambda x: target.log_density(x, *target.data))  # type: ignore[misc]
+    there, centre = density(directions), density(jnp.zeros((1, num)))
+    if bool((there > centre - _NEGLIGIBLE).any()):
+        warnings.warn(
+            "the quasi-likelihood does not vanish far from the estimate, as where labels are "
+            "few for a logit: without a proper prior of all coefficients, such as "
+            "prior=(0.0, 2.5), this is no posterior. method='bootstrap' needs no prior",
+            BayeskitWarning,
+            stacklevel=4,
+        )
 
 
 def num_starts(engine: Any) -> int:

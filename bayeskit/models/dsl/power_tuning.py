@@ -10,19 +10,44 @@ As a function of :math:`\lambda` the covariance is
         (\hat m_i m_i^\top + m_i \hat m_i^\top),
 
 so that :math:`\lambda^* = \mathrm{tr}\, V_1 / (2\, \mathrm{tr}\, V_2)`, clipped to [0, 1].
+
+It is a ratio of sums over units, :math:`\sum_i a_i / 2 \sum_i b_i`, whose standard error is
+:math:`\{\sum_i (a_i/2 - \lambda^* b_i)^2\}^{1/2} / \sum_i b_i`. Where it is less than two of
+them above 0, labels stand alone: the noise of a small lambda costs more than it gains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from bayeskit.models.dsl.clusters import cluster_products
+from bayeskit.models.dsl.clusters import cluster_products, group_sums
 from bayeskit.models.dsl.doubly_robust import MomentData
 from bayeskit.models.dsl.sandwich import UnitMoments
 
-__all__ = ["best_power", "check_power_tuning", "quadratic_parts"]
+__all__ = ["QuadraticParts", "best_power", "check_power_tuning", "quadratic_parts"]
+
+# Standard errors above 0 from which on predictions are used at all.
+_LEAST_SIGNAL = 2.0
+
+
+class QuadraticParts(NamedTuple):
+    r"""The variance as a function of :math:`\lambda`, and what its parts are sums of.
+
+    Parameters
+    ----------
+    linear, quadratic : (parameters, parameters) array
+        :math:`V_1` and :math:`V_2`.
+    linear_units, quadratic_units : (units or clusters, parameters) array
+        Contributions to their diagonals.
+    """
+
+    linear: np.ndarray
+    quadratic: np.ndarray
+    linear_units: np.ndarray
+    quadratic_units: np.ndarray
 
 
 def check_power_tuning(value: object) -> None:
@@ -44,46 +69,57 @@ def check_power_tuning(value: object) -> None:
 
 def quadratic_parts(
     data: MomentData, moments: UnitMoments, bread: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> QuadraticParts:
     r"""Return :math:`V_1` and :math:`V_2`, from moments at :math:`\lambda = 1`.
 
-    With clusters the expectations are replaced by products of the sums over clusters.
+    With clusters the expectations are replaced by products of the sums over clusters; of two
+    ways the one with fewer clusters gives the contributions.
     """
     n, at = data.num_units, data.labeled
     inverse = 1.0 / data.probability
-    predicted, true = moments.predicted, moments.true
+    guess, truth = moments.predicted @ bread.T / n, moments.true @ bread.T / n
     if data.clusters:
-        labels = np.zeros_like(predicted)
-        labels[at] = inverse[at][:, None] * true
-        share = np.zeros(n)
+        labels, share = np.zeros_like(guess), np.zeros(n)
+        labels[at] = inverse[at][:, None] * truth
         share[at] = inverse[at]
-        rest = (1.0 - share)[:, None] * predicted
-        square = cluster_products(rest, rest, data.clusters) / n
-        half = -cluster_products(labels, rest, data.clusters) / n
+        rest = (1.0 - share)[:, None] * guess
+        square = cluster_products(rest, rest, data.clusters)
+        half = -cluster_products(labels, rest, data.clusters)
+        codes = min(data.clusters, key=np.max)
+        labels, rest = (group_sums(a, codes, int(codes.max()) + 1) for a in (labels, rest))
+        by_unit = (-2.0 * labels * rest, rest**2)
     else:
-        square = (predicted * (inverse - 1.0)[:, None]).T @ predicted / n
-        factor = (inverse[at] ** 2 - inverse[at])[:, None]
-        half = (factor * predicted[at]).T @ true / n
-    return bread @ (half + half.T) @ bread.T / n, bread @ square @ bread.T / n
+        rest = (inverse - 1.0)[:, None] * guess
+        square = rest.T @ guess
+        half = (inverse[at][:, None] * rest[at]).T @ truth
+        product = np.zeros_like(guess)
+        product[at] = 2.0 * inverse[at][:, None] * rest[at] * truth
+        by_unit = (product, rest * guess)
+    return QuadraticParts(half + half.T, square, *by_unit)
 
 
 def best_power(
-    rule: str | Callable, linear: np.ndarray, quadratic: np.ndarray, chosen: slice | np.ndarray
+    rule: str | Callable, parts: QuadraticParts, chosen: slice | np.ndarray
 ) -> np.ndarray:
     r"""Return :math:`\lambda`: one number, or one a parameter for the rule "per_coef".
 
     Parameters
     ----------
     rule : "trace", "per_coef", or callable (linear, quadratic) -> number
-    linear, quadratic : (parameters, parameters) array
-        :math:`V_1` and :math:`V_2`.
+    parts : QuadraticParts
     chosen : index
         Parameters of interest, whose variances the trace sums up.
     """
-    first, second = np.diag(linear), np.diag(quadratic)
     if callable(rule):
-        return np.clip(np.atleast_1d(np.asarray(rule(linear, quadratic), float)), 0.0, 1.0)
+        found = np.asarray(rule(parts.linear, parts.quadratic), float)
+        return np.clip(np.atleast_1d(found), 0.0, 1.0)
+    first, second = np.diag(parts.linear), np.diag(parts.quadratic)
+    a, b = parts.linear_units, parts.quadratic_units
     if rule == "trace":
         first, second = first[chosen].sum(keepdims=True), second[chosen].sum(keepdims=True)
+        a, b = (u[:, chosen].sum(axis=1, keepdims=True) for u in (a, b))
     safe = np.where(second > 0, second, 1.0)
-    return np.where(second > 0, np.clip(first / (2.0 * safe), 0.0, 1.0), 1.0)
+    best = first / (2.0 * safe)
+    error = np.sqrt(np.sum((a / 2.0 - best * b) ** 2, axis=0)) / safe
+    best = np.where(best >= _LEAST_SIGNAL * error, np.clip(best, 0.0, 1.0), 0.0)
+    return np.where(second > 0, best, 1.0)

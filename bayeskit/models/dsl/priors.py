@@ -70,6 +70,7 @@ def as_prior(prior: Any, terms: tuple[str, ...]) -> Prior:
     if isinstance(prior, tuple | list) and len(prior) == 2:
         mean = np.broadcast_to(np.asarray(prior[0], float), (num,))
         scale = np.asarray(prior[1], float)
+        _check_normal(mean, scale)
         covariance = scale if scale.ndim == 2 else np.diag(np.broadcast_to(scale, (num,)) ** 2)
         return _normal(mean, covariance)
     if hasattr(prior, "log_prob") and hasattr(prior, "sample"):
@@ -80,6 +81,15 @@ def as_prior(prior: Any, terms: tuple[str, ...]) -> Prior:
         "prior must be None, (mean, scale), a dict by term, a NumPyro distribution, or a "
         f"function of the coefficients, got {prior!r}"
     )
+
+
+def _check_normal(mean: Any, scale: Any) -> None:
+    mean, scale = np.asarray(mean, float), np.asarray(scale, float)
+    is_good = np.isfinite(mean).all() and np.isfinite(scale).all()
+    if not is_good or (scale.ndim < 2 and not (scale > 0).all()):
+        raise InvalidDataError(
+            f"a normal prior needs finite means and scales above 0, got {(mean, scale)}"
+        )
 
 
 def _normal(mean: np.ndarray, covariance: np.ndarray) -> Prior:
@@ -117,6 +127,7 @@ def _by_term(prior: Mapping, terms: tuple[str, ...]) -> Prior:
     if all(isinstance(value, tuple | list) for value in given.values()):
         mean, precision = np.zeros(len(terms)), np.zeros(len(terms))
         for place, (centre, scale) in given.items():
+            _check_normal(centre, scale)
             mean[place], precision[place] = centre, 1.0 / scale**2
         if len(given) == len(terms):
             return _normal(mean, np.diag(1.0 / precision))

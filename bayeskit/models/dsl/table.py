@@ -11,7 +11,14 @@ import numpy as np
 
 from bayeskit.errors import BayeskitWarning, InvalidDataError
 
-__all__ = ["PredictedVariable", "Table", "as_predicted", "checked_table", "column_of"]
+__all__ = [
+    "PredictedVariable",
+    "Table",
+    "as_predicted",
+    "check_index",
+    "checked_table",
+    "column_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +52,15 @@ class Table:
         A copy, with the index of the user's.
     kept : (rows given) array of bool
         Which of the rows given are used.
+    given_index : pandas Index
+        Of the rows given.
     labeled : (rows) array of bool
     variables : tuple of PredictedVariable
     """
 
     frame: Any
     kept: np.ndarray
+    given_index: Any
     labeled: np.ndarray
     variables: tuple[PredictedVariable, ...]
 
@@ -86,12 +96,7 @@ def column_of(frame: Any, value: Any, name: str) -> np.ndarray | None:
                 f"{name}={value!r} is no column of the data: there are {_listed(frame.columns)}"
             )
         return frame[value].to_numpy()
-    index: Any = getattr(value, "index", None)
-    if hasattr(index, "equals") and len(index) == len(frame) and not index.equals(frame.index):
-        raise InvalidDataError(
-            f"{name} has another index than the data, so that its values may belong to other "
-            f"rows: pass {name}.loc[data.index], or {name}.to_numpy() if its order is right"
-        )
+    check_index(value, frame.index, name)
     array = np.asarray(value)
     if array.shape != (len(frame),):
         raise InvalidDataError(
@@ -99,6 +104,16 @@ def column_of(frame: Any, value: Any, name: str) -> np.ndarray | None:
             f"shape {array.shape}"
         )
     return array
+
+
+def check_index(value: Any, expected: Any, name: str) -> None:
+    """Refuse a pandas object whose rows are others, or in another order, than the data's."""
+    index: Any = getattr(value, "index", None)
+    if hasattr(index, "equals") and len(index) == len(expected) and not index.equals(expected):
+        raise InvalidDataError(
+            f"{name} has another index than the data, so that its values may belong to other "
+            "rows: bring it in the order of the data, or pass an array if its order is right"
+        )
 
 
 def checked_table(
@@ -149,7 +164,7 @@ def checked_table(
             "column, predicted={'y': 'y_model'}, or features=[...]"
         )
     kept = _complete(frame, predicted, features, observed, others, missing)
-    labeled = labeled[kept]
+    labeled, given_index = labeled[kept], frame.index
     frame = frame.loc[kept].copy()
     for name in observed:
         if hasattr(frame[name], "cat"):
@@ -164,7 +179,7 @@ def checked_table(
         _variable(frame, name, columns, labeled, name in classes)
         for name, columns in predicted.items()
     )
-    return Table(frame, kept, labeled, variables)
+    return Table(frame, kept, given_index, labeled, variables)
 
 
 def _listed(columns: Any) -> str:

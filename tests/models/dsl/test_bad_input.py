@@ -247,6 +247,18 @@ def test_categories_that_the_fit_has_not_seen():
         found.predict(pd.DataFrame({"group": ["a", "q"]}))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"y": FRAME.y_model.iloc[::-1]}, r"predictions\['y'\] has another index"),
+        ({"y": FRAME.y_model, "w": FRAME.y_model}, "'w', which is no predicted variable"),
+    ],
+)
+def test_predictions_of_other_rows(given, message):
+    with pytest.raises(InvalidDataError, match=message):
+        model().fit(FRAME, predictions=given)
+
+
 @pytest.mark.filterwarnings("ignore::bayeskit.errors.BayeskitWarning")
 def test_comparisons_that_cannot_be_made_are_left_out():
     # Two columns that differ in rows without labels alone.

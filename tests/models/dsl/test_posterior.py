@@ -1,5 +1,7 @@
 """Posteriors: closed forms, quadrature, and the coverage of the bootstrap."""
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -242,6 +244,53 @@ def test_bootstrap_of_effects_and_instruments():
     instruments.posterior(draws=200)
     ratio = instruments.posterior_result_.flat("coef").std(axis=0) / instruments.se_
     assert ((ratio > 0.7) & (ratio < 1.5)).all()
+
+
+def test_likelihoods_that_do_not_vanish_are_said():
+    """Moments of a logit are bounded: with few labels the likelihood has a floor above 0."""
+    few = FRAME.assign(y=FRAME.y.where(np.arange(len(FRAME)) % 8 == 0))
+    model = bk.DSLRegressor("logit", "y ~ z", {"y": "y_model"}, learner="linear", n_repeats=1)
+    engine = bk.NUTS(num_warmup=50, num_draws=50, num_chains=2)
+    for frame, prior, is_said in (
+        (few, None, True),
+        (few, (0.0, 2.5), False),
+        (few, lambda theta: -0.5 * (theta @ theta), False),
+        (FRAME, None, False),
+    ):
+        model.fit(few if frame is few else FRAME)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.posterior("quasi", prior=prior, inference=engine)
+        assert any("does not vanish far" in str(w.message) for w in caught) == is_said
+
+
+@pytest.mark.parametrize("prior", [(0.0, -1.0), (np.nan, 1.0), {"z": (0.0, 0.0)}])
+def test_priors_that_are_none(linear, prior):
+    with pytest.raises(InvalidDataError, match="finite means and scales above 0"):
+        linear.posterior("quasi", prior=prior)
+
+
+def test_covariances_of_fits_count_the_rows_of_both():
+    both = FRAME.assign(other=FRAME.y + FRAME.z)
+    settings = {"learner": "linear", "n_repeats": 1}
+    first = bk.DSLRegressor(formula="y ~ z", predicted={"y": "y_model"}, **settings).fit(both)
+    second = bk.DSLRegressor(formula="other ~ z", predicted={"other": "y_model"}, **settings)
+    whole = joint_covariance({"a": first, "b": second.fit(both)})
+    fewer = joint_covariance({"a": first, "b": second.fit(both.iloc[5:])})
+    assert fewer[0, 2] == pytest.approx(whole[0, 2], rel=0.2)
+    assert whole[0, 2] > 0.5 * whole[0, 0]
+    # Other units, counted alike.
+    half = len(both) // 2
+    parts = [both.iloc[:half], both.iloc[half : 2 * half].reset_index(drop=True)]
+    apart = [
+        bk.DSLRegressor(formula="y ~ z", predicted={"y": "y_model"}, **settings).fit(p)
+        for p in parts
+    ]
+    covariance = joint_covariance({"a": apart[0], "b": apart[1]})
+    np.testing.assert_array_equal(covariance[:2, 2:], 0.0)
+    second.fit(both.iloc[5:].set_index(np.zeros(len(both) - 5, int)))
+    with pytest.raises(InvalidDataError, match="index has duplicates"):
+        joint_covariance({"a": first, "b": second})
 
 
 def test_bootstrap_of_two_ways_of_clusters_is_refused():

@@ -54,12 +54,40 @@ def test_each_coefficient_by_its_own_lambda(model):
     assert np.trace(trace.vcov) < 1.001 * min(np.trace(one.vcov), np.trace(fixed.vcov))
 
 
-def test_worthless_predictions_get_little_weight():
+@pytest.mark.parametrize("cluster", [None, np.arange(N) % 100])
+def test_lambda_counts_from_two_standard_errors_on(cluster):
+    """The error by the jackknife over units or clusters, which is near that of the ratio."""
+    share = LABELED.mean()
+    kept = []
+    for strength in np.linspace(0.0, 2.0, 21):
+        noisy = strength * Y + np.random.default_rng(1).normal(size=N)
+        settings = {"labeled": LABELED, "model": "mean", "cluster": cluster}
+        found = dsl_fit(Y, ONES, noisy, power_tuning="trace", **settings)
+        start = dsl_fit(Y, ONES, noisy, **settings).coef[0]
+        guess, truth = noisy - start, Y - start
+        if cluster is None:
+            half = LABELED * guess * truth * (1 / share**2 - 1 / share)
+            square = (1 / share - 1) * guess**2
+        else:
+            rest = np.bincount(cluster, (1 - LABELED / share) * guess)
+            half = -np.bincount(cluster, LABELED / share * truth) * rest
+            square = rest**2
+        without = (half.sum() - half) / (square.sum() - square)
+        error = np.sqrt((len(half) - 1) * without.var())
+        signal = half.sum() / square.sum() / error
+        if abs(signal - 2.0) > 0.1:
+            kept.append(signal > 2.0)
+            expected = min(half.sum() / square.sum(), 1.0) if kept[-1] else 0.0
+            assert found.splits.power[0, 0] == pytest.approx(expected, abs=1e-12)
+    assert any(kept) and not all(kept)
+
+
+def test_worthless_predictions_get_no_weight():
     noise = np.random.default_rng(0).random(N)
     found = dsl_fit(Y, ONES, noise, labeled=LABELED, model="mean", power_tuning="trace")
-    assert found.splits.power[0, 0] < 0.3
     gold = dsl_fit(Y, ONES, noise, labeled=LABELED, model="mean", power_tuning=0.0)
-    assert found.se[0] < 1.01 * gold.se[0]
+    assert found.splits.power[0, 0] == 0.0
+    assert (found.coef[0], found.se[0]) == (gold.coef[0], gold.se[0])
     # A planted bug: the sign of the linear part turned makes lambda 0 for good predictions.
     good = dsl_fit(Y, ONES, Y, labeled=LABELED, model="mean", power_tuning="trace")
     assert good.splits.power[0, 0] == pytest.approx(1.0, abs=0.1)

@@ -39,7 +39,7 @@ def factor_functions(
     names : sequence of str, optional
         One for each function. Default: their numbers.
     joined : bool
-        False draws a point and an interval for each value: a category has no order.
+        False draws a point and an interval for each value, as they come: of a category.
     label : str
         Of the coordinate.
     ax : matplotlib Axes, optional
@@ -60,7 +60,7 @@ def factor_functions(
     rank = mean.shape[1]
     names = [f"function {r}" for r in range(rank)] if names is None else list(names)
     ax.axhline(0.0, color=MUTED, linewidth=0.9, zorder=1)
-    order = np.argsort(grid, kind="stable")
+    order = np.argsort(grid, kind="stable") if joined else np.arange(len(grid))
     for r, name in enumerate(names):
         color, half = COLORS[r % len(COLORS)], _HALF_WIDTH * std[:, r]
         x, middle = grid[order], mean[order, r]
@@ -74,9 +74,7 @@ def factor_functions(
         ax.plot(shifted, middle, "o", color=color, markersize=4.8, label=name)
     if not joined:
         step = -(-len(grid) // _MOST_TICKS)
-        ax.set_xticks(
-            range(0, len(grid), step), [f"{value:g}" for value in grid[order][::step]]
-        )
+        ax.set_xticks(range(0, len(grid), step), [_tick(value) for value in grid[::step]])
     ax.set_xlabel(label)
     ax.legend(
         loc="lower right",
@@ -219,6 +217,10 @@ def bound_over_rounds(bounds: Any, *, ax: Any = None) -> Any:
     headline(ax, f"nats below the last lower bound, {bounds[-1]:.1f}")
     tidy(ax)
     return ax
+
+
+def _tick(value: Any) -> str:
+    return str(value) if isinstance(value, str) else f"{value:g}"
 
 
 def _bars(sizes: np.ndarray, ax: Any) -> Any:

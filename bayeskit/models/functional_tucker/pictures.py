@@ -47,7 +47,9 @@ class Pictures:
     predict_quantiles: Any
     _posterior: Any
     _check_fitted: Any
+    _mean_field: Any
     names_: tuple[Any, ...]
+    categories_: Any
     transform_: Any
 
     def core_sizes(self) -> np.ndarray:
@@ -84,7 +86,8 @@ class Pictures:
         is_category = isinstance(self._posterior.problem.parameters[place].base[0], White)
         if grid is None:
             x = np.unique(self._posterior.data.grids[place].x)
-            grid = x if is_category else np.linspace(x[0], x[-1], _NUM_POINTS)
+            line = np.linspace(x[0], x[-1], _NUM_POINTS)
+            grid = self._values(place, x) if is_category else line
         mean, std = self.factors(mode, grid, return_std=True)
         order, scale = form.order[place], form.scales[place]
         names = [f"function {r}" for r in range(len(scale))]
@@ -141,12 +144,14 @@ class Pictures:
         return bound_over_rounds(self.elbo_, ax=ax)
 
     def _standard_form(self) -> StandardForm:
-        # Refuses models without factors.
-        self.factors(0, [0.0])
-        data = self._posterior.data
+        posterior = self._mean_field("factors")
+        if not posterior.problem.layout.ranks:
+            raise ValueError("this model has no factors: its rank is 0")
+        data = posterior.data
         scales = []
         for mode, (grid, place) in enumerate(zip(data.grids, data.places, strict=True)):
-            mean, std = (part[place] for part in self.factors(mode, grid.x, return_std=True))
+            found = self.factors(mode, self._values(mode, grid.x), return_std=True)
+            mean, std = (part[place] for part in found)
             size = np.sqrt(np.average(mean**2 + std**2, axis=0, weights=data.weight))
             peak = np.take_along_axis(mean, np.abs(mean).argmax(0)[None], 0)[0]
             scales.append(np.where((peak < 0) & (mode > 0), -size, size))
@@ -161,3 +166,8 @@ class Pictures:
         for axis, scale in enumerate(scales):
             core = core * scale.reshape(-1, *[1] * (core.ndim - axis - 1))
         return StandardForm(tuple(scales), tuple(np.arange(len(s)) for s in scales), core)
+
+    def _values(self, mode: int, x: np.ndarray) -> np.ndarray:
+        """Return the values of a mode at coordinates, which are the names of categories."""
+        names = self.categories_.get(self.names_[mode])
+        return x if names is None else names[x.astype(int)]

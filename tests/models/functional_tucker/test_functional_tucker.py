@@ -258,6 +258,18 @@ def test_pictures(fitted, data):
         fitted.plot_fit(*data, level=95)
 
 
+def test_pictures_of_categories(make, data):
+    X, y = data
+    names = np.array([f"station {i}" for i in range(11)])
+    model = make().fit(X.assign(b=names[X["b"]]), y)
+    ticks = [text.get_text() for text in model.plot_factors("b").get_xticklabels()]
+    assert sorted(ticks) == sorted(set(names[X["b"]]))
+    some = model.plot_factors("b", ["station 3", "station 1"]).get_xticklabels()
+    assert [text.get_text() for text in some] == ["station 3", "station 1"]
+    assert np.isfinite(model.core_sizes()).all()
+    plt.close("all")
+
+
 def test_pictures_of_what_is_not_there(data):
     model = bk.FunctionalCP(0, mean="constant", noise_std=1.0)
     with pytest.raises(NotFittedError):
@@ -319,10 +331,10 @@ REFUSED = {
         ValueError,
         "inconsistent",
     ),
-    "words": (
-        lambda X, y: bk.FunctionalTucker().fit(X.assign(a="north"), y),
+    "missing category": (
+        lambda X, y: bk.FunctionalTucker().fit(X.assign(a=["north", None] * (len(X) // 2)), y),
         InvalidDataError,
-        "column 'a' of X",
+        "column 'a' of X contains a missing category at row 1",
     ),
     "no y": (
         lambda X, y: bk.FunctionalTucker().fit(X, y * np.nan),

@@ -192,6 +192,8 @@ def run_smc(
 
     Raises
     ------
+    ValueError
+        Without modes.
     StalledError
         If the temperatures do not arrive within ``max_stages``.
 

@@ -148,7 +148,8 @@ def test_memory_for_a_million_particles(built):
         shape = jax.ShapeDtypeStruct((10**6,), jnp.float32)
         found = program.lower(shape).compile().memory_analysis()
     used = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-    assert used / 10**6 < 20  # log-weights, R in double precision, and ancestors: 16
+    # Log-weights, their exponentials, R in double precision, and ancestors: 20 bytes each.
+    assert used / 10**6 < 20.1
 
 
 def test_gradients_pass_by(built):
@@ -257,7 +258,7 @@ def test_with_a_compiler_that_fails(elsewhere, monkeypatch):
     with pytest.raises(KernelBuildError, match=r"(?s)broken --option.*no such standard"):
         accel.build_cpu_kernels()
     monkeypatch.setenv("CXX", str(elsewhere / "absent"))
-    with pytest.raises(KernelBuildError, match="could not be compiled"):
+    with pytest.raises(KernelBuildError, match="there is no program .*absent"):
         accel.build_cpu_kernels()
     assert not list((elsewhere / "kernels").rglob("*.so"))
 

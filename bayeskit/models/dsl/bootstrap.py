@@ -4,6 +4,9 @@ Each draw weighs units, or clusters, by independent :math:`w_c \sim \mathrm{Exp}
 
 .. math:: \sum_i w_{c(i)}\, \tilde m_i(\theta) = 0 .
 
+Where labels were drawn in strata, :math:`1/\pi` is that of the weighted units of the stratum:
+the sum of the weights of all over that of the labelled ones.
+
 Draws are split evenly among the repeats of the random split. Newton's method runs for many
 draws at once, in one compiled program.
 """
@@ -11,7 +14,6 @@ draws at once, in one compiled program.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from jax import lax
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
+from bayeskit.models.dsl.clusters import group_sums
 from bayeskit.models.dsl.doubly_robust import MomentData
 from bayeskit.models.dsl.estimation import SplitEstimates, scaled_data
 from bayeskit.models.dsl.links import LINKS
@@ -79,8 +82,9 @@ def _draws_of_split(
         weights = np.asarray(_exponentials(chunk_key, chunk, _padded(num_groups)))[
             :, :num_groups
         ]
+        units = weights[:, codes]
         by_power = [
-            solve(scaled, weights, codes, float(power), start) @ change.T
+            solve(scaled, _row_weights(scaled, units, float(power)), start) @ change.T
             for power in found.power[place]
         ]
         if len(by_power) == 1:
@@ -88,6 +92,20 @@ def _draws_of_split(
         else:
             parts.append(np.stack([d[:, j] for j, d in enumerate(by_power)], axis=1))
     return np.concatenate(parts)[:num_draws]
+
+
+def _row_weights(data: MomentData, units: np.ndarray, power: float) -> np.ndarray:
+    """Return the weights (draws, stacked rows) from those of the units (draws, units)."""
+    weight = data.weights(power) * units[:, data.unit]
+    if data.strata is None or not len(data.labeled):
+        return weight
+    at, n = data.labeled, data.num_units
+    strata, num = data.strata, int(data.strata.max()) + 1
+    everyone = group_sums(units.T, strata, num)
+    inverse = (everyone / group_sums(units[:, at].T, strata[at], num)).T[:, strata[at]]
+    weight[:, n:] = inverse * units[:, at]
+    weight[:, at] = power * (1.0 - inverse) * units[:, at]
+    return weight
 
 
 @functools.partial(quick_jit, optimised=False, static_argnames=("num_draws", "num_groups"))
@@ -107,22 +125,17 @@ def _chunk_size(data: MomentData, num_draws: int) -> int:
     return min(_padded(num_draws), 1 << (most.bit_length() - 1), 256)
 
 
-def _solve_at_once(
-    data: MomentData, weights: np.ndarray, codes: np.ndarray, power: float, start: np.ndarray
-) -> np.ndarray:
-    base = data.weights(power)[0]
-    rows = data.rows(base[None])
-    short = _padded(len(base)) - len(base)
+def _solve_at_once(data: MomentData, weight: np.ndarray, start: np.ndarray) -> np.ndarray:
+    rows = data.rows(weight[:1])
+    short = _padded(weight.shape[1]) - weight.shape[1]
 
     def pad(array: np.ndarray) -> np.ndarray:
         return np.pad(array, [(0, 0), (0, short), (0, 0)])
 
     x = pad(rows.x)
-    unit = np.pad(codes[data.unit], (0, short))
-    factor = np.pad(base / data.num_units, (0, short))
-    # Padded rows, and only they, have weight 0 and count for nothing.
-    groups = np.pad(weights, [(0, 0), (0, _padded(weights.shape[1]) - weights.shape[1])])
-    theta, converged = _newton(data.link.name, x, pad(rows.y), groups, unit, factor, start)
+    # Padded rows have weight 0 and count for nothing.
+    weight = np.pad(weight / data.num_units, [(0, 0), (0, short)])
+    theta, converged = _newton(data.link.name, x, pad(rows.y), weight, start)
     return np.where(np.asarray(converged)[:, None], np.asarray(theta), np.nan)
 
 
@@ -131,14 +144,11 @@ def _newton(
     link_name: str,
     x: jax.Array,
     y: jax.Array,
-    groups: jax.Array,
-    unit: jax.Array,
-    factor: jax.Array,
+    weight: jax.Array,
     start: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Solve all draws; a step that does not lower the norm is tried again at half length."""
     link, rows = LINKS[link_name], Rows(x, x, y)
-    weight = groups[:, unit] * factor
 
     def step_of(theta, value):
         return jnp.linalg.solve(jacobian(link, theta, rows, weight), value[..., None])[..., 0]
@@ -166,7 +176,7 @@ def _newton(
         open_ = open_ & ~small & jnp.all(jnp.isfinite(step), axis=1)
         return theta, value, step, length, open_, converged, count + 1
 
-    num = len(groups)
+    num = len(weight)
     theta = jnp.broadcast_to(start, (num, len(start)))
     value = total_moment(link, theta, rows, weight)
     least = _MAX_LEFT * (1.0 + jnp.linalg.norm(value, axis=1))
@@ -176,15 +186,12 @@ def _newton(
     return theta, converged
 
 
-def _solve_one_by_one(
-    data: MomentData, weights: np.ndarray, codes: np.ndarray, power: float, start: Any
-) -> np.ndarray:
+def _solve_one_by_one(data: MomentData, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Solve linear models whose rows depend on the weights: effects and first stages."""
-    base = data.weights(power)
     zero = np.zeros((1, len(start)))
     found = np.full((len(weights), len(start)), np.nan)
-    for i, one in enumerate(weights):
-        weight = base * one[codes[data.unit]]
+    for i in range(len(weights)):
+        weight = weights[i : i + 1]
         rows = data.rows(weight)
         matrix = jacobian(data.link, zero, rows, weight)[0]
         value = total_moment(data.link, zero, rows, weight)[0]

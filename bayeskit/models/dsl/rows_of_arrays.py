@@ -63,7 +63,7 @@ def frame_of_arrays(X: Any, y: Any, surrogates: Any) -> tuple[Any, list[str], di
     names = [c if isinstance(c, str) else f"x{c}" for c in given]
     if OUTCOME in names:
         raise InvalidDataError(f"a column of X is called {OUTCOME!r}: rename it")
-    index = getattr(X, "index", None)
+    index = X.index if hasattr(X, "columns") else None
     frame = pd.DataFrame(array.astype(float), columns=names, index=index)
     frame[OUTCOME] = outcome.astype(float)
     if surrogates is None:

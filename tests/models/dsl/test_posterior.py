@@ -1,6 +1,7 @@
 """Posteriors: closed forms, quadrature, and the coverage of the bootstrap."""
 
 import warnings
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -291,6 +292,26 @@ def test_covariances_of_fits_count_the_rows_of_both():
     second.fit(both.iloc[5:].set_index(np.zeros(len(both) - 5, int)))
     with pytest.raises(InvalidDataError, match="index has duplicates"):
         joint_covariance({"a": first, "b": second})
+
+
+@pytest.mark.parametrize("model", ["linear", "iv"])
+def test_bootstrap_of_strata_spreads_like_the_sandwich(model):
+    """Corrections that differ between strata alone do not vary: relative errors below 15 %."""
+    town = FRAME.z.to_numpy() > 0
+    truth = FRAME.y_true + 8.0 * town
+    kept = town & (np.arange(len(FRAME)) % 4 > 0) | ~town & (np.arange(len(FRAME)) % 5 == 0)
+    frame = FRAME.assign(y=truth.where(kept), town=town, w=FRAME.x_true)
+    formula = "y ~ w" + (" | x_model" if model == "iv" else "")
+    fit = bk.DSLRegressor(model, formula, {"y": "y_model"}, learner="identity").set_params(
+        normalize="strata", strata="town"
+    )
+    fit.fit(frame).posterior(draws=1000)
+    ratio = fit.posterior_result_.flat("coef").std(axis=0) / fit.se_
+    np.testing.assert_allclose(ratio, 1.0, atol=0.15)
+    # A planted bug: with fixed probabilities the spread between strata comes in.
+    fit.result_ = replace(fit.result_, data=replace(fit.result_.data, strata=None))
+    fit.posterior(draws=1000)
+    assert (fit.posterior_result_.flat("coef").std(axis=0) / fit.se_)[0] > 1.2
 
 
 def test_bootstrap_of_two_ways_of_clusters_is_refused():

@@ -215,28 +215,28 @@ def test_bad_engines():
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_traits_are_covered():
-    """200 learners with traits of their own: 95 % intervals cover 0.87 to 1 (5 sd)."""
-    structure, num = TWO, 200
-    rng = np.random.default_rng(0)
-    inside = []
-    for number in range(num):
-        table = {"learner": [0] * 32, "kc": rng.integers(2, size=32)}
-        table["time"] = np.cumsum(rng.exponential(0.7, 32))
-        table["correct"] = [0] * 32
-        data = data_of(table, structure, TWO_PARAMETERS, 0.5)
-        drawn = drawn_learner(jax.random.key(number), data, structure)
-        data = data._replace(trials=data.trials._replace(outcome=drawn.outcome))
-        kept = gibbs_draws(
-            jax.random.key(1000 + number),
-            data,
-            jnp.asarray(31),
-            structure=structure,
-            num_warmup=100,
-            num_draws=600,
+    """95 % intervals of the traits of 120 learners cover 0.85 to 1 (5 sd, p < 1e-6)."""
+    num, rng = 120, np.random.default_rng(0)
+    table = {"learner": [0] * 16, "kc": rng.integers(2, size=16), "correct": [0] * 16}
+    table["time"] = np.cumsum(rng.exponential(0.7, 16))
+    data = data_of(table, TWO, TWO_PARAMETERS, 0.5)
+
+    @jax.jit
+    @jax.vmap
+    def one(key):
+        draw_key, chain_key = jax.random.split(key)
+        drawn = drawn_learner(draw_key, data, TWO)
+        own = data._replace(trials=data.trials._replace(outcome=drawn.outcome))
+        # Inside of another program, which is the one that is compiled.
+        kept = gibbs_draws.__wrapped__(
+            chain_key, own, jnp.asarray(15), structure=TWO, num_warmup=60, num_draws=300
         )
-        low, high = np.quantile(np.asarray(kept.traits), [0.025, 0.975], axis=0)
-        inside.append((low < drawn.traits) & (drawn.traits < high))
-    assert (np.abs(np.mean(inside, axis=0) - 0.95) < 0.078).all()
+        return drawn.traits, kept.traits
+
+    truth, draws = (np.asarray(x) for x in one(jax.random.split(jax.random.key(0), num)))
+    low, high = np.quantile(draws, [0.025, 0.975], axis=1)
+    inside = (low < truth) & (truth < high)
+    assert (np.abs(inside.mean(axis=0) - 0.95) < 0.1).all()
 
 
 def test_traits_change_what_they_say():

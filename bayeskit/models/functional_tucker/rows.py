@@ -111,14 +111,20 @@ def new_table(X: Any, names: tuple[Hashable, ...], categories: Categories) -> np
     Raises
     ------
     InvalidDataError
-        For modes that are missing, or another number of columns.
+        For modes that are missing, another number of columns, and categories where the fit had
+        numbers.
     """
     if hasattr(X, "columns") and set(names) <= set(X.columns):
         X = X[list(names)]
     elif hasattr(X, "columns") and names != tuple(range(len(names))):
         missing = [name for name in names if name not in set(X.columns)]
         raise InvalidDataError(f"X lacks the columns {missing}: the fit had {list(names)}")
-    found, table, _ = table_of(X, categories)
+    found, table, kinds = table_of(X, categories)
+    strange = [name for name in kinds if name not in categories]
+    if strange:
+        raise InvalidDataError(
+            f"column {strange[0]!r} of X holds categories, but the fit had numbers there"
+        )
     if len(found) != len(names):
         raise InvalidDataError(
             f"X has {len(found)} columns, but the fit had {len(names)}: {list(names)}"

@@ -415,6 +415,8 @@ def test_refusals_of_a_fitted_model(fitted, data):
         fitted.predict(np.zeros((2, 3)))
     with pytest.raises(InvalidDataError, match="NaN at row 0"):
         fitted.predict(X.assign(a=np.nan))
+    with pytest.raises(InvalidDataError, match="column 'a' of X holds categories, but the fit"):
+        fitted.predict(X.assign(a="north"))
     with pytest.raises(ValueError, match="no mode 5"):
         fitted.factors(5, [0.0])
     with pytest.raises(ValueError, match="inconsistent"):

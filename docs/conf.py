@@ -52,7 +52,8 @@ autodoc_default_options = {
     "show-inheritance": True,
     # Made by scikit-learn for its metadata routing, whose pages are not here.
     "exclude-members": ", ".join(
-        f"set_{method}_request" for method in ("fit", "partial_fit", "predict", "score")
+        f"set_{method}_request"
+        for method in ("fit", "partial_fit", "predict", "predict_proba", "score")
     ),
 }
 autodoc_member_order = "bysource"

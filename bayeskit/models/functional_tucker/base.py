@@ -26,9 +26,15 @@ from bayeskit.models.functional_tucker.low_rank.mean_field import factor_moments
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
 from bayeskit.models.functional_tucker.low_rank.priors import kernels_of_modes, mode_parameters
 from bayeskit.models.functional_tucker.low_rank.search import Problem
+from bayeskit.models.functional_tucker.naming import place_of_mode
 from bayeskit.models.functional_tucker.pictures import Pictures
 from bayeskit.models.functional_tucker.predictive import Predictive, predictive
-from bayeskit.models.functional_tucker.rows import coordinates_of, new_table, table_of
+from bayeskit.models.functional_tucker.rows import (
+    Categories,
+    coordinates_of,
+    new_table,
+    table_of,
+)
 from bayeskit.models.functional_tucker.sampled import Sampled, fit_by_gibbs, fit_by_smc
 from bayeskit.models.functional_tucker.terms import MainEffect, check_terms, term_label
 from bayeskit.models.functional_tucker.transforms import as_transform, standardized
@@ -105,8 +111,8 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         ConvergenceWarning
             If the search ends while the bound still rises.
         """
-        names, table, self.categories_ = table_of(X)
-        self._fit(names, table, observations(y, len(table)))
+        names, table, categories = table_of(X)
+        self._fit(names, table, categories, observations(y, len(table)))
         return self
 
     def partial_fit(self, X: Any, y: Any) -> Any:
@@ -126,20 +132,21 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y)
-        table = self._new_table(X)
+        table, categories = self._new_table(X), self.categories_
         if hasattr(X, "columns"):
-            self.categories_ = table_of(X[list(self.names_)], self.categories_)[2]
+            categories = table_of(X[list(self.names_)], categories)[2]
         target = np.concatenate([self._target, observations(y, len(table))])
         before = self._posterior
         tables = np.concatenate([before.table, table])
         start = before if isinstance(before, MeanField) else None
-        self._fit(self.names_, tables, target, start)
+        self._fit(self.names_, tables, categories, target, start)
         return self
 
     def _fit(
         self,
         names: tuple,
         table: np.ndarray,
+        categories: Categories,
         target: np.ndarray,
         start: MeanField | None = None,
     ) -> None:
@@ -149,10 +156,11 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         transform = standardized(transform, target[seen])
         layout = self._layout(len(names))
         self._check_settings(layout)
-        categories = tuple(self.categories_)
         terms = check_terms(self._terms(names), names)
-        terms = with_kernels(terms, names, categories)
-        kernels = kernels_of_modes(self.kernel, names, categories) if layout.ranks else ()
+        terms = with_kernels(terms, names, tuple(categories))
+        kernels: tuple[Any, ...] = ()
+        if layout.ranks:
+            kernels = kernels_of_modes(self.kernel, names, tuple(categories))
         t = np.where(seen, transform.forward(np.where(seen, target, 1.0)), 0.0)
         with precision_scope("float64"), program_cache(), CompileClock() as clock:
             problem = Problem(
@@ -165,7 +173,7 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
             design = additive.additive_design(terms, table, names)
             given = design, t, seen, as_random_key(self.random_state)
             self._posterior = self._fitted(problem, *given, start)
-            self._target = target
+            self._target, self.categories_ = target, categories
             self.names_, self.n_ignored_ = names, int((~seen).sum())
             self.transform_ = transform
             learned = learned_attributes(
@@ -266,7 +274,15 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
                 raise ValueError(
                     f"mean must be 'additive', 'constant', None or terms, got {self.mean!r}"
                 )
-        return () if self.mean is None or isinstance(self.mean, str) else tuple(self.mean)
+            return ()
+        if self.mean is None:
+            return ()
+        if not isinstance(self.mean, Sequence):
+            raise TypeError(
+                "mean must be 'additive', 'constant', None or a sequence of terms, got "
+                f"{self.mean!r}"
+            )
+        return tuple(self.mean)
 
     # ------------------------------------------------------------ predictions
 
@@ -381,10 +397,7 @@ class FunctionalTensor(Pictures, RegressorMixin, BaseEstimator):
         posterior = self._mean_field("factors")
         if not posterior.problem.layout.ranks:
             raise ValueError("this model has no factors: its rank is 0")
-        places = {name: k for k, name in enumerate(self.names_)}
-        place = places.get(mode, mode if isinstance(mode, int) else None)
-        if place is None or not 0 <= place < len(self.names_):
-            raise ValueError(f"there is no mode {mode!r}; there are {list(self.names_)}")
+        place = place_of_mode(self.names_, mode)
         with precision_scope("float64"), program_cache():
             mean, covariance = factor_moments(
                 posterior.problem,

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bayeskit.errors import ConvergenceWarning
+from bayeskit.errors import ConvergenceWarning, InitializationError
 from bayeskit.inference import random
 from bayeskit.models.functional_tucker import additive
 from bayeskit.models.functional_tucker.additive.learning import (
@@ -147,7 +147,12 @@ def fit_mean_field(
         The end: a round raises the bound by less than this, for each observation.
     num_starts : int
     start : MeanField, optional
-        Laws given some of the rows, to go on from.
+        Laws given some of the rows, to go on from. Those of another model are not looked at.
+
+    Raises
+    ------
+    InitializationError
+        If the bound is no number.
 
     Warns
     -----
@@ -155,6 +160,8 @@ def fit_mean_field(
         If the last round still raised the bound.
     """
     free = free_parameters(design, noise_std)
+    if start is not None and not _goes_on(start, problem, free):
+        start = None
     u = None if start is None else _term_coordinates(free, start)
     u, num_evaluations, reduced = learn(design, free, t, seen, u)
     settings = jax.tree.map(float, free.fill(u))
@@ -189,6 +196,12 @@ def fit_mean_field(
         found = climb(problem, data, found)
         product, _, bound = rows_and_bound(problem, data, found)
         bounds.append(bound - _divergence(terms, mean, variance) - 0.5 * float(u @ u))
+        if not np.isfinite(bounds[-1]):
+            raise InitializationError(
+                f"the evidence lower bound is {bounds[-1]} after {len(found.bounds)} epochs, "
+                f"with noise of {settings.noise:.3g} standard deviations of y: filters do not "
+                "resolve so little; give a larger noise_std, or None to learn it"
+            )
         gain = bounds[-1] - bounds[-2] if len(bounds) > 1 else np.inf
         is_converged = gain < tol * seen.sum()
         if is_converged or len(found.bounds) >= max_iter:
@@ -202,6 +215,8 @@ def fit_mean_field(
             num_evaluations += more
         terms = additive.additive_posterior(design, target, precision, kernels, reduced)
     if not is_converged:
+        if len(bounds) == 1:
+            gain = found.bounds[-1] - found.bounds[-CHUNK]
         warnings.warn(
             f"the evidence lower bound still rose by {gain:.3g} over the last {CHUNK} of "
             f"{len(found.bounds)} epochs: raise max_iter, or tol if that is enough",
@@ -223,6 +238,16 @@ def fit_mean_field(
         num_epochs,
         num_evaluations,
     )
+
+
+def _goes_on(start: MeanField, problem: Problem, free: Any) -> bool:
+    """Return whether an earlier fit was of the same model."""
+    before = start.problem
+    terms = tuple(name for name in free.names if name != "noise")
+    if before.layout != problem.layout or start.term_names != terms:
+        return False
+    forms: list[Any] = [jax.tree.structure(one.parameters) for one in (before, problem)]
+    return bool(forms[0] == forms[1])
 
 
 def _term_coordinates(free: Any, start: MeanField) -> np.ndarray:

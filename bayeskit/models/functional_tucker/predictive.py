@@ -19,7 +19,7 @@ from bayeskit.models.markov_gp.mixtures import function_quantiles
 __all__ = ["Predictive", "predictive"]
 
 # Smooth and quickly falling in both directions: the rule converges exponentially.
-_NUM_WEIGHTS = 24
+_NUM_WEIGHTS = 40
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,9 @@ def predictive(
 
 def _row_weights(degrees: float) -> tuple[np.ndarray, np.ndarray]:
     """Return values of w ~ Gamma(degrees / 2, degrees / 2), and their masses."""
+    # Small weights make the tails, which are to hold ten standard deviations out.
     law = stats.gamma(0.5 * degrees, scale=2.0 / degrees)
-    low, high = np.log(law.ppf(1e-9)), np.log(law.isf(1e-9))
+    low, high = np.log(law.ppf(1e-14)), np.log(law.isf(1e-9))
     points = np.exp(np.linspace(low, high, _NUM_WEIGHTS))
     masses = law.pdf(points) * points
     return points, masses / masses.sum()

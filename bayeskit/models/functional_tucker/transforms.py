@@ -214,7 +214,18 @@ def standardized(transform: Transform, y: np.ndarray) -> Standardized:
     """Return the transform scaled so that the values g(y) have mean 0 and deviation 1.
 
     A constant y is left at scale 1.
+
+    Raises
+    ------
+    InvalidDataError
+        For values whose squares double precision cannot hold.
     """
     values = transform.forward(y)
-    scale = float(np.std(values)) if values.max() > values.min() else 1.0
+    with np.errstate(over="ignore", under="ignore"):
+        scale = float(np.std(values)) if values.max() > values.min() else 1.0
+    if not (np.isfinite(scale) and scale > 0):
+        raise InvalidDataError(
+            f"y spans {np.ptp(values):.3g} after its transform, so that its variance is beyond "
+            "double precision: give y in another unit"
+        )
     return Standardized(transform, float(np.mean(values)), scale)

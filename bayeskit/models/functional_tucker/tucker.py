@@ -120,6 +120,11 @@ class FunctionalTucker(FunctionalTensor):
     def _layout(self, num_modes: int) -> Layout:
         given = self.ranks
         is_one = isinstance(given, int | np.integer)
+        if not is_one and (isinstance(given, str) or not isinstance(given, Sequence)):
+            raise TypeError(
+                "ranks must be a whole number or a sequence with one for each mode, got "
+                f"{given!r}"
+            )
         ranks = (given,) * num_modes if is_one else tuple(given)
         if len(ranks) != num_modes:
             raise ValueError(

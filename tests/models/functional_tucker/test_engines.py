@@ -1,8 +1,11 @@
 """The estimators with each of their engines, and rows that arrive later."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
 import bayeskit as bk
 from bayeskit.errors import ConvergenceWarning, InvalidDataError
@@ -129,6 +132,17 @@ def test_rows_that_arrive_later_are_as_good_as_earlier_ones():
     np.testing.assert_allclose(first.predict(new), make_model("cavi").fit(X, y).predict(new))
 
 
+def test_later_rows_of_another_model_are_a_new_fit():
+    X, y = make_data()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = make_model("cavi", max_iter=30).fit(X[:45], y[:45])
+        model.set_params(rank=2, mean="additive").partial_fit(X[45:], y[45:])
+        again = clone(model).fit(X, y)
+    assert model.factors(0, [1.0]).shape == (1, 2)
+    np.testing.assert_allclose(model.predict(X), again.predict(X), rtol=1e-9)
+
+
 def test_a_conjugate_model_of_later_rows_is_the_refit():
     X, y = make_data()
     terms = [bk.MainEffect(0, Matern32(1.0, 2.0))]
@@ -139,6 +153,21 @@ def test_a_conjugate_model_of_later_rows_is_the_refit():
     new = np.linspace(-1, 8, 20)[:, None]
     one, other = (m.predict(new, return_std=True) for m in (parts, whole))
     np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_what_no_filter_resolves_is_refused():
+    X, y = make_data()
+    with pytest.raises(InvalidDataError, match="variance is beyond double precision"):
+        make_model("cavi").fit(X, 1e200 * y)
+    with pytest.raises(InvalidDataError, match="variance is beyond double precision"):
+        make_model("cavi").fit(X, 1e-200 * y)
+    with pytest.raises(TypeError, match="sequence of terms, got 3"):
+        make_model(
+            "cavi",
+        ).set_params(mean=3).fit(X, y)
+    for ranks in (None, "2"):
+        with pytest.raises(TypeError, match="ranks must be a whole number or a sequence"):
+            bk.FunctionalTucker(ranks).fit(X, y)
 
 
 def test_an_ascent_that_is_cut_short_says_so():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayeskit.inference.gp_kernels import Matern12, Matern32, White
+from bayeskit.inference.gp_kernels import FreeParameters, Matern12, Matern32, White
 from bayeskit.models.functional_tucker.low_rank import cavi, contractions
 from bayeskit.models.functional_tucker.low_rank.balancing import balanced
 from bayeskit.models.functional_tucker.low_rank.beliefs import Beliefs, Model
@@ -36,12 +36,17 @@ from bayeskit.models.functional_tucker.low_rank.contractions import (
 )
 from bayeskit.models.functional_tucker.low_rank.data import tensor_data
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
+from bayeskit.models.functional_tucker.low_rank.mean_field import (
+    factor_moments,
+    product_moments,
+)
 from bayeskit.models.functional_tucker.low_rank.noise import (
     Gamma,
     NoisePrior,
     noise_posterior,
     weight_posterior,
 )
+from bayeskit.models.functional_tucker.low_rank.search import Problem
 
 RANKS = (2, 3, 4)
 # One program for each form of model.
@@ -409,6 +414,28 @@ def test_one_function_of_one_mode_is_gaussian_process_regression(stored):
     model = model._replace(kernels=((kernel,), (kernel,)))
     both = update_mode(Layout((1, 1), "diagonal"), model, data, both, 0, "sequential")
     np.testing.assert_allclose(both.modes[0].mean, beliefs.modes[0].mean, atol=1e-12)
+
+
+def test_functions_at_new_coordinates_are_those_of_dense_regression(stored):
+    """Left of the data, seen, between, and beyond: mean and variance, never multiplied."""
+    case = stored["gp_regression"]
+    data = tensor_data(np.array(case["x"])[:, None], np.array(case["y"]))
+    kernel = Matern32(np.sqrt(case["variance"]), case["lengthscale"])
+    noise, layout = NoisePrior(1.0 / case["noise_variance"]), Layout((1,), "diagonal")
+    problem = Problem(layout, (FreeParameters.of((kernel,)),), 1.0, noise, "sequential")
+    size = len(data.grids[0].x)
+    nothing = ModeSites(jnp.zeros((size, 1)), jnp.zeros((size, 1)))
+    start = ModePosterior(jnp.ones((size, 1)), jnp.zeros((size, 1, 1)), 0.0)
+    beliefs = Beliefs((start,), (nothing,), None, noise.precision, None)
+    u = (np.zeros(0),)
+    beliefs = update_mode(layout, problem.model(u), data, beliefs, 0, "sequential")
+    new = np.array(case["x_star"])
+    mean, covariance = factor_moments(problem, data, beliefs, u, 0, new)
+    np.testing.assert_allclose(mean[:, 0], case["matern32"]["mean"], atol=1e-10)
+    np.testing.assert_allclose(covariance[:, 0, 0], case["matern32"]["var"], atol=1e-10)
+    found = product_moments(problem, data, beliefs, u, new[:, None])
+    np.testing.assert_allclose(found[0], case["matern32"]["mean"], atol=1e-10)
+    np.testing.assert_allclose(found[1], case["matern32"]["var"], atol=1e-10)
 
 
 def exact_log_evidence(table, y, tau, std):

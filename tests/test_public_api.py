@@ -11,8 +11,8 @@ PUBLIC = {
         BayesianModel BoxCox DSLRegressor EnsembleHMC FeynmanKac FunctionalCP
         FunctionalTucker GroupMeanEffect KnowledgeTracer MainEffect MarkovGPRegressor
         NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs Posterior Report SMC
-        SMC2 StateSpaceModel Target WithinGroup accel errors inference load models on
-        validate validation""",
+        SMC2 StateSpaceModel Target WithinGroup accel datasets errors inference interop
+        load models on plots validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
         DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis
@@ -66,3 +66,11 @@ def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="module 'bayeskit' has no attribute 'smc'"):
         _ = bk.smc
     assert "SMC" in dir(bk)
+
+
+def test_every_neighbour_is_found_by_its_name():
+    for name in bk.interop.__all__:
+        assert getattr(bk.interop, name).__name__ == f"bayeskit.interop.{name}"
+    assert set(bk.interop.__all__) <= set(dir(bk.interop))
+    with pytest.raises(AttributeError, match="no attribute 'stan'"):
+        _ = bk.interop.stan

@@ -82,9 +82,12 @@ class Memory:
             *(np.concatenate(pair) for pair in zip(self.exposures, blank, strict=True))
         )
 
-    def take_in(self, rows: Interactions, learner: np.ndarray) -> Forecasts:
-        """Filter new rows, keep the beliefs, and return the forecast of each row."""
-        self._check_later(rows, learner)
+    def take_in(self, rows: Interactions, learner: np.ndarray, shown: Any = str) -> Forecasts:
+        """Filter new rows, keep the beliefs, and return the forecast of each row.
+
+        ``shown`` is how a time is shown in messages.
+        """
+        self.check_later(rows, learner, shown)
         forecasts, distinct, beliefs, exposures = self.followed(rows, learner)
         for kept, new in zip(
             jax.tree.leaves(self.beliefs), jax.tree.leaves(beliefs), strict=True
@@ -186,15 +189,17 @@ class Memory:
                 kept[chosen] = np.asarray(new)[: len(chosen)]
         return flat, last
 
-    def _check_later(self, rows: Interactions, learner: np.ndarray) -> None:
+    def check_later(self, rows: Interactions, learner: np.ndarray, shown: Any = str) -> None:
+        """Refuse rows before the last one of their learner."""
         last = self.exposures.last[learner]
         early = rows.time < last
         if early.any():
             place = int(np.argmax(early))
             raise InvalidDataError(
-                f"row {rows.order[place]} is at time {rows.time[place]:g}, before the last row "
-                f"of its learner, which ended at {last[place]:g}: rows must go on in time; "
-                "call fit on all of them instead"
+                f"row {rows.order[place]} is at time {shown(rows.time[place])}, before the "
+                f"last row of its learner, which ended at {shown(last[place])}: rows must go "
+                "on in time. Call fit on all rows of these learners, or, if they are other "
+                "learners, give them labels of their own"
             )
 
     def rows_of(self, learner: int) -> Interactions:

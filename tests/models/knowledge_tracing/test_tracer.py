@@ -153,7 +153,7 @@ def test_unknown_labels():
         base.partial_fit({"learner": ["ann"], "kc": ["sum"], "time": [1.0], "correct": [1]})
     with pytest.raises(InvalidDataError, match="learner 'eve' is not known"):
         base.filter("eve")
-    with pytest.raises(InvalidDataError, match="not before the learner's first row"):
+    with pytest.raises(InvalidDataError, match="not lie before the learner's first row"):
         base.filter("ann", [-1.0])
     # A learner that nobody knows is a draw from the population, at any time.
     p = base.predict_proba({"learner": ["eve", "x"], "kc": ["sum"] * 2, "time": [0.0, 99.0]})

@@ -2,12 +2,9 @@
 
 from bayeskit.plots.forest import forest
 from bayeskit.plots.functions import function_bands
-from bayeskit.plots.knowledge_tracing import (
-    calibration,
-    learner_states,
-    prerequisite_graph,
-)
+from bayeskit.plots.knowledge_tracing import calibration, learner_states
 from bayeskit.plots.labels import compare_coefficients, label_errors, power_curve
+from bayeskit.plots.prerequisites import prerequisite_graph
 from bayeskit.plots.smc import smc_history
 from bayeskit.plots.state_space import states_over_time
 from bayeskit.plots.tensors import (

@@ -1,4 +1,4 @@
-"""A learner's states over time, a prerequisite graph, and calibration of forecasts."""
+"""A learner's states over time, and calibration of forecasts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import numpy as np
 
 from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
 
-__all__ = ["calibration", "learner_states", "prerequisite_graph"]
+__all__ = ["calibration", "learner_states"]
 
-# Beyond so many components lines cannot be told apart.
-_MAX_LINES = 6
+# So many components are drawn unless others are asked for.
+_FEW = 6
+# Components of one colour differ by their dashes.
+_DASHES = ("solid", (0, (5, 1.6)), (0, (1.2, 1.2)))
+_MAX_LINES = len(COLORS) * len(_DASHES)
+# Answers: where those of the first component stand, and how much of it the others need.
+_CORRECT, _WRONG, _STUDIED, _STEP = 1.05, -0.05, 0.5, 0.035
 
 
 def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any = None) -> Any:
@@ -21,11 +26,12 @@ def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any
     ----------
     states : pandas.DataFrame
         From ``KnowledgeTracer.filter`` or ``smooth``.
-    answers : pandas.DataFrame, optional
+    answers : pandas.DataFrame or dict of columns, optional
         The learner's rows (time, kc, correct): correct answers are drawn above, wrong ones
-        below, exposures without answer as a small mark between.
+        below, exposures without answer as a small mark between. A row of several components is
+        drawn with each. Times are dates if those of ``states`` are.
     kcs : list, optional
-        Components to draw. Default: the first six.
+        Components to draw, at most 18. Default: the first six; the headline says of how many.
     ax : matplotlib Axes, optional
 
     Returns
@@ -35,104 +41,129 @@ def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any
     Raises
     ------
     ValueError
-        For a component that has no states.
+        For a component that has no states, too many components, several learners in
+        ``answers``, and times of another kind than those of ``states``.
     """
     known = list(states.index.get_level_values("kc").unique())
-    chosen = known[:_MAX_LINES] if kcs is None else list(kcs)
+    chosen = _chosen(known, kcs)
+    times = states.index.get_level_values("time")
+    is_date = times.dtype.kind == "M" or hasattr(times, "tz")
+    ax = new_axes(7.2, 3.4) if ax is None else ax
+    own = None if answers is None else _rows_by_kc(answers, is_date)
+    # Many bands over each other would hide the lines.
+    alpha = min(0.13, 0.3 / max(len(chosen), 1))
+    for number, kc in enumerate(chosen):
+        color, dashes = COLORS[number % len(COLORS)], _DASHES[number // len(COLORS)]
+        rows = states.xs(kc, level="kc")
+        when = _naive(rows.index) if is_date else rows.index.to_numpy()
+        ax.fill_between(when, rows["lower"], rows["upper"], color=color, alpha=alpha, lw=0)
+        ax.plot(when, rows["probability"], color=color, ls=dashes, lw=1.6, label=str(kc))
+        if own is not None:
+            _draw_answers(ax, own[own["kc"] == kc], number, color)
+    if is_date:
+        _date_axis(ax)
+    ax.set_xlabel("time (UTC)" if is_date and times.tz is not None else "time")
+    of = f", {len(chosen)} of {len(known)} components" if len(chosen) < len(known) else ""
+    headline(ax, f"probability of a correct answer, 95 % band{of}")
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9.5,
+        handlelength=2.6,
+    )
+    tidy(ax)
+    if own is not None:
+        _name_answers(ax, len(chosen))
+    return ax
+
+
+def _chosen(known: list, kcs: Any) -> list:
+    if kcs is None:
+        return known[:_FEW]
+    chosen = [kcs] if isinstance(kcs, str) else list(kcs)
     unknown = [kc for kc in chosen if kc not in known]
     if unknown:
         raise ValueError(f"there are no states of {unknown[0]!r}, only of {known}")
-    ax = new_axes(7.2, 3.4) if ax is None else ax
-    for number, kc in enumerate(chosen):
-        color = COLORS[number % len(COLORS)]
-        rows = states.xs(kc, level="kc")
-        times = rows.index.to_numpy()
-        ax.fill_between(times, rows["lower"], rows["upper"], color=color, alpha=0.13, lw=0)
-        ax.plot(times, rows["probability"], color=color, lw=1.6, label=str(kc))
-        if answers is None:
-            continue
-        own = answers[answers["kc"] == kc]
-        correct = own["correct"].astype(float).to_numpy()
-        # Components stand a little apart, so that none hides another.
-        place = np.where(np.isnan(correct), 0.5, np.where(correct == 1, 1.05, -0.05))
-        place = place + 0.035 * number * np.sign(place - 0.5)
-        for marker, which in (("|", ~np.isnan(correct)), (".", np.isnan(correct))):
-            ax.plot(
-                own["time"].to_numpy()[which], place[which], marker, color=color, markersize=7
+    if len(chosen) > _MAX_LINES:
+        raise ValueError(
+            f"kcs has {len(chosen)} components, more than {_MAX_LINES} lines cannot be told "
+            "apart: draw them in several panels, each with its ax"
+        )
+    return chosen
+
+
+def _rows_by_kc(answers: Any, is_date: bool) -> Any:
+    """Return time, kc and correct, a row for each component, times as those of the states."""
+    import pandas as pd
+
+    names = ["time", "kc", "correct"]
+    found = {name: pd.Series(list(answers[name]), dtype=object) for name in names}
+    if "learner" in answers:
+        learners = list(dict.fromkeys(answers["learner"]))
+        if len(learners) > 1:
+            raise ValueError(
+                f"answers has rows of {len(learners)} learners, such as {learners[0]!r} and "
+                f"{learners[1]!r}: give those of the one whose states are drawn"
             )
-    if answers is not None:
-        ax.set_yticks([-0.05, 0, 0.5, 1, 1.05], ["wrong", "0", "0.5", "1", "correct"])
+    several = list | tuple | set | frozenset
+    found["kc"] = found["kc"].map(lambda kc: list(kc) if isinstance(kc, several) else kc)
+    times = found["time"].infer_objects()
+    if is_date != (times.dtype.kind not in "iuf") and len(times):
+        kinds = {True: "dates", False: "numbers"}
+        raise ValueError(
+            f"states have {kinds[is_date]} as times, but answers have {kinds[not is_date]}: "
+            "give the rows as the tracer had them"
+        )
+    found["time"] = _naive(pd.to_datetime(found["time"], utc=True)) if is_date else times
+    found["correct"] = pd.to_numeric(found["correct"])
+    return pd.DataFrame(found).explode("kc")
+
+
+def _naive(times: Any) -> np.ndarray:
+    """Return dates in UTC without a time zone."""
+    import pandas as pd
+
+    return pd.DatetimeIndex(times).tz_localize(None).to_numpy()
+
+
+def _draw_answers(ax: Any, rows: Any, number: int, color: str) -> None:
+    correct = rows["correct"].astype(float).to_numpy()
+    studied = np.isnan(correct)
+    # Components stand a little apart, so that none hides another.
+    place = np.where(studied, _STUDIED, np.where(correct == 1, _CORRECT, _WRONG))
+    place = place + _STEP * number * np.sign(place - _STUDIED)
+    for marker, which in (("|", ~studied), (".", studied)):
+        ax.plot(rows["time"].to_numpy()[which], place[which], marker, color=color, markersize=7)
+
+
+def _name_answers(ax: Any, num: int) -> None:
+    """Name the rows of marks above 1 and below 0, in the middle of each."""
+    middle = 0.5 * _STEP * (num - 1)
+    ticks = [_WRONG - middle, 0.0, 0.5, 1.0, _CORRECT + middle]
+    ax.set_yticks(ticks, ["wrong", "0", "0.5", "1", "correct"])
+    for tick in (ax.yaxis.get_major_ticks()[0], ax.yaxis.get_major_ticks()[-1]):
+        tick.gridline.set_visible(False)
+    if num < 4:
+        # The names do not touch the numbers.
         ax.get_yticklabels()[0].set_va("top")
         ax.get_yticklabels()[-1].set_va("bottom")
-    ax.set_xlabel("time")
-    headline(ax, "probability of a correct answer, 95 % band")
-    ax.legend(
-        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, labelcolor=INK, fontsize=9.5
-    )
-    tidy(ax)
-    return ax
 
 
-def prerequisite_graph(weights: Any, *, threshold: float = 0.5, ax: Any = None) -> Any:
-    """Draw the edges of a graph, prerequisites to the left, thicker where they are surer.
+def _date_axis(ax: Any) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    Parameters
-    ----------
-    weights : pandas.DataFrame
-        ``KnowledgeTracer.graph_``: probabilities or weights, rows to columns.
-    threshold : float
-        Edges below it are left out.
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    matplotlib Axes
-    """
-    import networkx as nx
-
-    table = np.asarray(weights, float)
-    labels = list(weights.columns)
-    graph = nx.DiGraph()
-    graph.add_nodes_from(range(len(labels)))
-    for start, end in np.argwhere((table > 0) & (table >= threshold)).tolist():
-        graph.add_edge(start, end, weight=table[start, end])
-    ax = new_axes(6.0, 3.6) if ax is None else ax
-    places = _layered(graph)
-    widths = [0.6 + 2.2 * graph.edges[edge]["weight"] for edge in graph.edges]
-    nx.draw_networkx_edges(
-        graph, places, ax=ax, width=widths, edge_color=MUTED, node_size=1800, arrowsize=12
-    )
-    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": COLORS[0]}
-    names = dict(enumerate(map(str, labels)))
-    nx.draw_networkx_labels(graph, places, names, ax=ax, font_size=9, font_color=INK, bbox=box)
-    ax.set_axis_off()
-    ax.margins(0.12)
-    headline(ax, f"prerequisites of at least {threshold:g}")
-    return ax
-
-
-def _layered(graph: Any) -> dict[int, tuple[float, float]]:
-    """Return places of nodes: from left to right by the longest path that leads to them."""
-    import networkx as nx
-
-    # Components on a cycle stand in one layer.
-    condensed = nx.condensation(graph)
-    places: dict[int, tuple[float, float]] = {}
-    layer_of: dict[int, int] = {}
-    for part in nx.topological_sort(condensed):
-        before = [layer_of[p] + 1 for p in condensed.predecessors(part)]
-        layer_of[part] = max(before, default=0)
-    layers: dict[int, list[int]] = {}
-    for part, layer in layer_of.items():
-        layers.setdefault(layer, []).extend(sorted(condensed.nodes[part]["members"]))
-    for layer, nodes in layers.items():
-        for number, node in enumerate(nodes):
-            places[node] = (float(layer), (len(nodes) - 1) / 2 - number + 0.15 * (layer % 2))
-    return places
+    locator = AutoDateLocator(minticks=3, maxticks=8)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    ax.xaxis.get_offset_text().set(size=9, color=MUTED)
 
 
 def calibration(p: Any, correct: Any, *, num_bins: int = 10, ax: Any = None) -> Any:
     """Draw the share of correct answers against the forecast, in bins of equal size.
+
+    Intervals are those of Wilson (1927).
 
     Parameters
     ----------
@@ -150,7 +181,8 @@ def calibration(p: Any, correct: Any, *, num_bins: int = 10, ax: Any = None) -> 
     Raises
     ------
     ValueError
-        For lengths that differ, or no answers.
+        For lengths that differ, forecasts that are no probabilities, answers other than 0, 1 or
+        NaN, and no answers.
     """
     p, y = np.asarray(p, float), np.asarray(correct, float)
     if p.shape != y.shape or p.ndim != 1:
@@ -160,18 +192,36 @@ def calibration(p: Any, correct: Any, *, num_bins: int = 10, ax: Any = None) -> 
     seen = ~np.isnan(y)
     if not seen.any():
         raise ValueError("correct has no answers: there is nothing to compare with")
+    _refuse("p", p, ~((p >= 0) & (p <= 1)), "between 0 and 1")
+    _refuse("correct", y, seen & (y != 0) & (y != 1), "0, 1 or NaN")
+    if num_bins < 1:
+        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
     order = np.argsort(p[seen], kind="stable")
     parts = [part for part in np.array_split(order, num_bins) if len(part)]
     mean = np.array([p[seen][part].mean() for part in parts])
     share = np.array([y[seen][part].mean() for part in parts])
-    error = np.array(
-        [1.96 * np.sqrt(s * (1 - s) / len(q)) for s, q in zip(share, parts, strict=True)]
-    )
+    interval = np.transpose([_wilson(s, len(q)) for s, q in zip(share, parts, strict=True)])
+    error = np.abs(interval - share)
     ax = new_axes(4.2, 4.0) if ax is None else ax
     ax.plot([0, 1], [0, 1], color=MUTED, lw=0.8)
-    ax.errorbar(mean, share, error, fmt="o", color=COLORS[0], markersize=4.5, lw=1.2)
+    points = {"fmt": "o", "color": COLORS[0], "markersize": 4.5, "lw": 1.2}
+    ax.errorbar(mean, share, error, clip_on=False, zorder=3, **points)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="forecast", ylabel="share correct")
     ax.set_aspect("equal")
     headline(ax, f"{len(parts)} bins of equal size, 95 % intervals")
     tidy(ax, "both")
     return ax
+
+
+def _refuse(name: str, values: np.ndarray, wrong: np.ndarray, wanted: str) -> None:
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"{name} is {values[row]:g} at row {row}: it must be {wanted}")
+
+
+def _wilson(share: float, num: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of so many answers."""
+    z2 = 1.96**2 / num
+    middle = (share + 0.5 * z2) / (1.0 + z2)
+    reach = np.sqrt(z2 * share * (1.0 - share) + 0.25 * z2**2) / (1.0 + z2)
+    return middle - reach, middle + reach

@@ -35,12 +35,6 @@ def posterior():
     )
 
 
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
-
-
 def test_forest_has_a_row_for_each_parameter(posterior):
     axis = plots.forest(posterior)
     labels = [label.get_text() for label in axis.get_yticklabels()]

@@ -28,6 +28,7 @@ class Fitted:
     time_unit: str
     precision: str
     strict: bool
+    graph: Any
     parameters_: dict[str, Any]
     _structure: Structure
     _labels: Labels

@@ -11,6 +11,7 @@ from bayeskit.interop.arviz import to_arviz
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.knowledge_tracing.fitted import Z95
 from bayeskit.models.knowledge_tracing.forecasting import Forecasting
+from bayeskit.models.knowledge_tracing.graphs import is_learned
 from bayeskit.models.knowledge_tracing.information import expected_information
 from bayeskit.models.knowledge_tracing.mixtures import trait_table
 from bayeskit.models.knowledge_tracing.simulation import simulated_table
@@ -90,7 +91,10 @@ class Predictions(Forecasting, StatesOverTime):
         self._check_attribute("graph_")
         if not self._structure.graph:
             raise AttributeError("graph_ exists after fit with a graph")
-        return pd.DataFrame(self._graph_weights, index=self.kcs_, columns=self.kcs_)
+        table = pd.DataFrame(self._graph_weights, index=self.kcs_, columns=self.kcs_)
+        # So that a plot tells probabilities from weights that were given.
+        table.attrs["learned"] = is_learned(self.graph)
+        return table
 
     def _check_attribute(self, name: str) -> None:
         if not hasattr(self, "_memory"):

@@ -2,88 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
 
-from bayeskit.errors import InvalidDataError
-from bayeskit.models.knowledge_tracing.columns import column, outcomes
-from bayeskit.models.knowledge_tracing.rows import (
-    STUDY,
-    UNIT_DAYS,
-    Interactions,
-    Labels,
-    interactions_of,
-    learner_names,
+from bayeskit.models.knowledge_tracing.baseline import (
+    Baseline,
+    by_component,
+    row_means,
+    row_sums,
 )
+from bayeskit.models.knowledge_tracing.rows import STUDY, UNIT_DAYS, Interactions
 
 __all__ = ["BayesianKnowledgeTracing", "MeanTracer", "PerformanceFactors"]
 
 _SECONDS = 86_400.0
 
 
-class _Baseline(BaseEstimator):
-    """Fit on a table, and forecast each answer of a table from the rows before it."""
-
-    time_unit: str
-    _labels: Labels
-
-    def fit(self, interactions: Any, y: None = None) -> Any:
-        """Learn from a table with columns learner, kc (one component), time and correct."""
-        rows, self._labels = interactions_of(interactions, time_unit=self.time_unit)
-        _check_single(rows)
-        if not (rows.outcome != STUDY).any():
-            raise InvalidDataError("correct is missing in all rows: there is nothing to learn")
-        self._learn(rows)
-        return self
-
-    def predict_next(self, interactions: Any) -> np.ndarray:
-        """Return the probability of a correct answer in each row, given the rows before it.
-
-        All learners are taken to be new, and all rows of theirs to be in the table.
-        """
-        if not hasattr(self, "_labels"):
-            raise NotFittedError(f"this {type(self).__name__} is not fitted: call fit first")
-        fresh = self._labels._replace(learner={})
-        rows, _ = interactions_of(interactions, time_unit=self.time_unit, labels=fresh)
-        _check_single(rows)
-        names = learner_names(interactions, rows)
-        rows = rows._replace(learner=np.unique(names, return_inverse=True)[1])
-        found = np.empty(len(rows.time))
-        found[rows.order] = self._forecast(rows)
-        return found
-
-    def score(self, interactions: Any, y: None = None) -> float:
-        """Return the mean log probability of the answers of a table."""
-        p = self.predict_next(interactions)
-        right = outcomes(column(interactions, "correct"))
-        seen = right != STUDY
-        if not seen.any():
-            raise InvalidDataError("correct is missing in all rows: there is nothing to score")
-        return float(np.mean(np.log(np.where(right == 1, p, 1.0 - p)[seen])))
-
-    def _learn(self, rows: Interactions) -> None:
-        raise NotImplementedError
-
-    def _forecast(self, rows: Interactions) -> np.ndarray:
-        raise NotImplementedError
-
-
-def _check_single(rows: Interactions) -> None:
-    several = (rows.kc >= 0).sum(axis=1) > 1
-    if several.any():
-        row = int(rows.order[several].min())
-        raise InvalidDataError(
-            f"baselines take one component a row, but row {row} has several "
-            f"({int(several.sum())} such rows): make one label of each set of components, such "
-            'as table["kc"].map(lambda k: "+".join(k) if isinstance(k, list) else k)'
-        )
-
-
-class MeanTracer(_Baseline):
+class MeanTracer(Baseline):
     """The share of correct answers of each component, whoever answers.
+
+    A row of several components is forecast by the mean of their shares.
 
     Parameters
     ----------
@@ -100,24 +37,27 @@ class MeanTracer(_Baseline):
         self.time_unit = time_unit
 
     def _learn(self, rows: Interactions) -> None:
-        answered = rows.outcome != STUDY
-        kc, y = rows.kc[answered, 0], rows.outcome[answered]
+        _, each = by_component(rows)
+        answered = each.outcome != STUDY
+        kc, y = each.kc[answered, 0], each.outcome[answered]
         size = len(self._labels.kc)
         # One correct and one wrong answer beforehand (Laplace).
         right = np.bincount(kc, y, minlength=size) + 1.0
         self.means_ = right / (np.bincount(kc, minlength=size) + 2.0)
 
     def _forecast(self, rows: Interactions) -> np.ndarray:
-        return self.means_[rows.kc[:, 0]]
+        number, each = by_component(rows)
+        return row_means(number, self.means_[each.kc[:, 0]], len(rows.time))
 
 
-class PerformanceFactors(_Baseline):
+class PerformanceFactors(Baseline):
     r"""Logistic regression on counts of successes and failures (PFA), with recency.
 
     Features of a row: its component; :math:`\log(1 + n)` of the learner's successes and
     failures so far, with the component and in all; whether the component is new; the logarithm
     of the time since it was last met, and its product with the successes. With items also their
-    own effects, counts and recency, and the last outcomes.
+    own effects, counts and recency, and the last outcomes. All that is of a component is summed
+    over the components of a row, as in the model of Pavlik et al.
 
     Parameters
     ----------
@@ -156,20 +96,25 @@ class PerformanceFactors(_Baseline):
         return self.regression_.predict_proba(self._features(rows))[:, 1]
 
     def _features(self, rows: Interactions) -> np.ndarray:
-        kc, who = rows.kc[:, 0], rows.learner
+        number, each = by_component(rows)
         num_kc, num_items = len(self._labels.kc), len(self._labels.item)
-        by_kc = who * num_kc + kc
-        columns = [kc[:, None] == np.arange(num_kc), _counts(rows, by_kc), _counts(rows, who)]
+        who, by_kc = rows.learner, each.learner * num_kc + each.kc[:, 0]
+        total = lambda values: row_sums(number, values, len(rows.time))
+        columns = [
+            total(each.kc == np.arange(num_kc)),
+            total(_counts(each, by_kc)),
+            _counts(rows, who),
+        ]
         unit = UNIT_DAYS[self.time_unit] * _SECONDS
         if self.recency:
-            columns.append(_recency(rows, by_kc, unit))
+            columns.append(total(_recency(each, by_kc, unit)))
         if self.items:
             by_item = who * (num_items + 1) + rows.item
             columns += [
                 rows.item[:, None] == np.arange(num_items),
                 _counts(rows, by_item),
                 _recency(rows, by_item, unit),
-                _last_outcome(rows, by_kc),
+                total(_last_outcome(each, by_kc)),
                 _last_outcome(rows, by_item),
             ]
         return np.column_stack([np.asarray(c, np.float64) for c in columns])
@@ -214,14 +159,15 @@ def _last_outcome(rows: Interactions, group: np.ndarray) -> np.ndarray:
     return last[:, None] == np.arange(3)
 
 
-class BayesianKnowledgeTracing(_Baseline):
+class BayesianKnowledgeTracing(Baseline):
     r"""Bayesian knowledge tracing: a component is known or not, and may be forgotten.
 
     .. math::
         P(\text{known at first}) = l_0, \quad P(\text{learns}) = \ell, \quad
         P(\text{forgets}) = f, \quad P(y = 1) = 1 - s \text{ or } g .
 
-    Each component has its own numbers, which are learned by expectation maximisation.
+    Each component has its own numbers, which are learned by expectation maximisation. A row of
+    several components is an answer to each of them; it is forecast by the mean of theirs.
 
     Parameters
     ----------
@@ -242,7 +188,7 @@ class BayesianKnowledgeTracing(_Baseline):
 
     def _learn(self, rows: Interactions) -> None:
         K = len(self._labels.kc)
-        kc, seen, _ = _sequences(rows, K)
+        kc, seen, _ = _sequences(by_component(rows)[1], K)
         prior, move, emit = _bkt_starts(K, self.forgets)
         for _ in range(self.num_iterations):
             prior, move, emit = _em_step(prior, move, emit, kc, seen)
@@ -256,11 +202,12 @@ class BayesianKnowledgeTracing(_Baseline):
         self._tables = prior, move, emit
 
     def _forecast(self, rows: Interactions) -> np.ndarray:
-        kc, seen, place = _sequences(rows, len(self._labels.kc))
+        number, each = by_component(rows)
+        kc, seen, place = _sequences(each, len(self._labels.kc))
         prior, move, emit = self._tables
         forward, _ = _forward(prior, move, emit, kc, seen)
         right = np.einsum("ntj,nj->nt", forward, emit[kc][:, :, 1])
-        return right[place]
+        return row_means(number, right[place], len(rows.time))
 
 
 def _sequences(rows: Interactions, num_kc: int) -> tuple[np.ndarray, np.ndarray, tuple]:

@@ -53,7 +53,7 @@ def column(table: Any, name: str, required: bool = True) -> Any:
             "bayeskit.datasets)"
         )
     values = table[name]
-    if hasattr(values, "to_numpy"):
+    if hasattr(values, "to_numpy") and not _is_scalar(values):
         values = values.to_numpy()
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return values

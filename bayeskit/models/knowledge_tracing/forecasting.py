@@ -58,25 +58,19 @@ class Forecasting(Fitted):
         return self._in_order(queries, lambda f: expected_sigmoid(f.mean, f.variance), True)
 
     def forecast(self, queries: Any) -> Any:
-        """Return a table with the forecast of each query.
+        """Return the table of queries with the forecast of each.
 
-        Columns: ``learner``, ``kc`` and ``time`` of the query; ``probability`` of a correct
-        answer; ``mean`` and ``sd`` of its logit; ``lower`` and ``upper``, the central 95 %
-        interval of the success rate, which is uncertain because the states are.
+        Its columns are followed by ``probability`` of a correct answer; ``mean`` and ``sd`` of
+        its logit; ``lower`` and ``upper``, the central 95 % interval of the success rate, which
+        is uncertain because the states are. Columns of these names are replaced.
 
         Parameters
         ----------
         queries : DataFrame or dict of columns
-            As for :meth:`predict_proba`.
+            As for :meth:`predict_proba`. The index of a DataFrame is kept.
         """
-        import pandas as pd
-
         found = self._in_order(queries, forecast_columns, False)
-        asked = {}
-        for name in ("learner", "kc", "time"):
-            values = column(queries, name)
-            asked[name] = values if values.dtype.kind != "O" else values.tolist()
-        return pd.DataFrame(asked).assign(**dict(zip(FORECAST_COLUMNS, found.T, strict=True)))
+        return _as_frame(queries).assign(**dict(zip(FORECAST_COLUMNS, found.T, strict=True)))
 
     def _in_order(self, queries: Any, columns: Any, only_probability: bool) -> np.ndarray:
         self._check_fitted()
@@ -207,3 +201,19 @@ def _last_moves(memory: Memory, code: int, num: int) -> np.ndarray:
     last_row = memory.rows_of(code).time[-1]
     since = np.maximum(memory.exposures.kc_last[code], last_row)
     return np.repeat(since[None], num, axis=0)
+
+
+def _as_frame(queries: Any) -> Any:
+    """Return queries as a DataFrame: as they are, or the columns that mean something."""
+    import pandas as pd
+
+    if isinstance(queries, pd.DataFrame):
+        return queries.copy()
+    names = ("learner", "kc", "time", "item", "version")
+    found = {name: column(queries, name, required=False) for name in names}
+    return pd.DataFrame({n: _unboxed(v) for n, v in found.items() if v is not None})
+
+
+def _unboxed(values: Any) -> Any:
+    """Return objects, such as dates with a time zone, as a list: pandas finds their type."""
+    return values if values.dtype.kind != "O" else values.tolist()

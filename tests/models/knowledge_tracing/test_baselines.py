@@ -11,6 +11,7 @@ from bayeskit.models.knowledge_tracing.baselines import (
     MeanTracer,
     PerformanceFactors,
 )
+from bayeskit.models.knowledge_tracing.rows import interactions_of
 
 MODELS = [MeanTracer(), PerformanceFactors(), BayesianKnowledgeTracing(num_iterations=5)]
 
@@ -30,12 +31,81 @@ def test_no_answer_forecasts_itself(model, simulated):
     assert model.score(few) < 0
 
 
+def pairs(simulated, num=40):
+    """The table with every third row of two components."""
+    few = simulated[simulated["learner"] < num].copy()
+    several = np.arange(len(few)) % 3 == 0
+    kcs = few["kc"].tolist()
+    few["kc"] = [[k, (k + 1) % 3] if two else k for k, two in zip(kcs, several, strict=True)]
+    return few
+
+
+def change_by_last_answers(model, table):
+    """Return how much the forecasts of each learner's last row depend on its own answer."""
+    last = table.groupby("learner").tail(1)["row"].unique()
+    own = table["row"].isin(last).to_numpy()
+    flipped = table.assign(
+        correct=np.where(own, 1 - table["correct"].fillna(0), table["correct"])
+    )
+    return np.abs(model.predict_next(flipped) - model.predict_next(table))[own].max()
+
+
+@pytest.mark.parametrize("model", [*MODELS, PerformanceFactors(items=True)], ids=str)
+def test_several_components(model, simulated):
+    few = pairs(simulated).assign(row=lambda t: np.arange(len(t)))
+    few["item"] = few["row"] % 7
+    model.fit(few)
+    p = model.predict_next(few)
+    assert p.shape == (len(few),) and ((p > 0) & (p < 1)).all()
+    assert change_by_last_answers(model, few) < 1e-12
+    if isinstance(model, PerformanceFactors):
+        # A row a component lets the second see the answer by way of the first.
+        assert change_by_last_answers(model, few.explode("kc").infer_objects()) > 0.01
+
+
+def test_counts_of_several_components():
+    """Features of four rows of one learner, by hand."""
+    table = {
+        "learner": ["a"] * 4,
+        "kc": [["x", "y"], "x", "y", ["x", "y"]],
+        "time": [0.0, 1.0, 2.0, 3.0],
+        "correct": [1, 0, 1, None],
+    }
+    model = PerformanceFactors(recency=False).fit(table)
+    rows, _ = interactions_of(table, time_unit="day")
+    one, two, log = 1.0, 2.0, np.log1p
+    expected = [
+        # x, y, successes and failures with the components, and in all.
+        [1, 1, 0, 0, 0, 0],
+        [1, 0, log(one), 0, log(one), 0],
+        [0, 1, log(one), 0, log(one), log(one)],
+        [1, 1, log(one) + log(two), log(one), log(two), log(one)],
+    ]
+    np.testing.assert_allclose(model._features(rows), expected)
+
+
+def test_means_of_several_components():
+    table = {"learner": [1, 2, "c"], "kc": ["x", "y", ["x", "y"]], "time": 0.0}
+    table["correct"] = [1, 0, 1]
+    p = MeanTracer().fit(table).predict_next(table)
+    np.testing.assert_allclose(p, [3 / 4, 1 / 2, 5 / 8])
+
+
+def test_two_components_that_are_one():
+    """A component that always comes with its twin changes no forecast of BKT."""
+    rng = np.random.default_rng(0)
+    one = pd.DataFrame({"learner": np.repeat(np.arange(20), 5), "kc": "a"})
+    one["time"], one["correct"] = np.tile(np.arange(5.0), 20), rng.integers(2, size=100)
+    two = one.assign(kc=[["a", "b"]] * 100)
+    find = lambda table: (
+        BayesianKnowledgeTracing(num_iterations=5).fit(table).predict_next(table)
+    )
+    np.testing.assert_allclose(find(two), find(one))
+
+
 def test_bad_use():
     with pytest.raises(NotFittedError):
         MeanTracer().predict_next({"learner": [0], "kc": [0], "time": [0], "correct": [1]})
-    table = {"learner": [0], "kc": [[0, 1]], "time": [0], "correct": [1]}
-    with pytest.raises(InvalidDataError, match="one component a row"):
-        MeanTracer().fit(table)
     with pytest.raises(InvalidDataError, match="nothing to learn"):
         MeanTracer().fit({"learner": [0], "kc": [0], "time": [0], "correct": [None]})
 

@@ -127,6 +127,9 @@ def test_edges_are_found(table):
     without = bk.KnowledgeTracer(K, num_steps=60, **SMALL, rate_change=False).fit(table)
     assert found.log_evidence_ > without.log_evidence_ + 20
     assert list(found.graph_.index) == found.kcs_
+    # A plot leaves out unlikely edges of such a graph, and none of one that was given.
+    assert found.graph_.attrs["learned"]
+    assert not tracer(A).fit(table[table["learner"] < 2]).graph_.attrs["learned"]
 
 
 def test_sampled_edges_against_enumeration():

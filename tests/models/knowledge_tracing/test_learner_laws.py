@@ -7,7 +7,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import bayeskit as bk
@@ -107,7 +106,7 @@ def weighted_joint(drift_sd):
         block = smc2.learner_smc2(
             given(data, outcome),
             TWO,
-            3,
+            4,
             2,
             num_moves=1,
             proposal=bi.random_walk(0.6),
@@ -141,9 +140,15 @@ def test_smc2_weighs_the_joint_law(drift_sd):
     weighted_joint(drift_sd)(level=WEIGHTED).raise_if_failed()
 
 
-def test_smc2_with_a_narrow_proposal_is_found(monkeypatch):
-    """Planted bug: the variance of the forecast is left out where ω is drawn, not weighed."""
-    monkeypatch.setattr(smc2, "polya_gamma", lambda key, c: polya_gamma(key, 0.5 * c))
+def test_smc2_with_half_the_weight_is_found(monkeypatch):
+    """Planted bug: the weight of an answer is halved, as where ½ is taken twice of its log."""
+    absorbed = smc2._absorbed
+
+    def halved(*given):
+        after, log_weight = absorbed(*given)
+        return after, 0.5 * log_weight
+
+    monkeypatch.setattr(smc2, "_absorbed", halved)
     assert weighted_joint(0.0)(level=WEIGHTED).verdict == "fail"
 
 

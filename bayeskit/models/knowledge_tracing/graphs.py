@@ -47,8 +47,9 @@ def given_graph(graph: Any, kc_labels: dict | None) -> tuple[np.ndarray, dict | 
     Parameters
     ----------
     graph : (num_kc, num_kc) array, DataFrame or networkx.DiGraph
-        A DataFrame has the same labels of components as index and columns, in any order. Entry (i, k), or an edge from i to k: i is a prerequisite of k. Edges may have an
-        attribute ``weight`` in [0, 1].
+        Entry (i, k), or an edge from i to k: i is a prerequisite of k. A DataFrame has the
+        labels of components as index and columns, in any order. Edges may have an attribute
+        ``weight`` in [0, 1].
     kc_labels : dict, optional
         Components that are known beforehand.
     """
@@ -99,8 +100,8 @@ def _labelled(frame: Any) -> Any:
     index, columns = list(frame.index), list(frame.columns)
     if set(index) != set(columns) or len(set(index)) != len(index):
         raise InvalidDataError(
-            f"graph is a table with rows {index} and columns {columns}: both must be the labels "
-            "of all components, each once"
+            f"graph is a table with rows {index} and columns {columns}: both must be the "
+            "labels of all components, each once"
         )
     weights = np.asarray(frame[index], np.float64)
     graph = nx.DiGraph()

@@ -105,7 +105,8 @@ class Saving(Fitted):
         fixed = found["fixed"]
         if fixed is not None:
             fixed = {name: arrays[f"fixed:{name}"] for name in fixed}
-        tracer: Any = cls(
+        build: Any = cls
+        tracer = build(
             **found["settings"],
             graph=_unpacked_graph(found["graph"], arrays),
             parameters=fixed,
@@ -114,8 +115,8 @@ class Saving(Fitted):
         names = [
             _unpacked_labels(found[f"{n}_labels"], n, arrays) for n in ("learner", "kc", "item")
         ]
-        codes = [{label: code for code, label in enumerate(part)} for part in names]
-        tracer._labels = Labels(*codes, found["num_versions"], found["dates"])
+        learner, kc, item = ({label: code for code, label in enumerate(n)} for n in names)
+        tracer._labels = Labels(learner, kc, item, found["num_versions"], found["dates"])
         tracer._structure = structure_of(tracer, tracer._labels)
         tracer.timing_, tracer.history_ = found["timing"], arrays["history"]
         parameters: dict[str, Any] = _with_prefix(arrays, "parameter:")

@@ -104,7 +104,7 @@ def test_smc2_against_the_grid(grid):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("m", "v"), [(0.3, 1.0), (5.0, 4.0)])
 def test_weights_of_answers_are_bounded(m, v):
-    """Their mean is P(y) within 3 standard errors; they vary little, however sure answers are."""
+    """Their mean is P(y) within 3 standard errors; they vary little where answers are sure."""
     one = jnp.ones(1)
     step = JointStep(jnp.eye(1), 0.0 * jnp.eye(1), m, one, jnp.eye(1), 0.0 * one, 0.0 * one)
     before = JointBelief(jnp.zeros(1), v * jnp.eye(1))

@@ -15,6 +15,7 @@ from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.knowledge_tracing.graphs import given_graph, is_learned
+from bayeskit.models.knowledge_tracing.learner import LearnerData
 from bayeskit.models.knowledge_tracing.learner_engines import (
     LearnerGibbs,
     LearnerSMC2,
@@ -29,6 +30,7 @@ from bayeskit.models.knowledge_tracing.rows import (
     interactions_of,
     learner_names,
 )
+from bayeskit.models.knowledge_tracing.saving import Saving
 from bayeskit.models.knowledge_tracing.settings import check_settings, kc_labels, structure_of
 from bayeskit.models.knowledge_tracing.structure import checked_fixed, parameters_of
 
@@ -38,7 +40,7 @@ __all__ = ["KnowledgeTracer"]
 _ENGINES: dict[str, Any] = {"adf": None, "gibbs": LearnerGibbs, "smc2": LearnerSMC2}
 
 
-class KnowledgeTracer(PopulationFit, Predictions, BaseEstimator):
+class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
     r"""Knowledge tracing on a structured domain (PSI-KT): who knows what, and for how long.
 
     Learner l answers an item of the knowledge components S at time t correctly with probability
@@ -232,10 +234,20 @@ class KnowledgeTracer(PopulationFit, Predictions, BaseEstimator):
         """
         check_settings(self, _ENGINES)
         A, known_kcs = None, kc_labels(self.n_kc)
+        source = "" if known_kcs is None else ", as n_kc numbers them"
         if self.graph is not None and not is_learned(self.graph):
-            A, known_kcs = given_graph(self.graph, known_kcs)
+            A, graph_kcs = given_graph(self.graph, known_kcs)
+            if known_kcs is None and graph_kcs is not None:
+                known_kcs = graph_kcs
+                # Cycles are told of before components that the graph lacks.
+                self._scaled(A, list(graph_kcs), 0.0)
+                source = ", the nodes of graph: add one without edges with graph.add_node"
         rows, labels = interactions_of(
-            interactions, time_unit=self.time_unit, strict=self.strict, kc_labels=known_kcs
+            interactions,
+            time_unit=self.time_unit,
+            strict=self.strict,
+            kc_labels=known_kcs,
+            kc_source=source,
         )
         self._structure = structure_of(self, labels)
         self._labels = labels
@@ -277,21 +289,25 @@ class KnowledgeTracer(PopulationFit, Predictions, BaseEstimator):
         if self._engine is None:
             return
         for code in np.unique(rows.learner).tolist():
-            own = self._memory.rows_of(code)
-            data = learner_data(
-                own, self._parameters, self._structure, self._engine, self.precision
-            )
+            num = int(np.sum(self._memory.rows.learner == code))
+            data = self._data_of(code)
             # A stream of its own for each learner and length, so that repeats are exact.
             key = jax.random.wrap_key_data(jnp.asarray(self.random_key_), impl=self._key_kind)
-            key = random.fold_in(random.fold_in(key, code), len(own.time))
+            key = random.fold_in(random.fold_in(key, code), num)
             before = self._online.get(code)
             mixture, online, evidence = self._engine.infer(
-                key, data, self._structure, len(own.time), before
+                key, data, self._structure, num, before
             )
             self._mixtures[code] = mixture
             if online is not None:
                 self._online[code] = online
                 self._evidences[code] = evidence
+
+    def _data_of(self, code: int) -> LearnerData:
+        own = self._memory.rows_of(code)
+        return learner_data(
+            own, self._parameters, self._structure, self._engine, self.precision
+        )
 
     def _start_memory(self, key: jax.Array) -> None:
         engine = _ENGINES.get(self.inference) if isinstance(self.inference, str) else None

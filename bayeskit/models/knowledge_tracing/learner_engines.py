@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -166,16 +167,25 @@ class LearnerSMC2:
         self, key: Any, data: LearnerData, structure: Structure, num_rows: int, online: Any
     ) -> tuple[LearnerMixture, Any, float | None]:
         """Take in the rows that ``online = (Online, rows so far)`` has not seen."""
-        settings: dict[str, Any] = {
-            "structure": structure,
-            "num_traits": self.num_traits,
-            "num_particles": self.num_particles,
-        }
+        settings = self._sizes(structure)
         start_key, row_key, draw_key = random.split(key, 3)
         now, done = online or (smc2_start(start_key, data, **settings), 1)
         now = smc2_advance(row_key, now, data, np.int32(done), np.int32(num_rows), **settings)
         mixture = jax.tree.map(np.asarray, _drawn(draw_key, now, data.drift))
         return mixture, (now, num_rows), float(now.log_evidence)
+
+    def restored(self, data: LearnerData, structure: Structure, leaves: list) -> Online:
+        """Return what was known of a learner from its arrays."""
+        start = functools.partial(smc2_start, **self._sizes(structure))
+        like = jax.eval_shape(start, jax.random.key(0), data)
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def _sizes(self, structure: Structure) -> dict[str, Any]:
+        return {
+            "structure": structure,
+            "num_traits": self.num_traits,
+            "num_particles": self.num_particles,
+        }
 
 
 def _check(settings: Any, **least: int) -> None:

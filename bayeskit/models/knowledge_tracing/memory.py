@@ -202,13 +202,22 @@ class Memory:
                 "learners, give them labels of their own"
             )
 
-    def rows_of(self, learner: int) -> Interactions:
-        """Return the rows of one learner."""
+    @property
+    def rows(self) -> Interactions:
+        """All rows so far."""
         if len(self._parts) > 1:
             width = max(part.kc.shape[1] for part in self._parts)
             wide = [part._replace(kc=_widened(part.kc, width)) for part in self._parts]
             self._parts = [Interactions(*map(np.concatenate, zip(*wide, strict=True)))]
-        rows = self._parts[0]
+        return self._parts[0]
+
+    def restore(self, rows: Interactions, log_evidence: float) -> None:
+        """Take rows to be what led to the beliefs."""
+        self._parts, self.log_evidence = [rows], log_evidence
+
+    def rows_of(self, learner: int) -> Interactions:
+        """Return the rows of one learner."""
+        rows = self.rows
         return Interactions(*(column[rows.learner == learner] for column in rows))
 
 

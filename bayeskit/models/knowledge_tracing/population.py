@@ -56,15 +56,17 @@ class PopulationFit(Fitted):
                 "pass n_kc, or a networkx.DiGraph whose nodes are the labels of components"
             )
         most = float(fixed.get("transfer", 1.0))
-        scaled = scaled_graph(
+        self._graph_weights = self._scaled(A, names, most)
+        return fixed_influence(self._graph_weights, min(most, 0.999))
+
+    def _scaled(self, A: np.ndarray, names: list, max_transfer: float) -> np.ndarray:
+        return scaled_graph(
             A,
             names,
             normalise=self.normalise,
             allow_cycles=self.allow_cycles,
-            max_transfer=most,
+            max_transfer=max_transfer,
         )
-        self._graph_weights = scaled
-        return fixed_influence(scaled, min(most, 0.999))
 
     def _learn(self, rows: Interactions, known: dict, fixed: dict, key: jax.Array) -> None:
         s, num = self._structure, len(self._labels.learner)

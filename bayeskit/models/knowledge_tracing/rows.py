@@ -118,6 +118,7 @@ def interactions_of(
     time_unit: str,
     strict: bool = False,
     kc_labels: dict | None = None,
+    kc_source: str = "",
     labels: Labels | None = None,
     answers: bool = True,
 ) -> tuple[Interactions, Labels]:
@@ -133,6 +134,8 @@ def interactions_of(
         Refuse rows that are out of order instead of sorting them.
     kc_labels : dict, optional
         The components that there are, where they are known beforehand.
+    kc_source : str
+        What made them known, as a message says it.
     labels : Labels, optional
         Those of an earlier table; learners that are not in it get the code -1.
     answers : bool
@@ -198,7 +201,9 @@ def interactions_of(
         known = list(labels.kc)[:8]
         raise InvalidDataError(
             f"kc {shown(kc_label[place])} at row {kc_row[place]} is not known: known are "
-            f"{known}" + ("" if len(labels.kc) <= 8 else f" and {len(labels.kc) - 8} more")
+            f"{known}"
+            + ("" if len(labels.kc) <= 8 else f" and {len(labels.kc) - 8} more")
+            + kc_source
         )
     kc_codes = np.full((num, width), -1)
     kc_codes[kc_row, kc_place] = codes

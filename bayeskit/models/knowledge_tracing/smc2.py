@@ -1,14 +1,19 @@
 r"""SMC² of one learner, online: particles of traits, each with a Rao-Blackwellised filter.
 
 A particle of the inner filter is a Gaussian, the law of the states given the Pólya-Gamma
-numbers drawn so far. A row with forecast :math:`\eta \sim N(m, v)` draws
-:math:`\omega \sim PG(1, c)` with :math:`c^2 = m^2 + v` and is weighed by
+numbers drawn so far. A row with forecast :math:`\eta \sim N(m, v)` draws ω from
+
+.. math:: q = (1 - \epsilon)\,PG(1, c) + \epsilon\,PG(1, 0), \qquad c^2 = m^2 + v,
+
+and is weighed by
 
 .. math::
-    \tfrac12 \cosh(c/2)^{-1} e^{c^2 \omega / 2} \int e^{\kappa \eta - \omega \eta^2 / 2}
+    \tfrac12 \frac{PG(\omega; 1, 0)}{q(\omega)} \int e^{\kappa \eta - \omega \eta^2 / 2}
         N(\eta; m, v)\,d\eta, \qquad \kappa = y - \tfrac12 ,
 
 whose mean over ω is P(y): the filter is unbiased, and needs few particles, since ω says little.
+Without the second part of q the weights would have no variance where :math:`c > \pi`, that is
+for answers that are nearly certain; with it they are bounded.
 Where traits drift, what is added to them at a row is drawn with each particle as well.
 """
 
@@ -44,6 +49,9 @@ from bayeskit.models.knowledge_tracing.structure import Structure
 
 __all__ = ["Online", "learner_model", "learner_smc2", "smc2_advance", "smc2_start"]
 
+# Share of Pólya-Gamma numbers that are drawn from their prior; see above.
+_WIDE = 0.1
+
 
 class GaussianParticle(NamedTuple):
     """The law of the states after a row, what drift added to the traits, and the weight."""
@@ -76,14 +84,19 @@ def _absorbed(
     Ph = P @ h
     m, v = step.offset + h @ mean, h @ Ph
     c = jnp.sqrt(m**2 + v)
-    omega = polya_gamma(key, c)
+    wide_key, omega_key = random.split(key)
+    is_wide = random.accept(wide_key, jnp.log(jnp.asarray(_WIDE, c.dtype)))
+    omega = polya_gamma(omega_key, jnp.where(is_wide, 0.0, c))
     answered = (outcome != STUDY).astype(m.dtype)
     kappa = outcome - 0.5
     # N(m, v) times exp(κ η - ω η²/2): a normal of variance v/(1 + ω v), and a constant.
     total = 1.0 + omega * v
     log_integral = (m * kappa + 0.5 * kappa**2 * v - 0.5 * omega * m**2) / total
     log_integral -= 0.5 * jnp.log(total)
-    log_ratio = 0.5 * c**2 * omega - jnp.logaddexp(0.5 * c, -0.5 * c)
+    # PG(1, c) over PG(1, 0) is cosh(c/2) exp(-c² ω/2).
+    log_cosh = jnp.logaddexp(0.5 * c, -0.5 * c) - jnp.log(2.0)
+    narrow = jnp.log1p(-_WIDE) + log_cosh - 0.5 * c**2 * omega
+    log_ratio = -jnp.log(2.0) - jnp.logaddexp(narrow, jnp.log(_WIDE))
     shift = answered * (kappa - omega * m) / total
     mean = mean + Ph * shift
     P = P - jnp.outer(Ph, Ph) * (answered * omega / total)

@@ -5,17 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
 import bayeskit as bk
 from bayeskit.models.knowledge_tracing import LearnerGibbs, LearnerSMC2
 from bayeskit.models.knowledge_tracing.gibbs import gibbs_draws
+from bayeskit.models.knowledge_tracing.joint_filter import JointBelief, JointStep
 from bayeskit.models.knowledge_tracing.learner import (
     TraitDrift,
     drawn_learner,
     row_traits,
     with_traits,
 )
-from bayeskit.models.knowledge_tracing.smc2 import smc2_advance, smc2_start
+from bayeskit.models.knowledge_tracing.moment_matching import expected_sigmoid
+from bayeskit.models.knowledge_tracing.smc2 import _absorbed, smc2_advance, smc2_start
 from tests.models.knowledge_tracing.learners import PARAMETERS, SETTINGS
 from tests.models.knowledge_tracing.one_learner import ONE, TWO, TWO_PARAMETERS, data_of, given
 
@@ -66,38 +69,56 @@ def test_gibbs_against_the_grid(grid):
 @pytest.mark.reference
 @pytest.mark.usefixtures("x64")
 def test_smc2_against_the_grid(grid):
-    """Evidence and moments of 48 runs, traits known; and online as at once."""
+    """Evidence and moments of 24 runs, traits known; and online as at once."""
     table, parameters, case = grid
     data = data_of(table, ONE, parameters, 1e-9)
     settings = {"structure": ONE, "num_traits": 4, "num_particles": 40}
+    found = []
+    for seed in range(24):
+        start_key, row_key = jax.random.split(jax.random.key(seed))
+        start = smc2_start(start_key, data, **settings)
 
-    @jax.jit
-    @jax.vmap
-    def run(key):
-        start_key, row_key = jax.random.split(key)
-        online = smc2_start.__wrapped__(start_key, data, **settings)
-        whole, part = online, online
-        advance = smc2_advance.__wrapped__
-        whole = advance(row_key, whole, data, jnp.asarray(1), jnp.asarray(6), **settings)
-        for first, end in ((1, 3), (3, 6)):
-            part = advance(row_key, part, data, jnp.asarray(first), jnp.asarray(end), **settings)
-        traits = whole.population
-        inner = traits.particles.sample
-        weight = jax.nn.softmax(traits.log_weights)[:, None]
-        weight = weight * jax.nn.softmax(inner.log_weights, axis=1)
-        mean = inner.particles.belief.mean[..., 0] + case["mu"]
-        second = mean**2 + inner.particles.belief.covariance[..., 0, 0]
-        moments = jnp.sum(weight * mean), jnp.sum(weight * second)
-        return whole.log_evidence, part.log_evidence, *moments
+        def advance(online, first, end, row_key=row_key):
+            ends = jnp.asarray(first), jnp.asarray(end)
+            return smc2_advance(row_key, online, data, *ends, **settings)
 
-    whole, part, mean, second = map(np.asarray, run(jax.random.split(jax.random.key(0), 48)))
-    np.testing.assert_allclose(part, whole, atol=1e-12)
-    ratio = np.exp(whole - case["log_evidence"])
-    assert_near(ratio, 1.0, 48)
+        whole = advance(start, 1, 6)
+        traits, inner = whole.population, whole.population.particles.sample
+        weight = softmax(traits.log_weights)[:, None] * softmax(inner.log_weights, axis=1)
+        mean = np.asarray(inner.particles.belief.mean)[..., 0] + case["mu"]
+        second = mean**2 + np.asarray(inner.particles.belief.covariance)[..., 0, 0]
+        found.append(
+            [float(whole.log_evidence), (weight * mean).sum(), (weight * second).sum()]
+        )
+    part = advance(advance(start, 1, 3), 3, 6)
+    assert float(part.log_evidence) == pytest.approx(found[-1][0], abs=1e-12)
+    log_evidence, mean, second = np.transpose(found)
+    ratio = np.exp(log_evidence - case["log_evidence"])
+    assert_near(ratio, 1.0, 24)
     assert ratio.std() < 0.08
     truth = case["steps"][-1]
-    assert_near(mean, truth["post_mean"], 48)
-    assert_near(second, truth["post_var"] + truth["post_mean"] ** 2, 48)
+    assert_near(mean, truth["post_mean"], 24)
+    assert_near(second, truth["post_var"] + truth["post_mean"] ** 2, 24)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("m", "v"), [(0.3, 1.0), (5.0, 4.0)])
+def test_weights_of_answers_are_bounded(m, v):
+    """Their mean is P(y) within 3 standard errors; they vary little where answers are sure."""
+    one = jnp.ones(1)
+    step = JointStep(jnp.eye(1), 0.0 * jnp.eye(1), m, one, jnp.eye(1), 0.0 * one, 0.0 * one)
+    before = JointBelief(jnp.zeros(1), v * jnp.eye(1))
+
+    def weights(y):
+        absorbed = lambda key: _absorbed(key, before, step, jnp.asarray(y))[1]
+        keys = jax.random.split(jax.random.key(0), 4000)
+        return np.exp(np.asarray(jax.jit(jax.vmap(absorbed))(keys)))
+
+    right, wrong = weights(1), weights(0)
+    assert_near(right, expected_sigmoid(m, v), 100)
+    assert_near(wrong, 1.0 - expected_sigmoid(m, v), 100)
+    # Planted bug: with ε = 0 these are 1.03 and 6.9 at (5, 4), and grow with more draws.
+    assert right.std() < 0.2 * right.mean() and wrong.std() < 1.5 * wrong.mean()
 
 
 # ---------------------------------------------------------------- the estimator
@@ -191,7 +212,7 @@ def test_traits_change_what_they_say():
 
 @pytest.mark.usefixtures("x64")
 def test_traits_drift_from_row_to_row():
-    """Linear in normal numbers: the covariance of all rows is that of the recursion, exactly."""
+    """Linear in normal numbers, with the covariance of the recursion, exactly."""
     table = {"learner": [0] * 4, "kc": [0] * 4, "time": [0, 1, 9, 9], "correct": [1] * 4}
     data = data_of(table, ONE, TWO_PARAMETERS, trait_sd=0.5)
     drift = TraitDrift(jnp.asarray(0.3), jnp.asarray(0.8))

@@ -20,8 +20,10 @@ _MARGIN = 10.0
 _LINE_LENGTH = 14
 _HEAD = 7.0
 _POINTS = 72.0
-# Inches of a new figure; larger drawings are scaled down.
+# Inches of a new figure: larger drawings are scaled down, as long as letters can be read.
 _WIDEST, _HIGHEST = 16.0, 12.0
+_SMALLEST_SCALE = 0.6
+_LARGEST = 60.0
 _NARROWEST, _LOWEST = 3.5, 0.8
 # Of a learned graph, edges that are likelier than not.
 _LIKELY = 0.5
@@ -133,7 +135,8 @@ def _box_size(name: str) -> tuple[float, float]:
 def _sheet(drawing: Drawing) -> Any:
     """Return new Axes that are as large as the drawing, if that is not too large."""
     width, height = ((x + 2 * _MARGIN) / _POINTS for x in (drawing.width, drawing.height))
-    shrink = min(1.0, _WIDEST / width, _HIGHEST / height)
+    shrink = min(1.0, max(_SMALLEST_SCALE, min(_WIDEST / width, _HIGHEST / height)))
+    shrink = min(shrink, _LARGEST / width, _LARGEST / height)
     return new_axes(max(shrink * width, _NARROWEST) + 0.1, max(shrink * height, _LOWEST) + 0.4)
 
 

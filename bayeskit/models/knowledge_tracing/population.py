@@ -46,7 +46,7 @@ class PopulationFit(Fitted):
     batch_size: int
     learning_rate: float
     history_: np.ndarray
-    edges_: EdgePosterior
+    _edges: EdgePosterior | None
 
     def _influence(self, A: np.ndarray, labels: Labels, fixed: dict) -> Any:
         names = list(labels.kc)
@@ -133,8 +133,8 @@ class PopulationFit(Fitted):
             num_sweeps=_EDGE_SWEEPS,
             generator=random.host_generator(key, 1),
         )
-        self.edges_ = edge_posterior(draws)
-        weight = stable(self.edges_.weight)
-        self._graph_weights = self.edges_.probability
+        self._edges = edge_posterior(draws)
+        weight = stable(self._edges.weight)
+        self._graph_weights = self._edges.probability
         fixed = {**fixed, "influence": fixed_influence(weight, 1.0)}
         return {name: value for name, value in u.items() if name != "edge"}, fixed

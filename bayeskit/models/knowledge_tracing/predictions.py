@@ -9,6 +9,7 @@ import numpy as np
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.interop.arviz import to_arviz
 from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.knowledge_tracing.edges import EdgePosterior
 from bayeskit.models.knowledge_tracing.fitted import Z95
 from bayeskit.models.knowledge_tracing.forecasting import Forecasting
 from bayeskit.models.knowledge_tracing.information import expected_information
@@ -91,6 +92,14 @@ class Predictions(Forecasting, StatesOverTime):
         if not self._structure.graph:
             raise AttributeError("graph_ exists after fit with a graph")
         return pd.DataFrame(self._graph_weights, index=self.kcs_, columns=self.kcs_)
+
+    @property
+    def edges_(self) -> EdgePosterior:
+        """Probabilities and weights of edges that were learned."""
+        self._check_attribute("edges_")
+        if self._edges is None:
+            raise AttributeError("edges_ exists after fit with graph='learn'")
+        return self._edges
 
     def _check_attribute(self, name: str) -> None:
         if not hasattr(self, "_memory"):

@@ -116,7 +116,7 @@ def test_partial_fit_along_a_graph(table):
     assert parts.log_evidence_ == pytest.approx(whole.log_evidence_, abs=1e-8)
 
 
-def test_edges_are_found(table):
+def test_edges_are_found(table, tmp_path):
     found = bk.KnowledgeTracer(K, graph="learn", num_steps=60, **SMALL).fit(table)
     off = ~np.eye(K, dtype=bool)
     p = found.graph_.to_numpy()
@@ -127,6 +127,13 @@ def test_edges_are_found(table):
     without = bk.KnowledgeTracer(K, num_steps=60, **SMALL, rate_change=False).fit(table)
     assert found.log_evidence_ > without.log_evidence_ + 20
     assert list(found.graph_.index) == found.kcs_
+    # A file has the posterior, too, and arrays of graphs.
+    found.save(tmp_path / "tracer.bkit")
+    loaded = bk.load(tmp_path / "tracer.bkit")
+    pd.testing.assert_frame_equal(loaded.graph_, found.graph_)
+    np.testing.assert_array_equal(loaded.edges_.weight, found.edges_.weight)
+    query = {"learner": [0, 1], "kc": [0, 3], "time": [1e3, 1e3]}
+    np.testing.assert_array_equal(loaded.predict_proba(query), found.predict_proba(query))
 
 
 def test_sampled_edges_against_enumeration():

@@ -93,10 +93,10 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
         Unit of the columns ``time`` and ``time_end``, and of all times in ``parameters_``.
     inference : {"adf", "gibbs", "smc2"}, LearnerGibbs or LearnerSMC2
         Moment matching; or then, with what all learners share as it was learned, exact sampling
-        of each learner with traits of its own: how fast it forgets, how volatile it is, and
-        how it transfers along a graph. ``"smc2"`` is online. Both are for tens of learners.
-        Forecasts of learners that are not known, and :meth:`predict_next`, stay those of moment
-        matching.
+        of each learner with traits of its own, constant or slowly varying: how fast it forgets,
+        how volatile it is, and how it transfers along a given graph. ``"smc2"`` is online. Both
+        are for tens of learners. Forecasts of learners that are not known,
+        :meth:`predict_next`, :meth:`filter` and :meth:`smooth` stay those of moment matching.
     normalise : {"in_degree", "num_kc"}
         What each column of the graph is divided by.
     allow_cycles : bool

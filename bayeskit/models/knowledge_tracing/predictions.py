@@ -13,7 +13,7 @@ from bayeskit.models.knowledge_tracing.edges import EdgePosterior
 from bayeskit.models.knowledge_tracing.fitted import Z95
 from bayeskit.models.knowledge_tracing.forecasting import Forecasting
 from bayeskit.models.knowledge_tracing.information import expected_information
-from bayeskit.models.knowledge_tracing.mixtures import trait_table
+from bayeskit.models.knowledge_tracing.mixtures import trait_draws, trait_table
 from bayeskit.models.knowledge_tracing.simulation import simulated_table
 from bayeskit.models.knowledge_tracing.states import StatesOverTime
 
@@ -180,7 +180,8 @@ class Predictions(Forecasting, StatesOverTime):
         """Return an ArviZ object with draws of the abilities, and the answers.
 
         Group ``posterior``: ``ability`` and ``drift`` (chain, draw, learner), draws from the
-        Gaussians of :attr:`traits_`; group ``constant_data``: the learned parameters.
+        Gaussians of :attr:`traits_`, and of engines that sample learners also their traits;
+        group ``constant_data``: the learned parameters.
         """
         self._check_fitted()
         from bayeskit.inference.random import host_generator
@@ -192,6 +193,8 @@ class Predictions(Forecasting, StatesOverTime):
             if name in table:
                 noise = generator.standard_normal((1, num_draws, len(table)))
                 draws[name] = table[name].to_numpy() + table[f"{name}_sd"].to_numpy() * noise
+        if self._mixtures:
+            draws = trait_draws(self._mixtures, self._structure, num_draws, generator)
         constants = {name: np.asarray(v, np.float64) for name, v in self.parameters_.items()}
         return to_arviz(
             {"posterior": draws, "constant_data": constants},

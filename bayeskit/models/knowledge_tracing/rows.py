@@ -224,6 +224,7 @@ def interactions_of(
     rows = Interactions(*(values[order] for values in rows))
     if answers:
         _check_unit(rows, group[order], time_unit)
+        _check_ends(rows, group[order])
         _check_doubles(rows, group[order])
     return rows, labels
 
@@ -247,6 +248,18 @@ def _check_order(
         BayeskitWarning,
         stacklevel=5,
     )
+
+
+def _check_ends(rows: Interactions, group: np.ndarray) -> None:
+    """Refuse answers that end after the next item of their learner was shown."""
+    late = (group[1:] == group[:-1]) & (rows.time_end[:-1] > rows.time[1:])
+    if late.any():
+        place = int(np.argmax(late))
+        raise InvalidDataError(
+            f"time_end is {rows.time_end[place]:g} at row {rows.order[place]}, after the next "
+            f"row of its learner was shown at {rows.time[place + 1]:g} ({int(late.sum())} "
+            "rows): answers must not overlap, lower time_end to the next time"
+        )
 
 
 def _check_doubles(rows: Interactions, group: np.ndarray) -> None:

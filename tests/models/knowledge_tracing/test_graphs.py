@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 import bayeskit as bk
 from bayeskit.errors import InvalidDataError
 from bayeskit.models.knowledge_tracing.edges import edge_posterior, sampled_edges
-from bayeskit.models.knowledge_tracing.graphs import cycles_of
+from bayeskit.models.knowledge_tracing.graphs import cycles_of, scaled_graph
 from tests.models.knowledge_tracing.learners import design
 
 K = 4
@@ -213,8 +213,18 @@ def test_graphs_with_cycles():
     cycle, both = np.array([[0.0, 1.0], [1.0, 0.0]]), np.ones((2, 2))
     found = tracer(cycle, None, allow_cycles=True, parameters={"transfer": 0.9}).fit(TWO)
     assert np.isfinite(found.log_evidence_)
-    with pytest.raises(InvalidDataError, match="would grow without bound"):
-        tracer(both, None, allow_cycles=True, normalise="in_degree").fit(TWO)
+    # A transfer that is learned stays below 1, where a cycle of gain 1 is stable.
+    free = {k: v for k, v in PARAMETERS.items() if k != "transfer"}
+    found = bk.KnowledgeTracer(
+        graph=cycle, allow_cycles=True, num_steps=0, parameters=free, **SMALL
+    ).fit(TWO)
+    assert np.isfinite(found.log_evidence_) and found.parameters_["transfer"] < 1
+    # Either way of scaling keeps the gain at 1 or below; more would be refused.
+    for normalise in ("in_degree", "num_kc"):
+        settings = {"normalise": normalise, "allow_cycles": True}
+        assert scaled_graph(both, [0, 1], max_transfer=0.999, **settings).sum() == 2.0
+        with pytest.raises(InvalidDataError, match="would grow without bound"):
+            scaled_graph(both, [0, 1], max_transfer=1.0, **settings)
     with pytest.raises(ValueError, match="edge_probability"):
         bk.KnowledgeTracer(edge_probability=0.0).fit(TWO)
     with pytest.raises(InvalidDataError, match="no component"):
@@ -242,6 +252,11 @@ def test_the_junyi_map(reference_data):
     first = " -> ".join(map(str, [*found[0], found[0][0]]))
     with pytest.raises(InvalidDataError, match=f"graph is not acyclic: {first}"):
         bk.KnowledgeTracer(graph=graph, num_steps=0).fit(table)
+    # Allowed, its gain is at most 1: stable for every transfer below 1.
+    weights, labels = nx.to_numpy_array(graph), list(graph)
+    settings = {"normalise": "in_degree", "allow_cycles": True, "max_transfer": 0.999}
+    scaled = scaled_graph(weights, labels, **settings)
+    assert scaled.sum(axis=0).max() <= 1.0 + 1e-12
 
 
 def test_reference_design_is_shared():

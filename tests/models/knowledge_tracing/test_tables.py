@@ -86,6 +86,16 @@ def test_dates_and_numbers_are_not_mixed(dated):
         tracer().fit(TABLE.assign(time=[STAMPS[0], STAMPS[1], "soon", STAMPS[0]]))
 
 
+def test_answers_do_not_overlap(dated):
+    """What fit refuses, partial_fit refuses as well."""
+    table = TABLE.assign(time=DAYS, time_end=[0.7, 0.5, 2.0, 0.0])
+    with pytest.raises(InvalidDataError, match=r"time_end is 0\.7 at row 0, after"):
+        tracer().fit(table)
+    parts = tracer().fit(table.assign(kc="sum")[:1])
+    with pytest.raises(InvalidDataError, match="before the last row"):
+        parts.partial_fit(table.assign(kc="sum")[1:2])
+
+
 def test_single_values_stand_for_all_rows(dated):
     new = {"learner": "eve", "kc": ["sum", "product"], "time": list(STAMPS[:2])}
     both = {**new, "learner": ["eve", "eve"], "correct": [1, 0]}

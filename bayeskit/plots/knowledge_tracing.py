@@ -63,7 +63,11 @@ def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any
     if is_date:
         _date_axis(ax)
     ax.set_xlabel("time (UTC)" if is_date and times.tz is not None else "time")
-    of = f", {len(chosen)} of {len(known)} components" if len(chosen) < len(known) else ""
+    of = (
+        f", {len(chosen)} of {len(known)} components"
+        if kcs is None and len(chosen) < len(known)
+        else ""
+    )
     headline(ax, f"probability of a correct answer, 95 % band{of}")
     ax.legend(
         loc="upper left",

@@ -35,13 +35,14 @@ UNIT_DAYS = {
     "hour": 1 / 24,
     "day": 1.0,
 }
+_NEEDED = "learner, kc, time"
 
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, str) or not hasattr(value, "__len__")
 
 
-def column(table: Any, name: str, required: bool = True) -> Any:
+def column(table: Any, name: str, required: bool = True, answers: bool = True) -> Any:
     """Return a column of a DataFrame or mapping; None where it may lack and does."""
     names = list(table.keys()) if isinstance(table, Mapping) else list(table.columns)
     if name not in names:
@@ -49,7 +50,7 @@ def column(table: Any, name: str, required: bool = True) -> Any:
             return None
         raise InvalidDataError(
             f"the table has no column {name!r}: it has {sorted(map(str, names))}, and needs "
-            "learner, kc, time and correct (rename yours, or use a loader of "
+            f"{_NEEDED}{' and correct' if answers else ''} (rename yours, or use a loader of "
             "bayeskit.datasets)"
         )
     values = table[name]
@@ -141,9 +142,7 @@ def outcomes(values: np.ndarray) -> np.ndarray:
         return values.astype(np.int64)
     try:
         numbers = np.asarray(
-            [np.nan if v is None or v != v else v for v in values]
-            if values.dtype.kind == "O"
-            else values,
+            np.where(missing(values), np.nan, values) if values.dtype.kind == "O" else values,
             np.float64,
         )
     except (TypeError, ValueError):
@@ -211,7 +210,10 @@ def missing(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         return np.isnan(values)
     if values.dtype.kind == "O":
-        return np.fromiter((v is None or v != v for v in values), bool, len(values))
+        import pandas as pd
+
+        # Lists are there; of single values None, NaN, NaT and NA are not.
+        return np.fromiter((_is_scalar(v) and pd.isna(v) for v in values), bool, len(values))
     return np.zeros(len(values), bool)
 
 
@@ -220,8 +222,14 @@ def versions(values: np.ndarray | None, num: int | None, rows: int) -> tuple[np.
     if values is None:
         return np.full(rows, -1), num or 0
     blank = missing(values)
-    numbers = np.where(blank, -1, values).astype(np.float64)
-    bad = (numbers != np.floor(numbers)) | (numbers < 0) & ~blank
+    try:
+        numbers = np.where(blank, -1, values).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidDataError(
+            f"version must hold whole numbers from 0 on, within each component ({error}); "
+            "labels go into the column item"
+        ) from error
+    bad = (numbers != np.floor(numbers)) | ((numbers < 0) & ~blank)
     if bad.any():
         row = int(np.argmax(bad))
         raise InvalidDataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from bayeskit.accel.program_cache import program_cache
+from bayeskit.errors import BayeskitWarning
 from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.base import as_random_key, precision_scope
@@ -26,7 +28,9 @@ from bayeskit.models.knowledge_tracing.population import PopulationFit
 from bayeskit.models.knowledge_tracing.predictions import Predictions
 from bayeskit.models.knowledge_tracing.programs import first_belief
 from bayeskit.models.knowledge_tracing.rows import (
+    STUDY,
     Interactions,
+    Labels,
     interactions_of,
     learner_names,
 )
@@ -65,10 +69,12 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
     ----------
     n_kc : int, optional
         Number of components, which are then named 0, 1, ... By default those of the table.
-    graph : None, "learn", array (n_kc, n_kc) or networkx.DiGraph
-        Entry (i, k): i is a prerequisite of k. ``"learn"`` gives the posterior of each edge.
-        A learned influence may forecast worse than none: compare ``log_evidence_``, or scores
-        of other learners, with those of ``graph=None``.
+    graph : None, "learn", array (n_kc, n_kc), DataFrame or networkx.DiGraph
+        Entry (i, k): i is a prerequisite of k. An array is in the order of ``kcs_``: labels
+        sorted, or 0 to n_kc - 1; a DataFrame has labels of components as index and columns.
+        ``"learn"`` gives the posterior of each edge. A learned influence may forecast worse
+        than none: compare ``log_evidence_``, or scores of other learners, with those of
+        ``graph=None``.
     transition : {"exact", "frozen_parent"}
         ``"frozen_parent"`` is the published step, which holds prerequisites still over each
         gap: what it forecasts changes with times at which nothing is observed.
@@ -87,10 +93,10 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
         Unit of the columns ``time`` and ``time_end``, and of all times in ``parameters_``.
     inference : {"adf", "gibbs", "smc2"}, LearnerGibbs or LearnerSMC2
         Moment matching; or then, with what all learners share as it was learned, exact sampling
-        of each learner with traits of its own: how fast it forgets, how volatile it is, and
-        how it transfers along a graph. ``"smc2"`` is online. Both are for tens of learners.
-        Forecasts of learners that are not known, and :meth:`predict_next`, stay those of moment
-        matching.
+        of each learner with traits of its own, constant or slowly varying: how fast it forgets,
+        how volatile it is, and how it transfers along a given graph. ``"smc2"`` is online. Both
+        are for tens of learners. Forecasts of learners that are not known,
+        :meth:`predict_next`, :meth:`filter` and :meth:`smooth` stay those of moment matching.
     normalise : {"in_degree", "num_kc"}
         What each column of the graph is divided by.
     allow_cycles : bool
@@ -139,6 +145,9 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
     optionally ``item``, ``version`` (0, 1, ... within a component) and ``time_end`` at which
     the answer was given. If the only time that is known is that of the answer, the gap before
     it contains the time that the answer took, which tells something of the answer.
+
+    Times are numbers in ``time_unit``, or dates, which come back as dates: they count from
+    1970, in UTC where they have a time zone. One tracer takes only one of the two.
 
     Cost of a row: O(block²) without a graph, whatever the number of components; O(n_kc³) with
     one.
@@ -249,8 +258,9 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
             kc_labels=known_kcs,
             kc_source=source,
         )
+        self._warn_of_nothing(rows, labels)
         self._structure = structure_of(self, labels)
-        self._labels = labels
+        self._labels, self._edges = labels, None
         known = parameters_of(self._structure, self.time_unit)
         fixed: dict[str, Any] = checked_fixed(self.parameters, known, self._structure)
         if A is not None:
@@ -263,6 +273,23 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
             self._take_in(rows)
         self.timing_ = clock.timing()
         return self
+
+    def _warn_of_nothing(self, rows: Interactions, labels: Labels) -> None:
+        if (rows.outcome == STUDY).all():
+            warnings.warn(
+                "correct is missing in all rows: nothing is learned from answers",
+                BayeskitWarning,
+                stacklevel=3,
+            )
+        unseen = np.setdiff1d(np.arange(len(labels.kc)), rows.kc)
+        if len(unseen) and self.n_kc is None:
+            names = [list(labels.kc)[code] for code in unseen.tolist()]
+            warnings.warn(
+                f"the component {names[0]!r} of graph ({len(names)} in all) has no rows in the "
+                "table: is it spelled as there?",
+                BayeskitWarning,
+                stacklevel=3,
+            )
 
     def partial_fit(self, interactions: Any, y: None = None) -> KnowledgeTracer:
         """Take in further rows, at a cost that does not grow with the rows so far.

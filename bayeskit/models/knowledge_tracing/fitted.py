@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from bayeskit.models.knowledge_tracing.block_filter import Forecasts
 from bayeskit.models.knowledge_tracing.columns import shown_time
+from bayeskit.models.knowledge_tracing.edges import EdgePosterior
 from bayeskit.models.knowledge_tracing.memory import Memory
 from bayeskit.models.knowledge_tracing.moment_matching import expected_sigmoid
 from bayeskit.models.knowledge_tracing.rows import Labels
@@ -35,6 +36,7 @@ class Fitted:
     _memory: Memory
     _parameters: dict[str, Any]
     _graph_weights: np.ndarray
+    _edges: EdgePosterior | None
     # Of engines that infer learners exactly, by code.
     _mixtures: dict[int, Any]
     _evidences: dict[int, Any]

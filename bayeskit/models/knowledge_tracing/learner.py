@@ -86,8 +86,12 @@ class LearnerData(NamedTuple):
 
 
 def trait_names(structure: Structure) -> tuple[str, ...]:
-    """Return what the traits of a learner are called."""
-    return ("forgetting", "volatility", *(("transfer",) if structure.graph else ()))
+    """Return what the traits of a learner are called.
+
+    A graph that was learned is that of the population: it holds the transfer already.
+    """
+    transfers = structure.graph and not structure.learns_graph
+    return ("forgetting", "volatility", *(("transfer",) if transfers else ()))
 
 
 def with_traits(parameters: dict, traits: Any) -> dict:
@@ -96,7 +100,7 @@ def with_traits(parameters: dict, traits: Any) -> dict:
     found["time_scale"] = parameters["time_scale"] * jnp.exp(-traits[0])
     found["sd"] = parameters["sd"] * jnp.exp(traits[1])
     if traits.shape[0] > 2:
-        gamma = parameters.get("transfer", 0.5)
+        gamma = parameters["transfer"]
         logit = jnp.log(gamma) - jnp.log1p(-gamma)
         found["transfer"] = jax.nn.sigmoid(logit + traits[2])
     return found

@@ -61,6 +61,8 @@ def learner_data(
     structure: Structure,
     engine: Any,
     precision: str,
+    *,
+    fewest_rows: int = 16,
 ) -> LearnerData:
     """Return the rows of one learner, padded by rows in which nothing happens.
 
@@ -68,10 +70,12 @@ def learner_data(
     ----------
     engine : LearnerGibbs or LearnerSMC2
         Its prior of the traits.
+    fewest_rows : int
+        New learners share the program of those of so many rows.
     """
     place = np.zeros(len(rows.time), np.int64)
     trials, _ = trials_of(rows, place, Exposures.none(1, structure), structure)
-    padded, _ = padded_trials(trials, place, structure, precision)
+    padded, _ = padded_trials(trials, place, structure, precision, fewest_rows=fewest_rows)
     flat = Trials(*(x[0] for x in padded))
     since = since_last(rows, structure)
     short = flat.real.shape[0] - len(rows.time)
@@ -176,7 +180,8 @@ class LearnerSMC2:
 
     def restored(self, data: LearnerData, structure: Structure, leaves: list) -> Online:
         """Return what was known of a learner from its arrays."""
-        start = functools.partial(smc2_start, **self._sizes(structure))
+        # Only the shape of the tree: nothing is compiled.
+        start = functools.partial(smc2_start.__wrapped__, **self._sizes(structure))
         like = jax.eval_shape(start, jax.random.key(0), data)
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 

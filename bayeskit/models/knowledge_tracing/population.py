@@ -34,6 +34,7 @@ from bayeskit.models.knowledge_tracing.trials import Exposures, padded_trials, t
 __all__ = ["PopulationFit"]
 
 _EDGE_SWEEPS = 500
+_MAX_TRANSFER = 0.999
 
 
 class PopulationFit(Fitted):
@@ -46,7 +47,7 @@ class PopulationFit(Fitted):
     batch_size: int
     learning_rate: float
     history_: np.ndarray
-    edges_: EdgePosterior
+    _edges: EdgePosterior | None
 
     def _influence(self, A: np.ndarray, labels: Labels, fixed: dict) -> Any:
         names = list(labels.kc)
@@ -55,9 +56,10 @@ class PopulationFit(Fitted):
                 f"graph has {len(A)} components, but the table and n_kc have {len(names)}: "
                 "pass n_kc, or a networkx.DiGraph whose nodes are the labels of components"
             )
-        most = float(fixed.get("transfer", 1.0))
+        # A transfer that is learned stays below 1.
+        most = float(fixed.get("transfer", _MAX_TRANSFER))
         self._graph_weights = self._scaled(A, names, most)
-        return fixed_influence(self._graph_weights, min(most, 0.999))
+        return fixed_influence(self._graph_weights, min(most, _MAX_TRANSFER))
 
     def _scaled(self, A: np.ndarray, names: list, max_transfer: float) -> np.ndarray:
         return scaled_graph(
@@ -133,8 +135,8 @@ class PopulationFit(Fitted):
             num_sweeps=_EDGE_SWEEPS,
             generator=random.host_generator(key, 1),
         )
-        self.edges_ = edge_posterior(draws)
-        weight = stable(self.edges_.weight)
-        self._graph_weights = self.edges_.probability
+        self._edges = edge_posterior(draws)
+        weight = stable(self._edges.weight)
+        self._graph_weights = self._edges.probability
         fixed = {**fixed, "influence": fixed_influence(weight, 1.0)}
         return {name: value for name, value in u.items() if name != "edge"}, fixed

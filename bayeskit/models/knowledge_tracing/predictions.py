@@ -9,11 +9,12 @@ import numpy as np
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.interop.arviz import to_arviz
 from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.knowledge_tracing.edges import EdgePosterior
 from bayeskit.models.knowledge_tracing.fitted import Z95
 from bayeskit.models.knowledge_tracing.forecasting import Forecasting
 from bayeskit.models.knowledge_tracing.graphs import is_learned
 from bayeskit.models.knowledge_tracing.information import expected_information
-from bayeskit.models.knowledge_tracing.mixtures import trait_table
+from bayeskit.models.knowledge_tracing.mixtures import trait_draws, trait_table
 from bayeskit.models.knowledge_tracing.simulation import simulated_table
 from bayeskit.models.knowledge_tracing.states import StatesOverTime
 
@@ -96,6 +97,14 @@ class Predictions(Forecasting, StatesOverTime):
         table.attrs["learned"] = is_learned(self.graph)
         return table
 
+    @property
+    def edges_(self) -> EdgePosterior:
+        """Probabilities and weights of edges that were learned."""
+        self._check_attribute("edges_")
+        if self._edges is None:
+            raise AttributeError("edges_ exists after fit with graph='learn'")
+        return self._edges
+
     def _check_attribute(self, name: str) -> None:
         if not hasattr(self, "_memory"):
             raise AttributeError(f"{name} exists after fit")
@@ -175,7 +184,8 @@ class Predictions(Forecasting, StatesOverTime):
         """Return an ArviZ object with draws of the abilities, and the answers.
 
         Group ``posterior``: ``ability`` and ``drift`` (chain, draw, learner), draws from the
-        Gaussians of :attr:`traits_`; group ``constant_data``: the learned parameters.
+        Gaussians of :attr:`traits_`, and of engines that sample learners also their traits;
+        group ``constant_data``: the learned parameters.
         """
         self._check_fitted()
         from bayeskit.inference.random import host_generator
@@ -187,6 +197,8 @@ class Predictions(Forecasting, StatesOverTime):
             if name in table:
                 noise = generator.standard_normal((1, num_draws, len(table)))
                 draws[name] = table[name].to_numpy() + table[f"{name}_sd"].to_numpy() * noise
+        if self._mixtures:
+            draws = trait_draws(self._mixtures, self._structure, num_draws, generator)
         constants = {name: np.asarray(v, np.float64) for name, v in self.parameters_.items()}
         return to_arviz(
             {"posterior": draws, "constant_data": constants},

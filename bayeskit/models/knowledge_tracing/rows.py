@@ -153,7 +153,8 @@ def interactions_of(
         )
     if time_unit not in UNIT_DAYS:
         raise ValueError(f"time_unit must be one of {sorted(UNIT_DAYS)}, got {time_unit!r}")
-    columns = {name: column(table, name) for name in ("learner", "kc", "time")}
+    needed = ("learner", "kc", "time")
+    columns = {name: column(table, name, answers=answers) for name in needed}
     learner, kc, time = (np.asarray(columns[name]) for name in ("learner", "kc", "time"))
     correct = column(table, "correct", required=answers)
     optional = {n: column(table, n, required=False) for n in ("item", "version", "time_end")}
@@ -192,6 +193,7 @@ def interactions_of(
         items = {} if item is None else numbered(item[~missing(item)])
         version_codes, num_versions = versions(version, None, num)
         labels = Labels(numbered(learner), kcs, items, num_versions, dates)
+        _check_lists(kcs)
     else:
         check_kind(dates, labels.dates)
         version_codes, _ = versions(version, labels.num_versions, num)
@@ -222,6 +224,8 @@ def interactions_of(
     rows = Interactions(*(values[order] for values in rows))
     if answers:
         _check_unit(rows, group[order], time_unit)
+        _check_ends(rows, group[order])
+        _check_doubles(rows, group[order])
     return rows, labels
 
 
@@ -244,6 +248,49 @@ def _check_order(
         BayeskitWarning,
         stacklevel=5,
     )
+
+
+def _check_ends(rows: Interactions, group: np.ndarray) -> None:
+    """Refuse answers that end after the next item of their learner was shown."""
+    late = (group[1:] == group[:-1]) & (rows.time_end[:-1] > rows.time[1:])
+    if late.any():
+        place = int(np.argmax(late))
+        raise InvalidDataError(
+            f"time_end is {rows.time_end[place]:g} at row {rows.order[place]}, after the next "
+            f"row of its learner was shown at {rows.time[place + 1]:g} ({int(late.sum())} "
+            "rows): answers must not overlap, lower time_end to the next time"
+        )
+
+
+def _check_doubles(rows: Interactions, group: np.ndarray) -> None:
+    """Warn of tables in which most rows stand twice, as after joining one with itself."""
+    if len(rows.time) < 2:
+        return
+    seen = np.column_stack([group, rows.time, rows.kc, rows.item, rows.outcome])
+    _, counts = np.unique(seen, axis=0, return_counts=True)
+    twice = int(counts[counts > 1].sum())
+    if len(seen) >= 20 and 2 * twice > len(seen):
+        warnings.warn(
+            f"{twice} of {len(seen)} rows stand in the table more than once, with the same "
+            "learner, time, components and answer: each counts. Drop doubles with "
+            "drop_duplicates",
+            BayeskitWarning,
+            stacklevel=5,
+        )
+
+
+def _check_lists(labels: dict) -> None:
+    """Warn of lists of components that became text, as in a file."""
+    texts = [x for x in labels if isinstance(x, str) and x[:1] in "[(" and x[-1:] in "])"]
+    listed = [x for x in texts if "," in x]
+    if listed:
+        warnings.warn(
+            f"the component {listed[0]!r} looks like a list that was read as text "
+            f"({len(listed)} such labels): make lists of them, such as with "
+            'table["kc"].map(ast.literal_eval)',
+            BayeskitWarning,
+            stacklevel=5,
+        )
 
 
 def _check_unit(rows: Interactions, group: np.ndarray, time_unit: str) -> None:

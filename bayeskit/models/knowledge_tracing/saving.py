@@ -86,8 +86,8 @@ class Saving(Fitted):
             influence = self._parameters["influence"]
             arrays |= {"powers": influence.powers, "products": influence.products}
             arrays["graph_weights"] = self._graph_weights
-        if hasattr(self, "edges_"):
-            arrays |= {f"edges:{n}": v for n, v in self.edges_._asdict().items()}
+        if self._edges is not None:
+            arrays |= {f"edges:{n}": v for n, v in self._edges._asdict().items()}
         found["log_evidence"] = self._memory.log_evidence
         arrays |= _packed_memory(self._memory)
         arrays |= _packed_posteriors(self._mixtures, self._online, self._evidences)
@@ -127,8 +127,8 @@ class Saving(Fitted):
         if "powers" in arrays:
             parameters["influence"] = Influence(arrays["powers"], arrays["products"])
             tracer._graph_weights = arrays["graph_weights"]
-        if "edges:probability" in arrays:
-            tracer.edges_ = EdgePosterior(**_with_prefix(arrays, "edges:"))
+        edges = _with_prefix(arrays, "edges:")
+        tracer._edges = EdgePosterior(**edges) if edges else None
         tracer._parameters = parameters
         with precision_scope(tracer.precision), program_cache():
             words = jnp.asarray(arrays["random_key"])

@@ -47,7 +47,7 @@ ROWS = {
 def data_of(table, structure, parameters, trait_sd=0.5, drift_sd=0.0):
     rows, _ = interactions_of(table, time_unit="day")
     prior = LearnerGibbs(trait_sd=trait_sd, drift_sd=drift_sd, drift_rows=2.0)
-    data = learner_data(rows, parameters, structure, prior, "float64")
+    data = learner_data(rows, parameters, structure, prior, "float64", fewest_rows=1)
     return jax.tree.map(jnp.asarray, data)
 
 

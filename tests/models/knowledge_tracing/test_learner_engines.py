@@ -1,5 +1,7 @@
 """Exact inference of one learner: against the grid, moment matching, and one another."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from bayeskit.models.knowledge_tracing.learner import (
     TraitDrift,
     drawn_learner,
     row_traits,
+    trait_names,
     with_traits,
 )
 from bayeskit.models.knowledge_tracing.moment_matching import expected_sigmoid
@@ -149,6 +152,12 @@ def test_exact_engines_agree_with_moment_matching(few, engine):
     assert {"ability", "forgetting_sd", "volatility_upper"} <= set(table.columns)
     assert np.abs(table["ability"] - plain.traits_["ability"]).max() < 0.35
     assert exact.log_evidence_ == pytest.approx(plain.log_evidence_, abs=0.6)
+    draws = exact.to_arviz(4000, random_state=0)["posterior"]
+    for name in ("ability", "forgetting"):
+        values = np.asarray(draws[name])[0]
+        # 5 standard errors of 4000 draws of two learners.
+        error = 5 * table[f"{name}_sd"] / np.sqrt(4000)
+        assert (np.abs(values.mean(axis=0) - table[name]) < error).all()
     again = bk.KnowledgeTracer(3, inference=engine, **settings).fit(few)
     np.testing.assert_array_equal(again.predict_proba(query), exact.predict_proba(query))
     new = {"learner": [0], "kc": [0], "time": [few["time"].max() + 2.0], "correct": [1]}
@@ -208,6 +217,16 @@ def test_traits_change_what_they_say():
     own = with_traits(TWO_PARAMETERS, jnp.array([0.5, -0.2]))
     assert own["time_scale"][0] == pytest.approx(2.0 * np.exp(-0.5))
     assert own["sd"][0] == pytest.approx(0.9 * np.exp(-0.2))
+    # Without any difference they are the population, along a given graph and a learned one.
+    given_graph = dataclasses.replace(TWO, graph=True)
+    for structure in (TWO, given_graph, dataclasses.replace(given_graph, learns_graph=True)):
+        parameters = {**TWO_PARAMETERS}
+        if "transfer" in trait_names(structure):
+            parameters["transfer"] = np.asarray(0.7)
+        same = with_traits(parameters, jnp.zeros(len(trait_names(structure))))
+        assert same.keys() == parameters.keys()
+        for name, value in parameters.items():
+            np.testing.assert_allclose(same[name], value, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")

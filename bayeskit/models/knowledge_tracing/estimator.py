@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from typing import Any
 
 import jax
@@ -12,7 +11,6 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from bayeskit.accel.program_cache import program_cache
-from bayeskit.errors import BayeskitWarning
 from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.base import as_random_key, precision_scope
@@ -28,14 +26,17 @@ from bayeskit.models.knowledge_tracing.population import PopulationFit
 from bayeskit.models.knowledge_tracing.predictions import Predictions
 from bayeskit.models.knowledge_tracing.programs import first_belief
 from bayeskit.models.knowledge_tracing.rows import (
-    STUDY,
     Interactions,
-    Labels,
     interactions_of,
     learner_names,
 )
 from bayeskit.models.knowledge_tracing.saving import Saving
-from bayeskit.models.knowledge_tracing.settings import check_settings, kc_labels, structure_of
+from bayeskit.models.knowledge_tracing.settings import (
+    check_settings,
+    kc_labels,
+    structure_of,
+    warn_of_nothing,
+)
 from bayeskit.models.knowledge_tracing.structure import checked_fixed, parameters_of
 
 __all__ = ["KnowledgeTracer"]
@@ -258,7 +259,7 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
             kc_labels=known_kcs,
             kc_source=source,
         )
-        self._warn_of_nothing(rows, labels)
+        warn_of_nothing(rows, labels, by_name=self.n_kc is None)
         self._structure = structure_of(self, labels)
         self._labels, self._edges = labels, None
         known = parameters_of(self._structure, self.time_unit)
@@ -273,23 +274,6 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
             self._take_in(rows)
         self.timing_ = clock.timing()
         return self
-
-    def _warn_of_nothing(self, rows: Interactions, labels: Labels) -> None:
-        if (rows.outcome == STUDY).all():
-            warnings.warn(
-                "correct is missing in all rows: nothing is learned from answers",
-                BayeskitWarning,
-                stacklevel=3,
-            )
-        unseen = np.setdiff1d(np.arange(len(labels.kc)), rows.kc)
-        if len(unseen) and self.n_kc is None:
-            names = [list(labels.kc)[code] for code in unseen.tolist()]
-            warnings.warn(
-                f"the component {names[0]!r} of graph ({len(names)} in all) has no rows in the "
-                "table: is it spelled as there?",
-                BayeskitWarning,
-                stacklevel=3,
-            )
 
     def partial_fit(self, interactions: Any, y: None = None) -> KnowledgeTracer:
         """Take in further rows, at a cost that does not grow with the rows so far.

@@ -123,7 +123,7 @@ class Predictions(Forecasting, StatesOverTime):
         learner : label
             One that is not known is a draw from the population.
         time : float
-        candidates : DataFrame or dict of columns, optional
+        candidates : DataFrame, dict of columns or list of components, optional
             kc, and optionally item and version. Default: a new item of each component.
         num : int, optional
             Return only the best.
@@ -138,6 +138,10 @@ class Predictions(Forecasting, StatesOverTime):
         self._check_fitted()
         if candidates is None:
             candidates = pd.DataFrame({"kc": self.kcs_})
+        if num is not None and num < 1:
+            raise ValueError(f"num must be at least 1, got {num!r}")
+        if isinstance(candidates, list | tuple):
+            candidates = pd.DataFrame({"kc": list(candidates)})
         table = pd.DataFrame(candidates).reset_index(drop=True)
         queries = table.assign(learner=[learner] * len(table), time=time)
         found = self.forecast(queries)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
-from bayeskit.models.knowledge_tracing.rows import Labels
+from bayeskit.errors import BayeskitWarning
+from bayeskit.models.knowledge_tracing.graphs import NORMALISATIONS
+from bayeskit.models.knowledge_tracing.rows import STUDY, Interactions, Labels
 from bayeskit.models.knowledge_tracing.structure import Structure
 
-__all__ = ["check_settings", "kc_labels", "structure_of"]
+__all__ = ["check_settings", "kc_labels", "structure_of", "warn_of_nothing"]
 
 _TRAITS = {"none": (), "static": ("static",), "dynamic": ("static", "drift")}
 _TRANSITIONS = ("exact", "frozen_parent")
@@ -46,6 +49,16 @@ def check_settings(tracer: Any, engines: dict[str, Any]) -> None:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     if not isinstance(tracer.batch_size, int) or tracer.batch_size < 1:
         raise ValueError(f"batch_size must be a whole number >= 1, got {tracer.batch_size!r}")
+    for name in ("item_effects", "spacing", "jump_noise", "rate_change", "strict"):
+        value = getattr(tracer, name)
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+    if tracer.normalise not in NORMALISATIONS:
+        raise ValueError(f"normalise must be one of {NORMALISATIONS}, got {tracer.normalise!r}")
+    if not isinstance(tracer.parameters, dict | None):
+        raise ValueError(
+            f"parameters must be a dict of numbers by name, got {tracer.parameters!r}"
+        )
     if not 0 < tracer.edge_probability < 1:
         raise ValueError(
             f"edge_probability must lie in (0, 1), got {tracer.edge_probability!r}"
@@ -61,6 +74,25 @@ def kc_labels(n_kc: int | None) -> dict | None:
     if not isinstance(n_kc, int | np.integer) or n_kc < 1:
         raise ValueError(f"n_kc must be a whole number >= 1, got {n_kc!r}")
     return {k: k for k in range(int(n_kc))}
+
+
+def warn_of_nothing(rows: Interactions, labels: Labels, *, by_name: bool) -> None:
+    """Warn where there are no answers, and of components named by a graph without rows."""
+    if (rows.outcome == STUDY).all():
+        warnings.warn(
+            "correct is missing in all rows: nothing is learned from answers",
+            BayeskitWarning,
+            stacklevel=3,
+        )
+    unseen = np.setdiff1d(np.arange(len(labels.kc)), rows.kc)
+    if len(unseen) and by_name:
+        names = [list(labels.kc)[code] for code in unseen.tolist()]
+        warnings.warn(
+            f"the component {names[0]!r} of graph ({len(names)} in all) has no rows in the "
+            "table: is it spelled as there?",
+            BayeskitWarning,
+            stacklevel=3,
+        )
 
 
 def structure_of(tracer: Any, labels: Labels) -> Structure:

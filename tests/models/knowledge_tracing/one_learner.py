@@ -84,12 +84,16 @@ class SampledLearner(BaseEstimator):
         return {"traits": found.traits[place], "states": states}
 
 
-def simulate(key):
-    """Traits and states after the last row, and the outcomes of the rows."""
-    data = data_of(ROWS, TWO, TWO_PARAMETERS)
+@jax.jit
+def _drawn(key, data):
     drawn = drawn_learner(key, data, TWO)
     traits = row_traits(drawn.normals, data, TWO)[-1]
     return {"traits": traits, "states": drawn.after[-1]}, (drawn.outcome,)
+
+
+def simulate(key):
+    """Traits and states after the last row, and the outcomes of the rows."""
+    return _drawn(key, data_of(ROWS, TWO, TWO_PARAMETERS))
 
 
 def against_the_answers(parameters, arguments):

@@ -39,7 +39,16 @@ _PUBLIC = {
     "on": "bayeskit.models.functional_tucker",
     "validate": "bayeskit.validation",
 }
-_ROOMS = ("accel", "errors", "inference", "models", "validation")
+_ROOMS = (
+    "accel",
+    "datasets",
+    "errors",
+    "inference",
+    "interop",
+    "models",
+    "plots",
+    "validation",
+)
 
 __all__ = [
     "NUTS",
@@ -66,17 +75,29 @@ __all__ = [
     "Target",
     "WithinGroup",
     "accel",
+    "datasets",
     "errors",
     "inference",
+    "interop",
     "load",
     "models",
     "on",
+    "plots",
     "validate",
     "validation",
 ]
 
 if TYPE_CHECKING:
-    from bayeskit import accel, errors, inference, models, validation
+    from bayeskit import (
+        accel,
+        datasets,
+        errors,
+        inference,
+        interop,
+        models,
+        plots,
+        validation,
+    )
     from bayeskit.files import load
     from bayeskit.inference.engines import (
         NUTS,

@@ -11,8 +11,8 @@ PUBLIC = {
         BayesianModel BoxCox DSLRegressor EnsembleHMC FeynmanKac FunctionalCP
         FunctionalTucker GroupMeanEffect KnowledgeTracer MainEffect MarkovGPRegressor
         NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs Posterior Report SMC
-        SMC2 StateSpaceModel Target WithinGroup accel errors inference load models on
-        validate validation""",
+        SMC2 StateSpaceModel Target WithinGroup accel datasets errors inference interop
+        load models on plots validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
         DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis

@@ -227,7 +227,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, noise_std=noise_std)
         refuse_other_kind(self._are_dates, X, "X")
-        x, y, variance = self._checked(X, y, noise_std)
+        x, y, variance = self._checked(X, y, noise_std, is_more=True)
         old_x, old_y, old_variance = self._rows
         self._keep_rows(
             np.concatenate([old_x, x]),
@@ -239,7 +239,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             self._condition()
         return self
 
-    def _checked(self, X: Any, y: Any, noise_std: Any) -> tuple:
+    def _checked(self, X: Any, y: Any, noise_std: Any, is_more: bool = False) -> tuple:
         check_method(self.method)
         if not isinstance(self.num_starts, int) or self.num_starts < 1:
             raise ValueError(f"num_starts must be a whole number >= 1, got {self.num_starts!r}")
@@ -249,7 +249,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             )
         likelihood = as_likelihood(self.likelihood, self.noise)
         x = coordinates(X)
-        y = observations(y, len(x))
+        y = observations(y, len(x), allow_none=is_more)
         likelihood.check(y)
         sd = np.zeros(len(x))
         if noise_std is not None:

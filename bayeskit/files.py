@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 from bayeskit import container
 
 __all__ = ["load"]
+
+# What a file may hold -> module of its class.
+_KINDS = {
+    "BayesianModel": "bayeskit.models.bayesian",
+    "FunctionalCP": "bayeskit.models.functional_tucker",
+    "FunctionalTucker": "bayeskit.models.functional_tucker",
+    "KnowledgeTracer": "bayeskit.models.knowledge_tracing",
+    "MarkovGPRegressor": "bayeskit.models.markov_gp",
+    "Posterior": "bayeskit.inference.posterior",
+}
 
 
 def load(path: str | Path, *, model: Any = None) -> Any:
@@ -17,29 +28,18 @@ def load(path: str | Path, *, model: Any = None) -> Any:
     ----------
     path : str or Path
     model : callable, optional
-        The model of a saved estimator, which the file does not hold. Without it everything
-        but predictions works.
+        The model of a saved :class:`~bayeskit.BayesianModel`, which the file does not hold.
+        Without it everything but predictions works.
 
     Raises
     ------
     CorruptFileError
         If the file is not one of ours or was changed; no code in it is ever run.
     """
-    read = container.read_container(
-        path, kinds={"BayesianModel", "KnowledgeTracer", "MarkovGPRegressor", "Posterior"}
-    )
+    read = container.read_container(path, kinds=_KINDS)
+    kind: Any = getattr(importlib.import_module(_KINDS[read.kind]), read.kind)
     if read.kind == "Posterior":
-        from bayeskit.inference.posterior import Posterior
-
-        return Posterior.unpack(read.parameters, read.arrays)
-    if read.kind == "MarkovGPRegressor":
-        from bayeskit.models.markov_gp import MarkovGPRegressor
-
-        return MarkovGPRegressor._from_container(read)
-    if read.kind == "KnowledgeTracer":
-        from bayeskit.models.knowledge_tracing import KnowledgeTracer
-
-        return KnowledgeTracer._from_container(read)
-    from bayeskit.models.bayesian import BayesianModel
-
-    return BayesianModel._from_container(read, model)
+        return kind.unpack(read.parameters, read.arrays)
+    if read.kind == "BayesianModel":
+        return kind._from_container(read, model)
+    return kind._from_container(read)

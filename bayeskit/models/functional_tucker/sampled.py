@@ -11,15 +11,21 @@ import numpy as np
 
 from bayeskit.inference import random
 from bayeskit.models.functional_tucker import additive
+from bayeskit.models.functional_tucker.additive.design import function_design
 from bayeskit.models.functional_tucker.low_rank.additive_part import additive_part
 from bayeskit.models.functional_tucker.low_rank.data import TensorData, tensor_data
-from bayeskit.models.functional_tucker.low_rank.draws import Draws, predictive, sample_rows
+from bayeskit.models.functional_tucker.low_rank.draws import (
+    Draws,
+    predictive,
+    sample_rows,
+    term_moments,
+)
 from bayeskit.models.functional_tucker.low_rank.gibbs import run_gibbs
 from bayeskit.models.functional_tucker.low_rank.posterior import Prior, mode_name
 from bayeskit.models.functional_tucker.low_rank.search import Problem
 from bayeskit.models.functional_tucker.low_rank.smc import run_smc
 
-__all__ = ["Sampled", "fit_by_gibbs", "fit_by_smc"]
+__all__ = ["Sampled", "fit_by_gibbs", "fit_by_smc", "given_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +90,15 @@ class Sampled:
             self.problem.layout, self.prior, self.data, self.parts, table, self.design, context
         )
 
+    def function_moments(self, term: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and variances (points,) of the function of a term, over all draws."""
+        new = function_design(self.design, term, np.asarray(x, float))
+        layout = self.problem.layout
+        means, variances = term_moments(layout, self.prior, self.data, self.parts, new)
+        weights, num = np.exp(self.log_weights), len(x)
+        mean = weights @ means[:, :num]
+        return mean, weights @ (variances[:, :num] + (means[:, :num] - mean) ** 2)
+
     def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> tuple:
         """Return joint draws (num_draws, new rows) of t without noise, and std of the noise."""
         choice_key, key = random.split(key, 2)
@@ -103,9 +118,10 @@ class Sampled:
         return generator.permutation(np.minimum(places, len(cumulative) - 1))
 
 
-def _given(
+def given_rows(
     problem: Problem, design: additive.AdditiveDesign, t: np.ndarray, seen: np.ndarray
 ) -> tuple[Prior, TensorData]:
+    """Return prior and rows of a model that is to be drawn from."""
     prior = Prior(
         problem.parameters, problem.core_precision, problem.noise, additive_part(design)
     )
@@ -131,7 +147,7 @@ def fit_by_gibbs(
     num_chains: int,
 ) -> Sampled:
     """Return draws by Gibbs sampling, ``num_draws`` over all chains."""
-    prior, data = _given(problem, design, t, seen)
+    prior, data = given_rows(problem, design, t, seen)
     parts = run_gibbs(
         problem.layout,
         prior,
@@ -155,7 +171,7 @@ def fit_by_smc(
     num_particles: int,
 ) -> Sampled:
     """Return weighted draws by tempered sequential Monte Carlo, and the log evidence."""
-    prior, data = _given(problem, design, t, seen)
+    prior, data = given_rows(problem, design, t, seen)
     parts, log_evidence, error = run_smc(
         problem.layout, prior, data, key, num_particles=num_particles, method=problem.method
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,13 +30,14 @@ class FunctionalTucker(FunctionalTensor):
     ranks : int, or sequence of one int for each mode
         Number of functions of each mode, at least 1.
     mean : "constant", "additive", None, or sequence of terms
-        As in :class:`~bayeskit.FunctionalCP`.
+        As in :class:`~bayeskit.FunctionalCP`, but ``"constant"`` by default: a core has room
+        for main effects. Compare the two forms with equal means.
     kernel : str, kernel, one for each mode, or dict by mode
         Covariance of the functions. What is None in a kernel is learned, for each function by
         itself: one whose standard deviation runs towards zero is switched off. ``White()``
         makes the values of a mode exchangeable.
-    transform, noise_std, likelihood, degrees, max_iter, tol, num_starts, method, context,
-    random_state
+    transform, noise_std, likelihood, degrees, engine, max_iter, tol, num_starts, num_draws,
+    num_warmup, num_chains, num_particles, method, context, random_state
         As in :class:`~bayeskit.FunctionalCP`; ``noise_std`` is a number or None.
 
     Attributes
@@ -137,27 +137,4 @@ class FunctionalTucker(FunctionalTensor):
         ]
         if not all(is_rank):
             raise ValueError(f"each of ranks must be a whole number >= 1, got {given!r}")
-        _check_memory(ranks)
         return Layout(tuple(map(int, ranks)), "full")
-
-
-def _check_memory(ranks: Sequence[int]) -> None:
-    """Refuse a core whose precision does not fit.
-
-    Raises
-    ------
-    ValueError
-        With the size that is needed, and the size that there is.
-    """
-    size = 1
-    for rank in ranks:
-        size *= int(rank)
-    # The precision of the core, its factor and its covariance, and one to work on.
-    needed = 4 * 8 * size**2
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory // 2:
-        raise ValueError(
-            f"ranks={tuple(ranks)} make a core of {size:,} entries, whose covariance needs "
-            f"{needed / 1e9:.3g} GB, but this machine has {memory / 1e9:.3g} GB: take smaller "
-            "ranks, or FunctionalCP, which has no core"
-        )

@@ -22,7 +22,12 @@ from bayeskit.models.markov_gp import program
 from bayeskit.models.markov_gp.learning import hyperparameter_target, maximised
 from bayeskit.models.markov_gp.predictions import Predictions
 from bayeskit.models.markov_gp.program import Data, Sites
-from bayeskit.models.markov_gp.rows import coordinates, observations
+from bayeskit.models.markov_gp.rows import (
+    are_dates,
+    coordinates,
+    observations,
+    refuse_other_kind,
+)
 from bayeskit.models.markov_gp.settings import (
     as_kernel,
     as_likelihood,
@@ -178,14 +183,24 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             cannot give, before anything is compiled.
         """
         x, y, variance = self._checked(X, y, noise_std)
+        self._are_dates = are_dates(X)
         likelihood = as_likelihood(self.likelihood, self.noise)
         seen = y[~np.isnan(y)]
         if self.mean == "auto":
             offset = likelihood.offset(seen)
+        elif isinstance(self.mean, str):
+            raise ValueError(f"mean must be 'auto' or a number, got {self.mean!r}")
         else:
             offset = float(checked_array(np.asarray(self.mean), "mean"))
         span = float(np.ptp(x))
-        scales = Scales(span if span > 0 else 1.0, likelihood.scale(seen))
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = likelihood.scale(seen)
+        if not (np.isfinite(spread) and np.isfinite(spread**2) and spread**2 > 0):
+            raise InvalidDataError(
+                f"y spans {np.ptp(seen):.3g}, so that its variance is beyond double precision: "
+                "give y in another unit"
+            )
+        scales = Scales(span if span > 0 else 1.0, spread)
         tree = {"kernel": as_kernel(self.kernel), "likelihood": likelihood}
         model = {name: part.with_defaults(scales) for name, part in tree.items()}
         self._keep_rows(x, y, variance, offset)
@@ -211,7 +226,8 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, noise_std=noise_std)
-        x, y, variance = self._checked(X, y, noise_std)
+        refuse_other_kind(self._are_dates, X, "X")
+        x, y, variance = self._checked(X, y, noise_std, is_more=True)
         old_x, old_y, old_variance = self._rows
         self._keep_rows(
             np.concatenate([old_x, x]),
@@ -223,7 +239,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             self._condition()
         return self
 
-    def _checked(self, X: Any, y: Any, noise_std: Any) -> tuple:
+    def _checked(self, X: Any, y: Any, noise_std: Any, is_more: bool = False) -> tuple:
         check_method(self.method)
         if not isinstance(self.num_starts, int) or self.num_starts < 1:
             raise ValueError(f"num_starts must be a whole number >= 1, got {self.num_starts!r}")
@@ -233,13 +249,19 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             )
         likelihood = as_likelihood(self.likelihood, self.noise)
         x = coordinates(X)
-        y = observations(y, len(x))
+        y = observations(y, len(x), allow_none=is_more)
         likelihood.check(y)
         sd = np.zeros(len(x))
         if noise_std is not None:
             if not likelihood.takes_noise:
                 raise ValueError(f"likelihood={self.likelihood!r} takes no noise_std")
-            sd = np.broadcast_to(checked_array(np.asarray(noise_std), "noise_std"), sd.shape)
+            given = np.asarray(checked_array(np.asarray(noise_std), "noise_std"))
+            if given.ndim and given.shape != sd.shape:
+                raise InvalidDataError(
+                    f"noise_std must be one number or one for each of {len(sd)} rows, got "
+                    f"shape {given.shape}"
+                )
+            sd = np.broadcast_to(given, sd.shape)
             if (sd < 0).any():
                 raise InvalidDataError(
                     f"noise_std must be at least 0, got {sd.min():g} at row {sd.argmin()}"
@@ -384,6 +406,8 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             "likelihood": self.likelihood,
             "method": self.method,
             "num_starts": self.num_starts,
+            "mean": self.mean if self.mean == "auto" else float(self.mean),
+            "are_dates": self._are_dates,
             "float": self.precision,
             "priors": {name: to_plain(part) for name, part in self._priors.items()},
             "timing": self.timing_,
@@ -402,9 +426,10 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             from_plain(found["kernel"]),
             noise=from_plain(found["noise"]),
             precision=found["float"],
-            mean=float(arrays["mean"]),
+            mean=found.get("mean", float(arrays["mean"])),
             **{name: found[name] for name in names},
         )
+        gp._are_dates = found.get("are_dates", False)
         gp._priors = {name: from_plain(part) for name, part in found["priors"].items()}
         gp._keep_rows(arrays["x"], arrays["y"], arrays["variance"], float(arrays["mean"]))
         gp._u, gp.random_key_, gp.timing_ = arrays["u"], arrays["key"], found["timing"]

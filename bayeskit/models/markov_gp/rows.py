@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import column_or_1d
-from sklearn.utils.validation import check_consistent_length
 
 from bayeskit.errors import InvalidDataError
-from bayeskit.models.base import checked_array
+from bayeskit.models.base import checked_array, checked_lengths
 
-__all__ = ["Grid", "Rows", "coordinates", "grid_of", "observations", "padded_size", "rows_of"]
+__all__ = [
+    "Grid",
+    "Rows",
+    "are_dates",
+    "as_dates",
+    "checked_levels",
+    "coordinates",
+    "grid_of",
+    "observations",
+    "padded_size",
+    "refuse_huge",
+    "refuse_other_kind",
+    "rows_of",
+]
 
 # The smallest size that is compiled.
 _SMALLEST = 16
+# Kernels take squares of differences of coordinates, and of lengths beside them.
+_LARGEST = 1e100
 
 
 class Grid(NamedTuple):
@@ -61,8 +76,10 @@ def coordinates(X: Any, name: str = "X") -> np.ndarray:
     """
     values = X
     if hasattr(values, "to_numpy"):
-        values = values.to_numpy()
-    array = np.asarray(values) if not hasattr(values, "toarray") else values
+        # Times of a zone as those of UTC.
+        is_zoned = getattr(getattr(values, "dtype", None), "tz", None) is not None
+        values = values.to_numpy("datetime64[ns]") if is_zoned else values.to_numpy()
+    array = _as_array(values) if not hasattr(values, "toarray") else values
     if getattr(array, "dtype", None) is not None and array.dtype.kind == "M":
         missing = np.isnat(array)
         if missing.any():
@@ -80,11 +97,99 @@ def coordinates(X: Any, name: str = "X") -> np.ndarray:
             f"{name} must hold one coordinate for each row, in one column; got shape "
             f"{array.shape}. Fit one model for each column, or leave the others out"
         )
-    return array.astype(np.float64)
+    array = array.astype(np.float64)
+    refuse_huge(array, name)
+    return array
 
 
-def observations(y: Any, num_rows: int) -> np.ndarray:
+def are_dates(X: Any) -> bool:
+    """Return whether coordinates of one mode are dates."""
+    dtypes = getattr(X, "dtypes", None)
+    dtype = getattr(X, "dtype", None)
+    if dtype is None and dtypes is not None:
+        dtype = dtypes.iloc[0] if len(dtypes) else None
+    if getattr(dtype, "kind", "O") == "O":
+        dtype = _as_array(X).dtype
+    return bool(getattr(dtype, "kind", None) == "M")
+
+
+def _as_array(values: Any) -> np.ndarray:
+    """Return an array, of dates also where they are objects."""
+    array = np.asarray(values)
+    if array.dtype == object and array.size and isinstance(array.flat[0], dt.date):
+        return array.astype("datetime64[ns]")
+    return array
+
+
+def refuse_other_kind(had_dates: bool, X: Any, name: str) -> None:
+    """Refuse dates where the fit had numbers, and numbers where it had dates.
+
+    Raises
+    ------
+    InvalidDataError
+        If the kinds differ.
+    """
+    if are_dates(X) == had_dates:
+        return
+    kinds = ("dates", "numbers") if had_dates else ("numbers", "dates")
+    raise InvalidDataError(
+        f"the fit had {kinds[0]} in {name}, but these are {kinds[1]}: dates count in "
+        "days since 1970, and numbers as they are"
+    )
+
+
+def as_dates(x: np.ndarray) -> np.ndarray:
+    """Return days since 1970 as dates."""
+    return (np.asarray(x) * 86_400e9).round().astype("datetime64[ns]")
+
+
+def refuse_huge(array: np.ndarray, name: str) -> None:
+    """Refuse coordinates whose squared differences double precision cannot hold.
+
+    Raises
+    ------
+    InvalidDataError
+        With the first row that is bad.
+    """
+    bad = np.abs(array) > _LARGEST
+    if bad.any():
+        place = np.argwhere(bad)[0]
+        raise InvalidDataError(
+            f"{name} is {array[tuple(place)]:g} at row {place[0]}, but coordinates beyond "
+            f"{_LARGEST:g} are more than double precision can compare: give {name} in another "
+            "unit"
+        )
+
+
+def checked_levels(quantiles: Any) -> np.ndarray:
+    """Return probabilities (levels,) strictly between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    try:
+        levels = np.atleast_1d(np.asarray(quantiles, float))
+    except (TypeError, ValueError):
+        levels = np.full(1, np.nan)
+    if levels.ndim != 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
+        raise ValueError(
+            "quantiles must be probabilities between 0 and 1, such as [0.05, 0.5, 0.95], got "
+            f"{quantiles!r}"
+        )
+    return levels
+
+
+def observations(y: Any, num_rows: int, *, allow_none: bool = False) -> np.ndarray:
     """Return observations as float64, NaN where there is none.
+
+    Parameters
+    ----------
+    y : (num_rows,) array
+    num_rows : int
+    allow_none : bool
+        Whether all may be NaN, such as where rows are added to others.
 
     Raises
     ------
@@ -94,8 +199,8 @@ def observations(y: Any, num_rows: int) -> np.ndarray:
     if y is None:
         raise InvalidDataError("y is missing: fit(X, y) needs an observation for each row")
     array = column_or_1d(checked_array(y, "y", allow_nan=True), warn=True).astype(np.float64)
-    check_consistent_length(np.empty(num_rows), array)
-    if np.isnan(array).all():
+    checked_lengths({"X": np.empty(num_rows), "y": array})
+    if not allow_none and np.isnan(array).all():
         raise InvalidDataError("y holds NaN only: at least one observation is needed")
     return array
 

@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import check_estimator
 
 import bayeskit as bk
-from bayeskit.errors import InvalidDataError
+from bayeskit import container
+from bayeskit.errors import CorruptFileError, InvalidDataError
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.gp_kernels import Linear, LogNormal, Matern32, Periodic
 
@@ -83,6 +84,15 @@ def test_kinds_of_input(fitted):
         atol=1e-9,
     )
     assert dated.bands(stamps[:3]).index[0] == pd.Timestamp("2020-01-01")
+    zoned = pd.Series(stamps).dt.tz_localize("UTC")
+    for same in (zoned[:3], list(pd.Series(stamps)[:3])):
+        np.testing.assert_array_equal(dated.predict(same), dated.predict(stamps[:3]))
+    assert dated.plot().get_lines()[-1].get_xdata()[0] == stamps[0]
+    with pytest.raises(InvalidDataError, match="the fit had dates in X, but these are numbers"):
+        dated.predict([1.0, 2.0])
+    for method in (whole.predict, lambda new: whole.partial_fit(new, [1.0])):
+        with pytest.raises(InvalidDataError, match="had numbers in X, but these are dates"):
+            method(stamps[:1])
 
 
 def test_shift_and_unit_of_the_coordinate(fitted):
@@ -113,6 +123,9 @@ def test_partial_fit_is_fit_on_all_rows():
         parts.partial_fit(X[row], Y[row])
     np.testing.assert_allclose(moments(parts), moments(whole), atol=1e-10)
     assert parts.log_evidence_ == pytest.approx(whole.log_evidence_, abs=1e-8)
+    parts.partial_fit([0.5], [np.nan])
+    np.testing.assert_allclose(moments(parts), moments(whole), atol=1e-10)
+    assert parts.n_ignored_ == 1
     learned = bk.MarkovGPRegressor().fit(X[:15], Y[:15])
     before, mean = dict(learned.hyperparameters_), learned.mean_
     learned.partial_fit(X[15:], Y[15:])
@@ -190,7 +203,21 @@ def test_save_and_load(tmp_path):
     np.testing.assert_allclose(moments(loaded), moments(gp), rtol=1e-12)
     assert loaded.hyperparameters_ == pytest.approx(gp.hyperparameters_, rel=1e-12)
     assert loaded.log_evidence_ == pytest.approx(gp.log_evidence_, rel=1e-9)
+    assert loaded.mean == "auto"
+    assert loaded.mean_ == gp.mean_
     loaded.partial_fit([2.0], [0.5])
+
+
+def test_an_unknown_kernel_in_a_file_is_refused(tmp_path):
+    fixed().fit(X, Y).save(tmp_path / "gp.bkit")
+    read = container.read_container(tmp_path / "gp.bkit", kinds={"MarkovGPRegressor"})
+    for kernel in ({"class": "Exotic"}, {"class": "Matern32", "knots": 3}, {}):
+        read.parameters["kernel"] = kernel
+        container.write_container(
+            tmp_path / "bad.bkit", "MarkovGPRegressor", read.parameters, read.arrays
+        )
+        with pytest.raises(CorruptFileError, match="the file"):
+            bk.load(tmp_path / "bad.bkit")
 
 
 # ---------------------------------------------------------------- bad input
@@ -205,7 +232,8 @@ def test_save_and_load(tmp_path):
         ({}, [[0.0, 1.0]], [1], r"one coordinate for each row"),
         ({}, np.zeros((2, 2, 2)), [1, 2], r"one coordinate for each row"),
         ({}, [], [], r"no rows"),
-        ({}, [0.0, 1.0], [1], r"inconsistent numbers of samples"),
+        ({}, [0.0, 1e300], [1, 2], r"X is 1e\+300 at row 1, .* another unit"),
+        ({}, [0.0, 1.0], [1], r"same number of rows"),
         ({}, [0.0, 1.0], [np.nan, np.nan], r"NaN only"),
         ({}, [0.0, 1.0], None, r"y is missing"),
         ({}, ["a", "b"], [1, 2], r"must hold real numbers"),
@@ -225,6 +253,8 @@ def test_save_and_load(tmp_path):
         ({"noise": 0}, [0.0], [1], r"noise_std > 0 is needed"),
         ({"inference": "vi"}, [0.0], [1], r"'map' or an engine"),
         ({"num_starts": 0}, [0.0], [1], r"num_starts must be a whole number"),
+        ({"mean": "zero"}, [0.0], [1], r"mean must be 'auto' or a number, got 'zero'"),
+        ({}, [0.0, 1.0], [1e200, -1e200], r"variance is beyond double precision"),
         ({"precision": "half"}, [0.0], [1], r"precision must be"),
         ({"kernel": Periodic()}, [0.0], [1], r"Periodic needs period"),
     ],
@@ -237,14 +267,24 @@ def test_bad_input(settings, x, y, message):
 def test_bad_calls(fitted):
     with pytest.raises(TypeError, match="kernel must be a name or made of"):
         bk.MarkovGPRegressor(3).fit(X, Y)
+    with pytest.raises(TypeError, match=r"write Matern32\(\), with brackets"):
+        bk.MarkovGPRegressor(Matern32).fit(X, Y)
     with pytest.raises(InvalidDataError, match="noise_std must be at least 0, got -1"):
         fixed().fit(X, Y, noise_std=np.append(np.ones(19), -1.0))
+    with pytest.raises(InvalidDataError, match=r"one for each of 20 rows, got shape \(2,\)"):
+        fixed().fit(X, Y, noise_std=[1.0, 2.0])
     with pytest.raises(ValueError, match="X has 2 features"):
         fitted.predict(np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="of must be 'observation' or 'function'"):
+    with pytest.raises(ValueError, match="of must be 'observation', 'function' or 'rate'"):
         fitted.predict(NEW, of="noise")
     with pytest.raises(ValueError, match="between 0 and 1"):
         fitted.predict_quantiles(NEW, [0.0, 0.5])
+    with pytest.raises(ValueError, match=r"quantiles must be probabilities .* got 'a'"):
+        fitted.predict_quantiles(NEW, "a")
+    with pytest.raises(ValueError, match=r"quantiles must be probabilities .* got \[\]"):
+        fitted.predict_quantiles(NEW, [])
+    with pytest.raises(InvalidDataError, match="X has no rows"):
+        fitted.predict([])
     with pytest.raises(ValueError, match="num_draws must be"):
         fitted.sample_y(NEW, 0)
     with pytest.raises(ValueError, match=r"'kernel\.std' is not learned"):

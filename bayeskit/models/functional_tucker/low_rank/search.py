@@ -151,7 +151,7 @@ def carried_over(
         before, free = old_problem.parameters[mode], problem.parameters[mode]
         joined = join_grid(old_data.grids[mode], np.unique(grid.x))
         moved = sites_on(joined, old.beliefs.sites[mode])
-        modes.append(compiled_posterior(u, before, joined.grid, moved, problem.method))
+        modes.append(compiled_posterior(before.fill(u), joined.grid, moved, problem.method))
         sites.append(moved)
         # Priors follow from the data, so that the same lengths have other coordinates.
         coordinates.append(free.coordinates(before.values(u)))
@@ -161,9 +161,16 @@ def carried_over(
     return Found(beliefs, tuple(coordinates), np.zeros(0))
 
 
-def climb(problem: Problem, data: TensorData, found: Found) -> Found:
-    """Return what a search for hyper-parameters and some epochs lead to from here."""
-    u, beliefs = _learned(problem, data, found.u, found.beliefs)
+def climb(problem: Problem, data: TensorData, found: Found, stretch: float = 1.0) -> Found:
+    """Return what a search for hyper-parameters and some epochs lead to from here.
+
+    Parameters
+    ----------
+    stretch : float
+        Hyper-parameters go so many times as far as the search says. Given the other modes they
+        hardly move, but round by round in the same direction; a step too long lowers the bound.
+    """
+    u, beliefs = _learned(problem, data, found.u, found.beliefs, stretch)
     beliefs, bounds = _run(problem, data, u, beliefs)
     return Found(beliefs, u, np.concatenate([found.bounds, bounds]))
 
@@ -239,7 +246,11 @@ def _drawn(generator: np.random.Generator, kernel: Any, x: np.ndarray) -> np.nda
 
 
 def _learned(
-    problem: Problem, data: TensorData, u: Sequence[np.ndarray], beliefs: Beliefs
+    problem: Problem,
+    data: TensorData,
+    u: Sequence[np.ndarray],
+    beliefs: Beliefs,
+    stretch: float,
 ) -> tuple[tuple[np.ndarray, ...], Beliefs]:
     """Return hyper-parameters that raise the evidence of each mode, and the laws under them."""
     found, modes = [], []
@@ -247,8 +258,8 @@ def _learned(
         u, beliefs.modes, problem.parameters, data.grids, beliefs.sites, strict=True
     ):
         if free.num_free:
-            x = _climbed(x, free, grid, sites, problem.method)
-            law = compiled_posterior(x, free, grid, sites, problem.method)
+            x = x + stretch * (_climbed(x, free, grid, sites, problem.method) - x)
+            law = compiled_posterior(free.fill(x), grid, sites, problem.method)
         found.append(x)
         modes.append(law)
     return tuple(found), beliefs._replace(modes=tuple(modes))
@@ -256,10 +267,13 @@ def _learned(
 
 def _climbed(u: np.ndarray, free: FreeParameters, grid: Any, sites: Any, method: str) -> Any:
     best: dict[str, Any] = {"loss": np.inf, "u": u}
+    general, places = free.with_all_free(), list(free.free)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _mode_objective(x, free, grid, sites, method)
-        value, gradient = float(value), np.asarray(gradient)
+        everything = np.zeros(general.num_free)
+        everything[places] = x
+        value, gradient = _mode_objective(everything, general, grid, sites, method)
+        value, gradient = float(value), np.asarray(gradient)[places]
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             # Outside of what can be computed: the line search comes back.
             return 1e10 + float(x @ x), x

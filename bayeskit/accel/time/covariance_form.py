@@ -18,9 +18,7 @@ from bayeskit.accel.time.chain import Filtered, GaussianSites, LinearObservation
 from bayeskit.accel.time.factors import (
     cholesky,
     cholesky_solve,
-    general_factor,
-    general_log_determinant,
-    general_solve,
+    general_inverse,
     semidefinite_cholesky,
     symmetric,
     triangular_solve,
@@ -148,10 +146,9 @@ def _respond(observation: LinearObservations, mean, covariance) -> _Response:
 def _respond_to_site(site: GaussianSites, mean, covariance) -> _Response:
     shift, precision, _ = site
     identity = jnp.eye(mean.shape[0], dtype=mean.dtype)
-    factor = general_factor(identity + precision @ covariance)
+    solved, log_determinant = general_inverse(identity + precision @ covariance)
     residual = shift - precision @ mean
     # Covariances do not touch the shifts, so that many shifts share them under vmap.
-    solved = general_solve(factor, identity)
     gradient = solved @ residual
     # In terms of the residual no large terms cancel but those of the definition.
     log_likelihood = (
@@ -159,7 +156,7 @@ def _respond_to_site(site: GaussianSites, mean, covariance) -> _Response:
         - 0.5 * mean @ precision @ mean
         + 0.5 * residual @ covariance @ gradient
         # The eigenvalues of I + Λ V are at least 1, so its determinant is positive.
-        - 0.5 * general_log_determinant(factor)
+        - 0.5 * log_determinant
     )
     curvature = symmetric(solved @ precision)
     return _Response(log_likelihood, gradient, curvature, solved @ precision @ solved.T)
@@ -211,7 +208,7 @@ def _element(step, observation) -> _Element:
 
 def _combine(i: _Element, j: _Element) -> _Element:
     identity = jnp.eye(i.b.shape[0], dtype=i.b.dtype)
-    inverse = general_solve(general_factor(identity + i.C @ j.J), identity)
+    inverse, _ = general_inverse(identity + i.C @ j.J)
     passed = inverse @ i.A
     returned = inverse.T @ (j.eta - j.J @ i.b)
     return _Element(

@@ -10,9 +10,7 @@ from jax.scipy import linalg
 __all__ = [
     "cholesky",
     "cholesky_solve",
-    "general_factor",
-    "general_log_determinant",
-    "general_solve",
+    "general_inverse",
     "semidefinite_cholesky",
     "semidefinite_solve",
     "symmetric",
@@ -48,25 +46,30 @@ def cholesky_solve(factor: jax.Array, right: jax.Array) -> jax.Array:
     return triangular_solve(factor, triangular_solve(factor, right), transposed=True)
 
 
-def general_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the LU factors of a regular matrix."""
+@jax.custom_jvp
+def general_inverse(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    r"""Return the inverse and log |det A| of a regular matrix.
+
+    Derivatives are matrix products of the inverse: those of an LU factorisation would be calls
+    of LAPACK, several for every step of a filter and every direction.
+
+    .. math:: d A^{-1} = -A^{-1}\, dA\, A^{-1}, \qquad
+        d \log |\det A| = \mathrm{tr}(A^{-1}\, dA)
+    """
     if matrix.shape[-1] == 1:
-        return matrix, jnp.zeros(1, jnp.int32)
-    return linalg.lu_factor(matrix)
+        return 1.0 / matrix, jnp.log(jnp.abs(matrix)).reshape(())
+    factor = linalg.lu_factor(matrix)
+    identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    log_determinant = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factor[0]))))
+    return linalg.lu_solve(factor, identity), log_determinant
 
 
-def general_solve(
-    factor: tuple[jax.Array, jax.Array], right: jax.Array, *, transposed: bool = False
-) -> jax.Array:
-    """Solve A x = right, or A' x = right."""
-    if factor[0].shape[-1] == 1:
-        return right / factor[0].reshape(())
-    return linalg.lu_solve(factor, right, trans=int(transposed))
-
-
-def general_log_determinant(factor: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Return log |det A|."""
-    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factor[0]))))
+@general_inverse.defjvp
+def _general_inverse_jvp(primals, tangents):
+    (matrix,), (change,) = primals, tangents
+    inverse, log_determinant = general_inverse(matrix)
+    moved = inverse @ change
+    return (inverse, log_determinant), (-moved @ inverse, jnp.trace(moved))
 
 
 def triangle(matrix: jax.Array) -> jax.Array:

@@ -100,6 +100,20 @@ class FreeParameters:
             leaves[index] = values[place]
         return jax.tree.unflatten(structure, leaves)
 
+    def with_all_free(self) -> FreeParameters:
+        """Return parameters among which the fixed numbers stand as well, with a spread of zero.
+
+        Kernels of one form then share their programs, whatever is learned of them. Places of u
+        are those of the leaves.
+        """
+        leaves = jax.tree.leaves(self.base)
+        median = np.array(leaves, self.median.dtype)
+        spread = np.zeros_like(median)
+        median[list(self.free)], spread[list(self.free)] = self.median, self.spread
+        num = len(leaves)
+        names = tuple(map(str, range(num)))
+        return FreeParameters(self.base, median, spread, tuple(range(num)), names)
+
     def coordinates(self, values: Any) -> np.ndarray:
         """Return the standard normal numbers that give these values."""
         return np.log(np.asarray(values) / self.median) / self.spread

@@ -15,7 +15,7 @@ from bayeskit.accel import (
     kalman_smoother,
 )
 from bayeskit.accel.compilation import quick_jit
-from bayeskit.inference.gp_kernels import FreeParameters, FunctionChain, stacked_chain
+from bayeskit.inference.gp_kernels import FunctionChain, stacked_chain
 from bayeskit.models.functional_tucker.low_rank.contractions import unpack
 from bayeskit.models.markov_gp.rows import Grid
 
@@ -97,12 +97,8 @@ def mode_posterior(
     )
 
 
-@quick_jit(static_argnames="method")
-def compiled_posterior(
-    u: Any, free: FreeParameters, grid: Grid, sites: ModeSites, method: str
-) -> ModePosterior:
-    """Return :func:`mode_posterior` for standard normal numbers u: one program for all uses."""
-    return mode_posterior(free.fill(u), grid, sites, method)
+# Runs once or so for a mode in ten epochs, so that the time to compile it is what counts.
+compiled_posterior = quick_jit(mode_posterior, optimised=False, static_argnames="method")
 
 
 def draw_mode(

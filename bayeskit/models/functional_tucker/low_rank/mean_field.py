@@ -59,9 +59,8 @@ def factor_moments(
     """Return means (points, R) and covariances (points, R, R) of the functions of a mode."""
     joined = join_grid(data.grids[mode], column)
     sites = sites_on(joined, beliefs.sites[mode])
-    law = compiled_posterior(
-        u[mode], problem.parameters[mode], joined.grid, sites, problem.method
-    )
+    kernels = problem.parameters[mode].fill(u[mode])
+    law = compiled_posterior(kernels, joined.grid, sites, problem.method)
     return np.asarray(law.mean)[joined.new], np.asarray(law.covariance)[joined.new]
 
 
@@ -75,9 +74,8 @@ def product_moments(
     for mode, column in enumerate(table.T):
         joined = join_grid(data.grids[mode], column)
         sites = sites_on(joined, beliefs.sites[mode])
-        law = compiled_posterior(
-            u[mode], problem.parameters[mode], joined.grid, sites, problem.method
-        )
+        kernels = problem.parameters[mode].fill(u[mode])
+        law = compiled_posterior(kernels, joined.grid, sites, problem.method)
         factors.append(moments_of(law.mean, law.covariance))
         places.append(_padded(joined.new))
     moments = _product_moments(problem.layout, beliefs.core_moments, factors, tuple(places))

@@ -151,7 +151,7 @@ def carried_over(
         before, free = old_problem.parameters[mode], problem.parameters[mode]
         joined = join_grid(old_data.grids[mode], np.unique(grid.x))
         moved = sites_on(joined, old.beliefs.sites[mode])
-        modes.append(compiled_posterior(u, before, joined.grid, moved, problem.method))
+        modes.append(compiled_posterior(before.fill(u), joined.grid, moved, problem.method))
         sites.append(moved)
         # Priors follow from the data, so that the same lengths have other coordinates.
         coordinates.append(free.coordinates(before.values(u)))
@@ -248,7 +248,7 @@ def _learned(
     ):
         if free.num_free:
             x = _climbed(x, free, grid, sites, problem.method)
-            law = compiled_posterior(x, free, grid, sites, problem.method)
+            law = compiled_posterior(free.fill(x), grid, sites, problem.method)
         found.append(x)
         modes.append(law)
     return tuple(found), beliefs._replace(modes=tuple(modes))
@@ -256,10 +256,13 @@ def _learned(
 
 def _climbed(u: np.ndarray, free: FreeParameters, grid: Any, sites: Any, method: str) -> Any:
     best: dict[str, Any] = {"loss": np.inf, "u": u}
+    general, places = free.with_all_free(), list(free.free)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _mode_objective(x, free, grid, sites, method)
-        value, gradient = float(value), np.asarray(gradient)
+        everything = np.zeros(general.num_free)
+        everything[places] = x
+        value, gradient = _mode_objective(everything, general, grid, sites, method)
+        value, gradient = float(value), np.asarray(gradient)[places]
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             # Outside of what can be computed: the line search comes back.
             return 1e10 + float(x @ x), x

@@ -9,6 +9,8 @@ from bayeskit import container
 
 __all__ = ["load"]
 
+_TENSORS = ("FunctionalCP", "FunctionalTucker")
+
 
 def load(path: str | Path, *, model: Any = None) -> Any:
     """Return the estimator or posterior that was saved at ``path``.
@@ -26,7 +28,7 @@ def load(path: str | Path, *, model: Any = None) -> Any:
         If the file is not one of ours or was changed; no code in it is ever run.
     """
     read = container.read_container(
-        path, kinds={"BayesianModel", "MarkovGPRegressor", "Posterior"}
+        path, kinds={"BayesianModel", "MarkovGPRegressor", "Posterior", *_TENSORS}
     )
     if read.kind == "Posterior":
         from bayeskit.inference.posterior import Posterior
@@ -36,6 +38,11 @@ def load(path: str | Path, *, model: Any = None) -> Any:
         from bayeskit.models.markov_gp import MarkovGPRegressor
 
         return MarkovGPRegressor._from_container(read)
+    if read.kind in _TENSORS:
+        from bayeskit.models import functional_tucker
+
+        kind: Any = getattr(functional_tucker, read.kind)
+        return kind._from_container(read)
     from bayeskit.models.bayesian import BayesianModel
 
     return BayesianModel._from_container(read, model)

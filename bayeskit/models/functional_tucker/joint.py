@@ -8,7 +8,7 @@ errors of the whole, and the divergence of every part from its prior.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -40,6 +40,10 @@ __all__ = ["MeanField", "fit_mean_field"]
 # Rounds after which the scales of the terms stay as they are: they hardly move then, and each
 # evidence of all terms costs as much as many epochs.
 _LEARNING_ROUNDS = 3
+# Steps of hyper-parameters grow by this while the bound rises, up to so many times their length
+# (adaptive over-relaxation: Salakhutdinov & Roweis 2003).
+_STRETCH = 1.5
+_MOST_STRETCH = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,8 @@ class MeanField:
         Of the multilinear part.
     num_evaluations : int
         Evidences of the terms that were computed.
+    num_searched : int
+        Rows that there were at the last search from new starts.
     """
 
     problem: Problem
@@ -73,6 +79,7 @@ class MeanField:
     is_converged: bool
     num_epochs: int
     num_evaluations: int
+    num_searched: int = 0
 
     @property
     def log_weights(self) -> np.ndarray:
@@ -125,19 +132,55 @@ def fit_mean_field(
     seen: np.ndarray,
     key: Any,
     *,
+    start: MeanField | None = None,
+    **options: Any,
+) -> MeanField:
+    """Return the laws that maximise the bound of the evidence of all.
+
+    Few rows may have led to an optimum that is a bad one of many. So each time that the rows
+    have doubled since the last search, there is another one, and the better of both is kept.
+
+    Parameters
+    ----------
+    start : MeanField, optional
+        Laws given some of the rows, to go on from. Those of another model are not looked at.
+    problem, design, noise_std, t, seen, key, **options
+        As for :func:`_ascend`.
+    """
+    free = free_parameters(design, noise_std)
+    given = problem, design, free, t, seen, key
+    if start is None or not _goes_on(start, problem, free):
+        return _ascend(*given, **options)
+    going_on = _ascend(*given, start=start, **options)
+    if going_on.is_exact or len(t) < 2 * start.num_searched:
+        return replace(going_on, num_searched=start.num_searched)
+    anew = _ascend(*given, **options)
+    is_better = anew.bounds[-1] > going_on.bounds[-1]
+    return anew if is_better else replace(going_on, num_searched=len(t))
+
+
+def _ascend(
+    problem: Problem,
+    design: additive.AdditiveDesign,
+    free: Any,
+    t: np.ndarray,
+    seen: np.ndarray,
+    key: Any,
+    *,
     max_iter: int,
     tol: float,
     num_starts: int,
     start: MeanField | None = None,
 ) -> MeanField:
-    """Return the laws that maximise the bound of the evidence of all.
+    """Return where coordinate ascent ends.
 
     Parameters
     ----------
     problem : Problem
         The multilinear part; a layout without modes is none.
     design : AdditiveDesign
-    noise_std : float, LogNormal or None
+    free : FreeParameters of Settings
+        Of the terms.
     t, seen : (rows,) arrays
     key : key
         Of the starts.
@@ -147,7 +190,7 @@ def fit_mean_field(
         The end: a round raises the bound by less than this, for each observation.
     num_starts : int
     start : MeanField, optional
-        Laws given some of the rows, to go on from. Those of another model are not looked at.
+        Laws given some of the rows, to go on from.
 
     Raises
     ------
@@ -159,9 +202,6 @@ def fit_mean_field(
     ConvergenceWarning
         If the last round still raised the bound.
     """
-    free = free_parameters(design, noise_std)
-    if start is not None and not _goes_on(start, problem, free):
-        start = None
     u = None if start is None else _term_coordinates(free, start)
     u, num_evaluations, reduced = learn(design, free, t, seen, u)
     settings = jax.tree.map(float, free.fill(u))
@@ -177,12 +217,22 @@ def fit_mean_field(
         alone = Found(beliefs_without_modes(problem, data, settings.noise), (), np.zeros(0))
         values = np.asarray(free.values(u))
         return MeanField(
-            problem, data, alone, terms, values[is_term], names, True, 0, num_evaluations
+            problem,
+            data,
+            alone,
+            terms,
+            values[is_term],
+            names,
+            True,
+            0,
+            num_evaluations,
+            len(t),
         )
 
     held, kernels = with_unit_noise(free), settings.kernels
     bounds: list[float] = []
     found: Any = None
+    stretch = 1.0
     while True:
         mean, variance = additive.row_moments(terms)
         data = data._replace(
@@ -193,9 +243,16 @@ def fit_mean_field(
             found = carried_over(problem, data, start.problem, start.data, start.found)
         elif found is None:
             found = first_guess(problem, data, settings.noise, key, num_starts)
-        found = climb(problem, data, found)
+        constant = -_divergence(terms, mean, variance) - 0.5 * float(u @ u)
+        before, found = found, climb(problem, data, found, stretch)
         product, _, bound = rows_and_bound(problem, data, found)
-        bounds.append(bound - _divergence(terms, mean, variance) - 0.5 * float(u @ u))
+        if stretch > 1.0 and not bound + constant >= bounds[-1]:
+            # Too far: again, with steps of the usual length.
+            stretch, found = 1.0, climb(problem, data, before)
+            product, _, bound = rows_and_bound(problem, data, found)
+        elif bounds:
+            stretch = min(_STRETCH * stretch, _MOST_STRETCH)
+        bounds.append(bound + constant)
         if not np.isfinite(bounds[-1]):
             raise InitializationError(
                 f"the evidence lower bound is {bounds[-1]} after {len(found.bounds)} epochs, "
@@ -203,7 +260,7 @@ def fit_mean_field(
                 "resolve so little; give a larger noise_std, or None to learn it"
             )
         gain = bounds[-1] - bounds[-2] if len(bounds) > 1 else np.inf
-        is_converged = gain < tol * seen.sum()
+        is_converged = bool(abs(gain) < tol * seen.sum())
         if is_converged or len(found.bounds) >= max_iter:
             break
         target = t - product[: len(t)]
@@ -222,7 +279,7 @@ def fit_mean_field(
             f"{len(found.bounds)} epochs: raise max_iter, or tol if that is enough",
             ConvergenceWarning,
             # The call of fit.
-            stacklevel=5,
+            stacklevel=6,
         )
     num_epochs, found = len(found.bounds), found._replace(bounds=np.asarray(bounds))
     # Arrays of JAX would be read back from a pickle in single precision.
@@ -237,6 +294,7 @@ def fit_mean_field(
         is_converged,
         num_epochs,
         num_evaluations,
+        len(t),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bayeskit.errors import InvalidDataError
 from bayeskit.models.base import checked_array
-from bayeskit.models.markov_gp.rows import coordinates
+from bayeskit.models.markov_gp.rows import coordinates, refuse_huge
 
 __all__ = ["Categories", "coordinates_of", "new_table", "table_of"]
 
@@ -52,13 +52,15 @@ def table_of(
             else:
                 columns.append(coordinates(X[name], f"column {name!r} of X"))
         return names, np.stack(columns, axis=1), categories
-    array = checked_array(np.asarray(X), "X")
+    array = checked_array(X if hasattr(X, "toarray") else np.asarray(X), "X")
     if np.ndim(array) != 2 or not array.shape[1]:
         raise InvalidDataError(
             f"X must have rows and columns, one column for each mode; got shape "
             f"{np.shape(array)}"
         )
-    return tuple(range(array.shape[1])), array.astype(np.float64), known
+    table = array.astype(np.float64)
+    refuse_huge(table, "X")
+    return tuple(range(array.shape[1])), table, known
 
 
 def _holds_categories(column: Any) -> bool:

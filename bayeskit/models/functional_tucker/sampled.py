@@ -19,7 +19,7 @@ from bayeskit.models.functional_tucker.low_rank.posterior import Prior, mode_nam
 from bayeskit.models.functional_tucker.low_rank.search import Problem
 from bayeskit.models.functional_tucker.low_rank.smc import run_smc
 
-__all__ = ["Sampled", "fit_by_gibbs", "fit_by_smc"]
+__all__ = ["Sampled", "fit_by_gibbs", "fit_by_smc", "given_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +103,10 @@ class Sampled:
         return generator.permutation(np.minimum(places, len(cumulative) - 1))
 
 
-def _given(
+def given_rows(
     problem: Problem, design: additive.AdditiveDesign, t: np.ndarray, seen: np.ndarray
 ) -> tuple[Prior, TensorData]:
+    """Return prior and rows of a model that is to be drawn from."""
     prior = Prior(
         problem.parameters, problem.core_precision, problem.noise, additive_part(design)
     )
@@ -131,7 +132,7 @@ def fit_by_gibbs(
     num_chains: int,
 ) -> Sampled:
     """Return draws by Gibbs sampling, ``num_draws`` over all chains."""
-    prior, data = _given(problem, design, t, seen)
+    prior, data = given_rows(problem, design, t, seen)
     parts = run_gibbs(
         problem.layout,
         prior,
@@ -155,7 +156,7 @@ def fit_by_smc(
     num_particles: int,
 ) -> Sampled:
     """Return weighted draws by tempered sequential Monte Carlo, and the log evidence."""
-    prior, data = _given(problem, design, t, seen)
+    prior, data = given_rows(problem, design, t, seen)
     parts, log_evidence, error = run_smc(
         problem.layout, prior, data, key, num_particles=num_particles, method=problem.method
     )

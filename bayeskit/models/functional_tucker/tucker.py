@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,27 +136,4 @@ class FunctionalTucker(FunctionalTensor):
         ]
         if not all(is_rank):
             raise ValueError(f"each of ranks must be a whole number >= 1, got {given!r}")
-        _check_memory(ranks)
         return Layout(tuple(map(int, ranks)), "full")
-
-
-def _check_memory(ranks: Sequence[int]) -> None:
-    """Refuse a core whose precision does not fit.
-
-    Raises
-    ------
-    ValueError
-        With the size that is needed, and the size that there is.
-    """
-    size = 1
-    for rank in ranks:
-        size *= int(rank)
-    # The precision of the core, its factor and its covariance, and one to work on.
-    needed = 4 * 8 * size**2
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory // 2:
-        raise ValueError(
-            f"ranks={tuple(ranks)} make a core of {size:,} entries, whose covariance needs "
-            f"{needed / 1e9:.3g} GB, but this machine has {memory / 1e9:.3g} GB: take smaller "
-            "ranks, or FunctionalCP, which has no core"
-        )

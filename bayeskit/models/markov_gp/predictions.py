@@ -21,7 +21,7 @@ from bayeskit.models.markov_gp.mixtures import (
     observation_quantiles,
 )
 from bayeskit.models.markov_gp.program import Data, Sites
-from bayeskit.models.markov_gp.rows import coordinates, grid_of, rows_of
+from bayeskit.models.markov_gp.rows import checked_levels, coordinates, grid_of, rows_of
 
 __all__ = ["Predictions"]
 
@@ -39,6 +39,7 @@ class Predictions:
 
     method: str
     precision: str
+    random_state: Any
     mean_: float
     kernel_: Any
     likelihood_: Likelihood
@@ -79,9 +80,7 @@ class Predictions:
         quantiles : sequence of float
             Between 0 and 1.
         """
-        levels = np.atleast_1d(np.asarray(quantiles, float))
-        if not ((levels > 0) & (levels < 1)).all():
-            raise ValueError(f"quantiles must lie between 0 and 1, got {quantiles!r}")
+        levels = checked_levels(quantiles)
         if of == "observation" and not self._fitted_likelihood().is_exact:
             means, variances = self._moments_of(X, "function")
             return observation_quantiles(self._likelihoods(), means, variances, levels)
@@ -93,7 +92,7 @@ class Predictions:
         num_draws: int = 1,
         *,
         of: str = "observation",
-        random_state: Any = 0,
+        random_state: Any = None,
     ) -> np.ndarray:
         """Return joint posterior draws (num_draws, rows).
 
@@ -103,6 +102,7 @@ class Predictions:
             As for :meth:`predict`.
         num_draws : int
         random_state : int, numpy random state, JAX key, or None
+            Default: that of the estimator.
         """
         self._check_of(of)
         x = self._new_coordinates(X)
@@ -113,7 +113,8 @@ class Predictions:
         chosen = np.linspace(0, len(self._u) - 1, num_hyper).round().astype(int)
         num_paths = -(-num_draws // num_hyper)
         with precision_scope(self.precision), program_cache():
-            state_key, noise_key = random.split(as_random_key(random_state))
+            state = self.random_state if random_state is None else random_state
+            state_key, noise_key = random.split(as_random_key(state))
             data, place = self._data_and_places(x)
             shape = num_hyper, num_paths, len(data.grid.x), self.kernel_.dim
             dtype = np.dtype(self.precision)
@@ -309,7 +310,7 @@ def _expected_density(likelihood: Likelihood, y: Any, m: Any, v: Any) -> np.ndar
     """Return the log density of observations whose function values are normal."""
     x, w = nodes()
     f = m[:, None] + np.sqrt(v)[:, None] * x
-    return np.log(np.exp(likelihood.log_density(y[:, None], f)) @ w)
+    return logsumexp(likelihood.log_density(y[:, None], f), axis=1, b=w)
 
 
 def _table(X: Any, mean: np.ndarray, variance: np.ndarray, quantiles: np.ndarray) -> Any:

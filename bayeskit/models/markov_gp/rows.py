@@ -6,15 +6,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import column_or_1d
-from sklearn.utils.validation import check_consistent_length
 
 from bayeskit.errors import InvalidDataError
-from bayeskit.models.base import checked_array
+from bayeskit.models.base import checked_array, checked_lengths
 
-__all__ = ["Grid", "Rows", "coordinates", "grid_of", "observations", "padded_size", "rows_of"]
+__all__ = [
+    "Grid",
+    "Rows",
+    "checked_levels",
+    "coordinates",
+    "grid_of",
+    "observations",
+    "padded_size",
+    "refuse_huge",
+    "rows_of",
+]
 
 # The smallest size that is compiled.
 _SMALLEST = 16
+# Kernels take squares of differences of coordinates, and of lengths beside them.
+_LARGEST = 1e100
 
 
 class Grid(NamedTuple):
@@ -80,7 +91,47 @@ def coordinates(X: Any, name: str = "X") -> np.ndarray:
             f"{name} must hold one coordinate for each row, in one column; got shape "
             f"{array.shape}. Fit one model for each column, or leave the others out"
         )
-    return array.astype(np.float64)
+    array = array.astype(np.float64)
+    refuse_huge(array, name)
+    return array
+
+
+def refuse_huge(array: np.ndarray, name: str) -> None:
+    """Refuse coordinates whose squared differences double precision cannot hold.
+
+    Raises
+    ------
+    InvalidDataError
+        With the first row that is bad.
+    """
+    bad = np.abs(array) > _LARGEST
+    if bad.any():
+        place = np.argwhere(bad)[0]
+        raise InvalidDataError(
+            f"{name} is {array[tuple(place)]:g} at row {place[0]}, but coordinates beyond "
+            f"{_LARGEST:g} are more than double precision can compare: give {name} in another "
+            "unit"
+        )
+
+
+def checked_levels(quantiles: Any) -> np.ndarray:
+    """Return probabilities (levels,) strictly between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    try:
+        levels = np.atleast_1d(np.asarray(quantiles, float))
+    except (TypeError, ValueError):
+        levels = np.full(1, np.nan)
+    if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+        raise ValueError(
+            "quantiles must be probabilities between 0 and 1, such as [0.05, 0.5, 0.95], got "
+            f"{quantiles!r}"
+        )
+    return levels
 
 
 def observations(y: Any, num_rows: int) -> np.ndarray:
@@ -94,7 +145,7 @@ def observations(y: Any, num_rows: int) -> np.ndarray:
     if y is None:
         raise InvalidDataError("y is missing: fit(X, y) needs an observation for each row")
     array = column_or_1d(checked_array(y, "y", allow_nan=True), warn=True).astype(np.float64)
-    check_consistent_length(np.empty(num_rows), array)
+    checked_lengths({"X": np.empty(num_rows), "y": array})
     if np.isnan(array).all():
         raise InvalidDataError("y holds NaN only: at least one observation is needed")
     return array

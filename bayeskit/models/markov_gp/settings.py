@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bayeskit.errors import CorruptFileError
 from bayeskit.inference import gp_kernels
 from bayeskit.inference.gp_kernels import LogNormal, StateSpaceKernel
 from bayeskit.inference.gp_kernels.hyperparametric import Hyperparametric
@@ -88,12 +89,23 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Return what :func:`to_plain` took apart."""
+    """Return what :func:`to_plain` took apart.
+
+    Raises
+    ------
+    CorruptFileError
+        For what is no kernel, prior or likelihood.
+    """
     if not isinstance(value, dict):
         return value
     parts = {name: from_plain(part) for name, part in value.items() if name != "class"}
-    return (
-        LogNormal(**parts)
-        if value["class"] == "LogNormal"
-        else _CLASSES[value["class"]](**parts)
-    )
+    kind = value.get("class")
+    if kind != "LogNormal" and kind not in _CLASSES:
+        raise CorruptFileError(
+            f"the file names a kernel or likelihood {kind!r} that this version does not have; "
+            f"known are {', '.join(sorted(_CLASSES))}"
+        )
+    try:
+        return LogNormal(**parts) if kind == "LogNormal" else _CLASSES[kind](**parts)
+    except (TypeError, ValueError) as error:
+        raise CorruptFileError(f"the file does not describe a {kind}: {error}") from error

@@ -105,7 +105,7 @@ def test_a_second_engine_leaves_nothing_of_the_first():
         ({"num_draws": 0}, "num_draws must be a whole number >= 1, got 0"),
         ({"num_particles": 1.5}, "num_particles must be a whole number"),
         ({"engine": "smc", "rank": 0}, "engine='smc' needs multilinear components"),
-        ({"likelihood": "student_t", "degrees": 2.0}, "degrees must be above 2"),
+        ({"likelihood": "student_t", "degrees": 2.0}, "degrees must be a number above 2"),
         ({"method": "fast"}, "method must be one of"),
         ({"tol": -1.0}, "tol must be a number >= 0"),
     ],

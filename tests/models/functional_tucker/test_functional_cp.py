@@ -201,7 +201,11 @@ REFUSED = {
         InvalidDataError,
         "one column for each mode",
     ),
-    "lengths": (lambda X, y: bk.FunctionalCP().fit(X, y[1:]), ValueError, "inconsistent"),
+    "lengths": (
+        lambda X, y: bk.FunctionalCP().fit(X, y[1:]),
+        InvalidDataError,
+        "same number of rows",
+    ),
     "infinite y": (
         lambda X, y: bk.FunctionalCP().fit(X, np.r_[np.inf, y[1:]]),
         InvalidDataError,
@@ -288,7 +292,11 @@ def test_refusals_of_a_fitted_model(fitted):
         model.predict(X[["x"]])
     with pytest.raises(InvalidDataError, match="X has 3 columns, but the fit had 2"):
         model.predict(np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="quantiles must lie between"):
+    with pytest.raises(ValueError, match="quantiles must be probabilities between"):
         model.predict_quantiles(X, [0.0])
+    with pytest.raises(ValueError, match=r"quantiles must be probabilities .* got 'a'"):
+        model.predict_quantiles(X, "a")
+    with pytest.raises(InvalidDataError, match="has no rows"):
+        model.predict(X.iloc[:0])
     with pytest.raises(ValueError, match="num_draws must be"):
         model.sample_y(X, 0)

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -301,6 +302,36 @@ REFUSED = {
         ValueError,
         r"core of 4,000,000 entries, whose covariance needs 5.12e\+05 GB",
     ),
+    "memory of functions": (
+        lambda X, y: bk.FunctionalCP(10**6).fit(X, y),
+        ValueError,
+        r"rank=1000000 make functions of a mode, whose joint covariances need .* GB",
+    ),
+    "sparse X": (
+        lambda X, y: bk.FunctionalTucker().fit(sparse.csr_array(X.to_numpy()), y),
+        InvalidDataError,
+        r"X is sparse: convert it with X\.toarray",
+    ),
+    "huge X": (
+        lambda X, y: bk.FunctionalTucker().fit(X.to_numpy() * 1e300, y),
+        InvalidDataError,
+        "coordinates beyond 1e\\+100 .* another unit",
+    ),
+    "huge column of X": (
+        lambda X, y: bk.FunctionalTucker().fit(X.assign(a=-1e300), y),
+        InvalidDataError,
+        "column 'a' of X is -1e\\+300 at row 0",
+    ),
+    "text for degrees": (
+        lambda X, y: bk.FunctionalTucker(likelihood="student_t", degrees="a").fit(X, y),
+        ValueError,
+        "degrees must be a number above 2, .* got 'a'",
+    ),
+    "text for tol": (
+        lambda X, y: bk.FunctionalTucker(tol="a").fit(X, y),
+        ValueError,
+        "tol must be a number >= 0, got 'a'",
+    ),
     "NaN in X": (
         lambda X, y: bk.FunctionalTucker().fit(X.to_numpy() * np.nan, y),
         InvalidDataError,
@@ -329,7 +360,7 @@ REFUSED = {
     "lengths": (
         lambda X, y: bk.FunctionalTucker().fit(X, y[1:]),
         ValueError,
-        "inconsistent",
+        "same number of rows",
     ),
     "missing category": (
         lambda X, y: bk.FunctionalTucker().fit(X.assign(a=["north", None] * (len(X) // 2)), y),
@@ -364,7 +395,7 @@ REFUSED = {
     "degrees": (
         lambda X, y: bk.FunctionalTucker(likelihood="student_t", degrees=2).fit(X, y),
         ValueError,
-        "degrees must be above 2",
+        "degrees must be a number above 2",
     ),
     "noise": (
         lambda X, y: bk.FunctionalTucker(noise_std=0.0).fit(X, y),
@@ -419,5 +450,5 @@ def test_refusals_of_a_fitted_model(fitted, data):
         fitted.predict(X.assign(a="north"))
     with pytest.raises(ValueError, match="no mode 5"):
         fitted.factors(5, [0.0])
-    with pytest.raises(ValueError, match="inconsistent"):
+    with pytest.raises(ValueError, match="same number of rows"):
         fitted.log_density(X, y[1:])

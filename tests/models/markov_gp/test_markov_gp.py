@@ -205,7 +205,8 @@ def test_save_and_load(tmp_path):
         ({}, [[0.0, 1.0]], [1], r"one coordinate for each row"),
         ({}, np.zeros((2, 2, 2)), [1, 2], r"one coordinate for each row"),
         ({}, [], [], r"no rows"),
-        ({}, [0.0, 1.0], [1], r"inconsistent numbers of samples"),
+        ({}, [0.0, 1e300], [1, 2], r"X is 1e\+300 at row 1, .* another unit"),
+        ({}, [0.0, 1.0], [1], r"same number of rows"),
         ({}, [0.0, 1.0], [np.nan, np.nan], r"NaN only"),
         ({}, [0.0, 1.0], None, r"y is missing"),
         ({}, ["a", "b"], [1, 2], r"must hold real numbers"),
@@ -245,6 +246,10 @@ def test_bad_calls(fitted):
         fitted.predict(NEW, of="noise")
     with pytest.raises(ValueError, match="between 0 and 1"):
         fitted.predict_quantiles(NEW, [0.0, 0.5])
+    with pytest.raises(ValueError, match=r"quantiles must be probabilities .* got 'a'"):
+        fitted.predict_quantiles(NEW, "a")
+    with pytest.raises(InvalidDataError, match="X has no rows"):
+        fitted.predict([])
     with pytest.raises(ValueError, match="num_draws must be"):
         fitted.sample_y(NEW, 0)
     with pytest.raises(ValueError, match=r"'kernel\.std' is not learned"):

@@ -233,6 +233,7 @@ def learn(
             f"{slope:.2g} nats a prior standard deviation ({found.message}): fix one of them, "
             "or give narrower priors",
             ConvergenceWarning,
-            stacklevel=4,
+            # The call of fit.
+            stacklevel=7,
         )
     return found.x, int(found.nfev), objective(found.x)[0][1]

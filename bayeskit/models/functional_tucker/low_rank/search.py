@@ -161,9 +161,16 @@ def carried_over(
     return Found(beliefs, tuple(coordinates), np.zeros(0))
 
 
-def climb(problem: Problem, data: TensorData, found: Found) -> Found:
-    """Return what a search for hyper-parameters and some epochs lead to from here."""
-    u, beliefs = _learned(problem, data, found.u, found.beliefs)
+def climb(problem: Problem, data: TensorData, found: Found, stretch: float = 1.0) -> Found:
+    """Return what a search for hyper-parameters and some epochs lead to from here.
+
+    Parameters
+    ----------
+    stretch : float
+        Hyper-parameters go so many times as far as the search says. Given the other modes they
+        hardly move, but round by round in the same direction; a step too long lowers the bound.
+    """
+    u, beliefs = _learned(problem, data, found.u, found.beliefs, stretch)
     beliefs, bounds = _run(problem, data, u, beliefs)
     return Found(beliefs, u, np.concatenate([found.bounds, bounds]))
 
@@ -239,7 +246,11 @@ def _drawn(generator: np.random.Generator, kernel: Any, x: np.ndarray) -> np.nda
 
 
 def _learned(
-    problem: Problem, data: TensorData, u: Sequence[np.ndarray], beliefs: Beliefs
+    problem: Problem,
+    data: TensorData,
+    u: Sequence[np.ndarray],
+    beliefs: Beliefs,
+    stretch: float,
 ) -> tuple[tuple[np.ndarray, ...], Beliefs]:
     """Return hyper-parameters that raise the evidence of each mode, and the laws under them."""
     found, modes = [], []
@@ -247,7 +258,7 @@ def _learned(
         u, beliefs.modes, problem.parameters, data.grids, beliefs.sites, strict=True
     ):
         if free.num_free:
-            x = _climbed(x, free, grid, sites, problem.method)
+            x = x + stretch * (_climbed(x, free, grid, sites, problem.method) - x)
             law = compiled_posterior(free.fill(x), grid, sites, problem.method)
         found.append(x)
         modes.append(law)

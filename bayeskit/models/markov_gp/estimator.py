@@ -73,6 +73,9 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         Starts of the search for the maximum; the first is the median of the priors.
     random_state : int, numpy random state, JAX key, or None
     precision : {"float64", "float32"}
+    progress : "auto" or bool
+        Whether a line tells how far the search for the maximum has come. ``"auto"``: on a
+        terminal and in a notebook. Engines have a setting of their own.
 
     Attributes
     ----------
@@ -139,6 +142,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         num_starts: int = 1,
         random_state: Any = None,
         precision: str = "float64",
+        progress: str | bool = "auto",
     ):
         self.kernel = kernel
         self.noise = noise
@@ -149,6 +153,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         self.num_starts = num_starts
         self.random_state = random_state
         self.precision = precision
+        self.progress = progress
 
     result_: Posterior
 
@@ -265,11 +270,17 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             del self.result_
         if isinstance(self.inference, str) or not free.num_free:
             u, self.num_evaluations_ = maximised(
-                free, data, start, self.method, num_starts=self.num_starts, seed=key
+                free,
+                data,
+                start,
+                self._method,
+                num_starts=self.num_starts,
+                seed=key,
+                progress=self.progress,
             )
             self._u = u[None]
         else:
-            target = hyperparameter_target(free, data, start, self.method)
+            target = hyperparameter_target(free, data, start, self._method)
             self.result_ = self.inference.run(target, None, key)
             positions = self.result_.positions.reshape(-1, free.num_free)
             self._u = positions[:: -(-len(positions) // _MAX_HYPER_DRAWS)]
@@ -282,12 +293,13 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         start = _no_sites(data)
         # Where something was learned, the program with the gradient is there already.
         evaluate = program.objective if free.num_free else program.log_evidence
-        value, _, sites, change = evaluate(centre, free, data, start, self.method)
+        value, _, sites, change = evaluate(centre, free, data, start, self._method)
         self._evidence = float(value)
+        change = float(change)
         if not change <= _MAX_CHANGE:
             warnings.warn(
                 "the normal approximation of the posterior was not found to the end: its mean "
-                f"still moves by {float(change):.1g} of its size. Take another kernel, or "
+                f"still moves by {change:.1g} of its size. Take another kernel, or "
                 "narrower priors",
                 ConvergenceWarning,
                 stacklevel=4,
@@ -296,7 +308,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             self._sites = Sites(*(np.asarray(s)[None] for s in sites))
         else:
             u = self._u.astype(self.precision)
-            found = program.sites_of_draws(u, free, data, sites, self.method)
+            found = program.sites_of_draws(u, free, data, sites, self._method)
             self._sites = Sites(*(np.asarray(s) for s in found))
         model = jax.tree.map(float, free.fill(centre))
         self.kernel_, self.likelihood_ = model["kernel"], model["likelihood"]
@@ -345,7 +357,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             free, data = self._free(), self._data()
             u = free.coordinates(list(wanted.values())).astype(self.precision)
             start = _no_sites(data)
-            value, gradient, *_ = program.objective(u, free, data, start, self.method)
+            value, gradient, *_ = program.objective(u, free, data, start, self._method)
         if not return_gradient:
             return float(value)
         by_log = np.asarray(gradient) / free.spread

@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 from sklearn.exceptions import NotFittedError
 
 from bayeskit.accel.program_cache import program_cache
+from bayeskit.accel.time.associative import method_here
 from bayeskit.inference import random
 from bayeskit.inference.gp_kernels import FreeParameters
 from bayeskit.models.base import as_random_key, precision_scope
@@ -124,7 +125,7 @@ class Predictions:
                 data,
                 Sites(*(s[chosen] for s in self._sites)),
                 random.normal(state_key, shape, dtype),
-                self.method,
+                self._method,
             )
             generator = random.host_generator(noise_key)
         f = np.asarray(drawn, np.float64)[..., place] + self.mean_
@@ -200,7 +201,7 @@ class Predictions:
             data, place = self._data_and_places(more)
             u = self._u.astype(self.precision)
             moments = program.function_moments(
-                u, self._free(), data, Sites(*self._sites), self.method, by_term
+                u, self._free(), data, Sites(*self._sites), self._method, by_term
             )
             mean, variance = (np.asarray(m, np.float64) for m in moments)
         return (mean[..., place], variance[..., place]) if len(more) else (mean, variance)
@@ -275,6 +276,10 @@ class Predictions:
         return pd.DataFrame({"mean": mean, "std": np.sqrt(spread), "log_density": density})
 
     # ------------------------------------------------------------ what predictions need
+
+    @property
+    def _method(self) -> str:
+        return method_here(self.method)
 
     def _free(self) -> FreeParameters:
         return FreeParameters.of(self._priors, self.precision)

@@ -20,6 +20,7 @@ from bayeskit.inference.posterior import Posterior
 from bayeskit.models.base import as_random_key, checked_array, precision_scope
 from bayeskit.models.markov_gp import program
 from bayeskit.models.markov_gp.learning import hyperparameter_target, maximised
+from bayeskit.models.markov_gp.naming import hyperparameter_names
 from bayeskit.models.markov_gp.predictions import Predictions
 from bayeskit.models.markov_gp.program import Data, Sites
 from bayeskit.models.markov_gp.rows import coordinates, observations
@@ -85,7 +86,8 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
     likelihood_ : Likelihood
         Likewise.
     hyperparameters_ : dict of float
-        The learned numbers by name, in the user's units.
+        The learned numbers by name, in the user's units: ``kernel.std`` of a single kernel,
+        ``kernel.periodic.std`` where several are combined.
     log_evidence_ : float
         Log density of the data given ``hyperparameters_``; of an engine, its own estimate with
         the hyper-parameters integrated out.
@@ -313,7 +315,8 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         model = jax.tree.map(float, free.fill(centre))
         self.kernel_, self.likelihood_ = model["kernel"], model["likelihood"]
         values = np.asarray(free.values(centre), np.float64)
-        self.hyperparameters_ = dict(zip(free.names, map(float, values), strict=True))
+        names = hyperparameter_names(free)
+        self.hyperparameters_ = dict(zip(names, map(float, values), strict=True))
         is_exact = self.likelihood_.is_exact
         self.log_evidence_kind_ = "exact" if is_exact else "lower bound"
 

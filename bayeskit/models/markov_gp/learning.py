@@ -16,6 +16,7 @@ from bayeskit.inference import random
 from bayeskit.inference.gp_kernels import FreeParameters
 from bayeskit.inference.measure import Target
 from bayeskit.inference.progress import ProgressLine
+from bayeskit.models.markov_gp.naming import hyperparameter_names
 from bayeskit.models.markov_gp.program import Data, Sites, objective, value_and_sites
 
 __all__ = ["hyperparameter_target", "maximised"]
@@ -103,7 +104,7 @@ def _sample_prior(key, free, data, start):
 
 
 def _constrain(u, free, data, start):
-    return dict(zip(free.names, free.values(u), strict=True))
+    return dict(zip(hyperparameter_names(free), free.values(u), strict=True))
 
 
 def _likelihood_by(method: str) -> Any:

@@ -21,6 +21,7 @@ from bayeskit.models.markov_gp.mixtures import (
     mixture_moments,
     observation_quantiles,
 )
+from bayeskit.models.markov_gp.naming import distinct_names
 from bayeskit.models.markov_gp.program import Data, Sites
 from bayeskit.models.markov_gp.rows import checked_levels, coordinates, grid_of, rows_of
 
@@ -161,7 +162,7 @@ class Predictions:
 
         means, variances = self._moments(self._new_coordinates(X), by_term=True)
         tables = {}
-        for i, name in enumerate(_distinct([t.name for t in self.kernel_.terms])):
+        for i, name in enumerate(distinct_names([t.name for t in self.kernel_.terms])):
             m, v = means[:, i], variances[:, i]
             tables[name] = _table(X, *mixture_moments(m, v), function_quantiles(m, v, _LEVELS))
         return pd.concat(tables, names=["component", "x"])
@@ -325,11 +326,3 @@ def _table(X: Any, mean: np.ndarray, variance: np.ndarray, quantiles: np.ndarray
     columns = {"mean": mean, "sd": np.sqrt(variance)}
     columns |= dict(zip(("5%", "median", "95%"), quantiles, strict=True))
     return pd.DataFrame(columns, index=index)
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Return names with numbers where one occurs twice."""
-    return [
-        f"{name} {names[:i].count(name) + 1}" if names.count(name) > 1 else name
-        for i, name in enumerate(names)
-    ]

@@ -13,7 +13,16 @@ from sklearn.utils.estimator_checks import check_estimator
 import bayeskit as bk
 from bayeskit.errors import InvalidDataError
 from bayeskit.inference.compile_clock import CompileClock
-from bayeskit.inference.gp_kernels import Linear, LogNormal, Matern32, Periodic
+from bayeskit.inference.gp_kernels import (
+    FreeParameters,
+    Linear,
+    LogNormal,
+    Matern32,
+    Periodic,
+    Scales,
+)
+from bayeskit.models.markov_gp.likelihoods import LIKELIHOODS
+from bayeskit.models.markov_gp.naming import hyperparameter_names
 
 KERNEL = Matern32(1.0, 0.8)
 RNG = np.random.default_rng(0)
@@ -104,6 +113,27 @@ def test_learned_hyperparameters_follow_the_units():
         assert two.hyperparameters_[name] == pytest.approx(expected, rel=1e-4)
     assert two.mean_ == pytest.approx(10.0 * one.mean_ + 3.0)
     assert one.kernel_.std == one.hyperparameters_["kernel.std"]
+
+
+def test_names_are_those_of_kernels():
+    sums = Matern32() + 2.0 * Matern32(1.0) + Matern32(1.0) * Periodic(1.0, period=2.0)
+    model = {"kernel": sums, "likelihood": LIKELIHOODS["normal"]()}
+    free = FreeParameters.of({n: p.with_defaults(Scales()) for n, p in model.items()})
+    assert hyperparameter_names(free) == (
+        "kernel.matern32.std",
+        "kernel.matern32.lengthscale 1",
+        "kernel.matern32.lengthscale 2",
+        "kernel.matern32.lengthscale 3",
+        "kernel.periodic.lengthscale",
+        "likelihood.noise",
+    )
+    alone = {"kernel": Matern32() * None}
+    free = FreeParameters.of({n: p.with_defaults(Scales()) for n, p in alone.items()})
+    assert hyperparameter_names(free) == (
+        "kernel.matern32.std",
+        "kernel.matern32.lengthscale",
+        "kernel.factor",
+    )
 
 
 def test_partial_fit_is_fit_on_all_rows():

@@ -16,11 +16,13 @@ from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
 from bayeskit.models.functional_tucker.additive.design import (
     AdditiveDesign,
+    column_of,
     function_design,
     new_design,
 )
 from bayeskit.models.functional_tucker.additive.evidence import Reduced, reduce
 from bayeskit.models.functional_tucker.additive.prediction import (
+    centred_moments,
     draw_rows,
     moments_of_rows,
     normals_needed,
@@ -30,6 +32,7 @@ from bayeskit.models.functional_tucker.additive.prediction import (
 __all__ = [
     "AdditivePosterior",
     "additive_posterior",
+    "centred_function_moments",
     "function_moments",
     "predict_rows",
     "row_moments",
@@ -68,6 +71,12 @@ _reduce = quick_jit(reduce, static_argnames="plan")
 def _moments(plan, kernels, arrays, y, precision, reduced, new):
     rows = rows_given_data(plan, kernels, arrays, y, precision, reduced, new)
     return moments_of_rows(rows, reduced, new)
+
+
+@quick_jit(static_argnames="plan")
+def _centred(plan, kernels, arrays, y, precision, reduced, new, share):
+    rows = rows_given_data(plan, kernels, arrays, y, precision, reduced, new)
+    return centred_moments(rows, reduced, new, share)
 
 
 @quick_jit(static_argnames="plan")
@@ -135,6 +144,32 @@ def function_moments(
     """
     grid = np.asarray(grid, float)
     return _moments_at(posterior, function_design(posterior.design, term, grid), len(grid))
+
+
+def centred_function_moments(
+    posterior: AdditivePosterior, term: int, grid: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and variances of a term's function less its mean over the observed rows.
+
+    The level that the function shares with the constant and with other terms is uncertain;
+    differences between its values are not, by this.
+
+    Parameters
+    ----------
+    posterior, term, grid
+        As for :func:`function_moments`.
+    """
+    grid, design = np.asarray(grid, float), posterior.design
+    column = column_of(design, term, design.table)
+    points, counts = np.unique(
+        column[posterior.precision[: len(column)] > 0], return_counts=True
+    )
+    new = function_design(design, term, np.concatenate([grid, points]))
+    share = np.zeros(len(new.new_node))
+    share[len(grid) : len(grid) + len(points)] = counts / counts.sum()
+    data = design.arrays, posterior.y, posterior.precision, posterior.reduced
+    moments = _centred(design.plan, posterior.kernels, *data, new, share)
+    return tuple(np.asarray(part)[: len(grid)] for part in moments)  # type: ignore[return-value]
 
 
 def _moments_at(posterior: AdditivePosterior, new: Any, num: int) -> tuple:

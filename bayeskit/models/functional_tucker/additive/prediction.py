@@ -36,7 +36,14 @@ from bayeskit.models.functional_tucker.additive.evidence import (
 from bayeskit.models.functional_tucker.additive.plan import part_of
 from bayeskit.models.functional_tucker.terms import covariance
 
-__all__ = ["Rows", "draw_rows", "moments_of_rows", "normals_needed", "rows_given_data"]
+__all__ = [
+    "Rows",
+    "centred_moments",
+    "draw_rows",
+    "moments_of_rows",
+    "normals_needed",
+    "rows_given_data",
+]
 
 
 class Rows(NamedTuple):
@@ -196,6 +203,41 @@ def moments_of_rows(rows: Rows, reduced: Reduced, new: Any) -> tuple[jax.Array, 
     for block, residual in zip(new.blocks, rows.within, strict=True):
         own = jnp.diagonal(residual, axis1=1, axis2=2)
         variance = variance.at[block.new].add(own, mode="drop")
+    for residual, index in zip(rows.uncovered, new.uncovered_index, strict=True):
+        if len(residual):
+            variance += jnp.where(index >= 0, residual[index], 0.0)
+    return mean, jnp.maximum(variance, 0.0)
+
+
+def centred_moments(
+    rows: Rows, reduced: Reduced, new: Any, share: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    r"""Return the posterior mean and variance of a function less its own mean.
+
+    .. math:: c_i = f_i - \bar f, \quad \bar f = \sum_j a_j f_j, \qquad
+        \mathrm{Var}(c_i) = K_{ii} - 2 (K a)_i + a^\top K a
+
+    Neither the rows of K for the weights nor those of the level are formed: weights are
+    centred, and a smoother takes the level's K to a.
+
+    Parameters
+    ----------
+    share : (new) array a
+        It sums to one, and is zero off the knots, so that what is left there is no part of the
+        mean.
+    """
+    weights = rows.weights - share @ rows.weights
+    mean = rows.shift - share @ rows.shift + weights @ reduced.mean
+    white = jsl.solve_triangular(reduced.cholesky, weights.T, lower=True)
+    variance = jnp.sum(white**2, axis=0)
+    if rows.level is not None:
+        chain, precision, own = rows.level
+        wanted = jax.ops.segment_sum(share * rows.load, new.new_node, len(precision))
+        known = sites(chain, precision, wanted)
+        moved = kalman_smoother(chain.states, known).mean
+        cross = jnp.einsum("td,td->t", chain.matrix[:, 0], moved)
+        at = new.new_node
+        variance += rows.load**2 * own[at] - 2.0 * rows.load * cross[at] + wanted @ cross
     for residual, index in zip(rows.uncovered, new.uncovered_index, strict=True):
         if len(residual):
             variance += jnp.where(index >= 0, residual[index], 0.0)

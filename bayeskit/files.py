@@ -13,7 +13,7 @@ _TENSORS = ("FunctionalCP", "FunctionalTucker")
 
 
 def load(path: str | Path, *, model: Any = None) -> Any:
-    """Return the estimator or posterior that was saved at ``path``.
+    """Return the estimator or posterior that was saved at ``path``, by ``save`` of its own.
 
     Parameters
     ----------

@@ -27,6 +27,7 @@ from bayeskit.models.functional_tucker.pictures import Pictures
 from bayeskit.models.functional_tucker.predictions import Predictions
 from bayeskit.models.functional_tucker.rows import (
     Categories,
+    date_columns,
     table_of,
 )
 from bayeskit.models.functional_tucker.sampled import Sampled, fit_by_gibbs, fit_by_smc
@@ -121,6 +122,7 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
             If the search ends while the bound still rises.
         """
         names, table, categories = table_of(X)
+        self._dates = date_columns(X)
         self._fit(names, table, categories, observations(y, len(table)))
         return self
 

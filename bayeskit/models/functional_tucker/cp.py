@@ -30,8 +30,8 @@ class FunctionalCP(FunctionalTensor):
         Number R of multilinear components beside the terms, at least 0.
     mean : "additive", "constant", None, or sequence of terms
         :class:`~bayeskit.MainEffect`, :class:`~bayeskit.GroupMeanEffect` and
-        :class:`~bayeskit.WithinGroup`. ``"additive"`` is a main effect of every mode,
-        ``"constant"`` and None leave c alone.
+        :class:`~bayeskit.WithinGroup`. ``"additive"``, the default, is a main effect of every
+        mode; ``"constant"`` and None leave c alone.
     kernel : str, kernel, one for each mode, or dict by mode
         Covariance of the functions that are multiplied. What is None in a kernel is learned,
         for each function by itself. ``White()`` makes the values of a mode exchangeable, such
@@ -80,12 +80,15 @@ class FunctionalCP(FunctionalTensor):
         terms and noise in units of the transformed target. Those of factors are pure numbers.
     noise_std_ : float
         In units of the transformed target.
+    posterior_ : ArviZ object
+        Of draws: hyper-parameters, noise and core.
     log_evidence_ : float
-        Without factors and with normal noise: log density of y given ``hyperparameters_``,
-        Jacobian of the transform included.
+        Of ``engine="smc"``, beside its standard error ``log_evidence_se_``. Of
+        ``engine="cavi"`` without factors and with normal noise: log density of y given
+        ``hyperparameters_``. Jacobian of the transform included.
     elbo_ : (rounds) array
-        Otherwise: its lower bound after each ten epochs, log prior of the hyper-parameters
-        included.
+        Otherwise, of ``engine="cavi"``: its lower bound after each ten epochs, log prior of the
+        hyper-parameters included.
     n_iter_ : int
         Epochs.
     transform_ : Transform
@@ -110,6 +113,12 @@ class FunctionalCP(FunctionalTensor):
     ``kernel=Matern32(std=1.0)``: where they are learned, a component too many switches itself
     off, and all ranks above the true one are as good. Of ranks within three nats of the best
     take the smallest.
+
+    Steps of the hyper-parameters of factors are stretched while the bound rises (adaptive
+    over-relaxation): the search ends at a higher bound after as many epochs.
+
+    A category that no training row has is one more draw from the prior of its mode, and its
+    predictions are as wide.
 
     Independent laws are narrower than the posterior. The bands of single functions are for
     looking; those of predictions are checked in the benchmarks.

@@ -113,6 +113,10 @@ class MeanField:
         product = product_moments(self.problem, self.data, found.beliefs, found.u, table)
         return (mean + product[0])[None], (variance + product[1])[None]
 
+    def function_moments(self, term: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and variances (points,) of the function of a term."""
+        return additive.function_moments(self.terms, term, x)
+
     def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> tuple:
         """Return joint draws (num_draws, new rows) of t without noise, and std of the noise."""
         terms_key, product_key = random.split(key, 2)

@@ -13,7 +13,7 @@ import numpy as np
 
 from bayeskit.inference.gp_kernels import White
 from bayeskit.models.functional_tucker.naming import place_of_mode
-from bayeskit.models.markov_gp.rows import observations
+from bayeskit.models.markov_gp.rows import as_dates, observations
 
 __all__ = ["Pictures", "StandardForm"]
 
@@ -47,9 +47,10 @@ class Pictures:
     predict_quantiles: Any
     _posterior: Any
     _check_fitted: Any
-    _mean_field: Any
+    _with_factors: Any
     names_: tuple[Any, ...]
     categories_: Any
+    _dates: Any
     transform_: Any
 
     def core_sizes(self) -> np.ndarray:
@@ -87,7 +88,7 @@ class Pictures:
         if grid is None:
             x = np.unique(self._posterior.data.grids[place].x)
             line = np.linspace(x[0], x[-1], _NUM_POINTS)
-            grid = self._values(place, x) if is_category else line
+            grid = self._values(place, x if is_category else line)
         mean, std = self.factors(mode, grid, return_std=True)
         order, scale = form.order[place], form.scales[place]
         names = [f"function {r}" for r in range(len(scale))]
@@ -144,9 +145,7 @@ class Pictures:
         return bound_over_rounds(self.elbo_, ax=ax)
 
     def _standard_form(self) -> StandardForm:
-        posterior = self._mean_field("factors")
-        if not posterior.problem.layout.ranks:
-            raise ValueError("this model has no factors: its rank is 0")
+        posterior = self._with_factors()
         data = posterior.data
         scales = []
         for mode, (grid, place) in enumerate(zip(data.grids, data.places, strict=True)):
@@ -170,4 +169,6 @@ class Pictures:
     def _values(self, mode: int, x: np.ndarray) -> np.ndarray:
         """Return the values of a mode at coordinates, which are the names of categories."""
         names = self.categories_.get(self.names_[mode])
-        return x if names is None else names[x.astype(int)]
+        if names is not None:
+            return names[x.astype(int)]
+        return as_dates(x) if self.names_[mode] in self._dates else x

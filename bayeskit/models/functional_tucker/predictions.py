@@ -10,15 +10,15 @@ from sklearn.exceptions import NotFittedError
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.inference import random
 from bayeskit.models.base import as_random_key, precision_scope
-from bayeskit.models.functional_tucker import additive
 from bayeskit.models.functional_tucker.joint import MeanField
 from bayeskit.models.functional_tucker.low_rank.mean_field import factor_moments
+from bayeskit.models.functional_tucker.matching import factor_moments_of_draws
 from bayeskit.models.functional_tucker.naming import place_of_mode
 from bayeskit.models.functional_tucker.predictive import Predictive, predictive
 from bayeskit.models.functional_tucker.rows import Categories, coordinates_of, new_table
 from bayeskit.models.functional_tucker.sampled import Sampled
 from bayeskit.models.functional_tucker.terms import MainEffect, term_label
-from bayeskit.models.markov_gp.rows import checked_levels, observations
+from bayeskit.models.markov_gp.rows import checked_levels, observations, refuse_other_kind
 
 __all__ = ["Predictions"]
 
@@ -38,6 +38,8 @@ class Predictions:
     transform_: Any
     _posterior: MeanField | Sampled
     _is_student: Any
+    # Names of the modes that were dates.
+    _dates: frozenset[Any]
 
     def predict(self, X: Any, *, return_std: bool = False) -> Any:
         """Return the posterior mean of new observations at any coordinates.
@@ -119,11 +121,11 @@ class Predictions:
         -------
         mean : (points) array, or (mean, std)
         """
-        terms = self._mean_field("functions of terms").terms
+        self._check_fitted()
         place = self._place_of(term)
-        points = coordinates_of(grid, self.terms_[place].mode, self.categories_)
+        points = self._coordinates_of(grid, self.terms_[place].mode)
         with precision_scope("float64"), program_cache():
-            mean, variance = additive.function_moments(terms, place, points)
+            mean, variance = self._posterior.function_moments(place, points)
         scale = self.transform_.scale
         return (scale * mean, scale * np.sqrt(variance)) if return_std else scale * mean
 
@@ -131,7 +133,8 @@ class Predictions:
         """Return the posterior mean of the functions of a mode that are multiplied.
 
         Signs, order and scale of functions are no result: only the product is known. In a
-        Tucker model neither is their rotation.
+        Tucker model neither is their rotation. Draws of a CP model are brought into one form:
+        functions of all modes but the first have a mean square of one over the rows.
 
         Parameters
         ----------
@@ -144,30 +147,34 @@ class Predictions:
         -------
         mean : (points, rank) array, or (mean, std)
         """
-        posterior = self._mean_field("factors")
-        if not posterior.problem.layout.ranks:
-            raise ValueError("this model has no factors: its rank is 0")
+        posterior = self._with_factors()
         place = place_of_mode(self.names_, mode)
+        points = self._coordinates_of(grid, self.names_[place])
         with precision_scope("float64"), program_cache():
+            if isinstance(posterior, Sampled):
+                mean, std = factor_moments_of_draws(posterior, place, points)
+                return (mean, std) if return_std else mean
             mean, covariance = factor_moments(
                 posterior.problem,
                 posterior.data,
                 posterior.found.beliefs,
                 posterior.found.u,
                 place,
-                coordinates_of(grid, self.names_[place], self.categories_),
+                points,
             )
         std = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         return (mean, std) if return_std else mean
 
-    def _mean_field(self, what: str) -> MeanField:
-        """Return independent laws; refuse what draws do not tell one by one."""
+    def _with_factors(self) -> MeanField | Sampled:
+        """Return the posterior; refuse factors that are not there, or not one by one."""
         self._check_fitted()
-        if not isinstance(self._posterior, MeanField):
+        layout = self._posterior.problem.layout
+        if not layout.ranks:
+            raise ValueError("this model has no factors: its rank is 0")
+        if layout.has_core and isinstance(self._posterior, Sampled):
             raise ValueError(
-                f"{what} come from engine='cavi': in draws of engine={self.engine!r} signs and "
-                "order of factors change, and terms are integrated out; predict gives what is "
-                "known of their sum"
+                f"draws of engine={self.engine!r} rotate the functions of a Tucker model, so "
+                "that there is no single one to show: take engine='cavi', or FunctionalCP"
             )
         return self._posterior
 
@@ -207,7 +214,12 @@ class Predictions:
 
     def _new_table(self, X: Any) -> np.ndarray:
         self._check_fitted()
-        return new_table(X, self.names_, self.categories_)
+        return new_table(X, self.names_, self.categories_, self._dates)
+
+    def _coordinates_of(self, grid: Any, mode: Any) -> np.ndarray:
+        if mode not in self.categories_:
+            refuse_other_kind(mode in self._dates, grid, f"mode {mode!r}")
+        return coordinates_of(grid, mode, self.categories_)
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -9,9 +10,14 @@ import numpy as np
 
 from bayeskit.errors import InvalidDataError
 from bayeskit.models.base import checked_array
-from bayeskit.models.markov_gp.rows import coordinates, refuse_huge
+from bayeskit.models.markov_gp.rows import (
+    are_dates,
+    coordinates,
+    refuse_huge,
+    refuse_other_kind,
+)
 
-__all__ = ["Categories", "coordinates_of", "new_table", "table_of"]
+__all__ = ["Categories", "coordinates_of", "date_columns", "new_table", "table_of"]
 
 #: For each mode that holds categories: its values, whose places are their coordinates.
 Categories = Mapping[Hashable, np.ndarray]
@@ -46,7 +52,11 @@ def table_of(
         columns, categories = [], {}
         for name in names:
             if name in known or _holds_categories(X[name]):
-                values, codes = _numbered(X[name], name, known.get(name))
+                given = X[name]
+                if name not in known and given.dtype.name == "category":
+                    # Declared: no doubt, and in the order that was stated.
+                    known = {**known, name: np.asarray(given.cat.categories, object)}
+                values, codes = _numbered(given, name, known.get(name))
                 columns.append(codes)
                 categories[name] = values
             else:
@@ -87,10 +97,45 @@ def _numbered(
         )
     values = np.asarray(column, object)
     before = np.zeros(0, object) if known is None else known
+    _check_kind(values, before, name)
     places = {value: place for place, value in enumerate(before)}
     for value in pd.unique(values):
         places.setdefault(value, len(places))
     return np.array(list(places), object), np.array([places[v] for v in values], float)
+
+
+def _check_kind(values: np.ndarray, before: np.ndarray, name: Hashable) -> None:
+    """Refuse numbers where there was text, and doubt text that reads as numbers."""
+    is_text = lambda some: all(isinstance(value, str) for value in some)
+    if len(before) and is_text(before) and not is_text(values):
+        strange = next(value for value in values if not isinstance(value, str))
+        raise InvalidDataError(
+            f"column {name!r} of X holds {strange!r}, but the fit had text there, such as "
+            f"{before[0]!r}, as categories: give text again, or fit numbers"
+        )
+    if not len(before) and is_text(values) and all(map(_reads_as_number, values)):
+        warnings.warn(
+            f"column {name!r} of X holds numbers as text, such as {values[0]!r}, and is taken "
+            "for categories without an order: convert it with .astype(float) if they have "
+            "one, or with .astype('category') if not",
+            UserWarning,
+            # The call of fit.
+            stacklevel=5,
+        )
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def date_columns(X: Any) -> frozenset[Hashable]:
+    """Return the names of the columns of a DataFrame that hold dates."""
+    names = X.columns if hasattr(X, "columns") else ()
+    return frozenset(name for name in names if are_dates(X[name]))
 
 
 def coordinates_of(values: Any, mode: Hashable, categories: Categories) -> np.ndarray:
@@ -107,20 +152,29 @@ def coordinates_of(values: Any, mode: Hashable, categories: Categories) -> np.nd
     return coordinates(np.ravel(values), f"values of mode {mode!r}")
 
 
-def new_table(X: Any, names: tuple[Hashable, ...], categories: Categories) -> np.ndarray:
+def new_table(
+    X: Any, names: tuple[Hashable, ...], categories: Categories, dates: frozenset[Hashable]
+) -> np.ndarray:
     """Return coordinates of new rows, in the order of the modes of the fit.
 
     Raises
     ------
     InvalidDataError
-        For modes that are missing, another number of columns, and categories where the fit had
-        numbers.
+        For modes that are missing, another number of columns, and columns of another kind than
+        in the fit: numbers, dates or categories.
     """
     if hasattr(X, "columns") and set(names) <= set(X.columns):
         X = X[list(names)]
     elif hasattr(X, "columns") and names != tuple(range(len(names))):
         missing = [name for name in names if name not in set(X.columns)]
         raise InvalidDataError(f"X lacks the columns {missing}: the fit had {list(names)}")
+    if dates and not hasattr(X, "columns"):
+        raise InvalidDataError(
+            f"the fit had dates in {sorted(map(str, dates))}: give a DataFrame with dates"
+        )
+    if hasattr(X, "columns"):
+        for place, name in enumerate(names[: X.shape[1]]):
+            refuse_other_kind(name in dates, X.iloc[:, place], f"column {name!r}")
     found, table, kinds = table_of(X, categories)
     strange = [name for name in kinds if name not in categories]
     if strange:

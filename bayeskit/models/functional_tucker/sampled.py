@@ -11,9 +11,15 @@ import numpy as np
 
 from bayeskit.inference import random
 from bayeskit.models.functional_tucker import additive
+from bayeskit.models.functional_tucker.additive.design import function_design
 from bayeskit.models.functional_tucker.low_rank.additive_part import additive_part
 from bayeskit.models.functional_tucker.low_rank.data import TensorData, tensor_data
-from bayeskit.models.functional_tucker.low_rank.draws import Draws, predictive, sample_rows
+from bayeskit.models.functional_tucker.low_rank.draws import (
+    Draws,
+    predictive,
+    sample_rows,
+    term_moments,
+)
 from bayeskit.models.functional_tucker.low_rank.gibbs import run_gibbs
 from bayeskit.models.functional_tucker.low_rank.posterior import Prior, mode_name
 from bayeskit.models.functional_tucker.low_rank.search import Problem
@@ -83,6 +89,15 @@ class Sampled:
         return predictive(
             self.problem.layout, self.prior, self.data, self.parts, table, self.design, context
         )
+
+    def function_moments(self, term: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and variances (points,) of the function of a term, over all draws."""
+        new = function_design(self.design, term, np.asarray(x, float))
+        layout = self.problem.layout
+        means, variances = term_moments(layout, self.prior, self.data, self.parts, new)
+        weights, num = np.exp(self.log_weights), len(x)
+        mean = weights @ means[:, :num]
+        return mean, weights @ (variances[:, :num] + (means[:, :num] - mean) ** 2)
 
     def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> tuple:
         """Return joint draws (num_draws, new rows) of t without noise, and std of the noise."""

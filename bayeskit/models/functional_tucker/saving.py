@@ -26,6 +26,7 @@ class Saving:
     names_: Any
     timing_: Any
     _check_fitted: Any
+    _dates: Any
     _keep: Any
     _posterior: Any
     _set_up: Any
@@ -53,6 +54,7 @@ class Saving:
         stored = {
             "parameters": {name: to_plain(value) for name, value in parameters.items()},
             "names": to_plain(self.names_),
+            "dates": [to_plain(name) for name in self.names_ if name in self._dates],
             "categories": to_plain({k: v.tolist() for k, v in self.categories_.items()}),
             "posterior": learned,
             "timing": self.timing_,
@@ -88,6 +90,7 @@ class Saving:
                 given.t,
                 given.seen,
             )
+        model._dates = frozenset(from_plain(stored["dates"]))
         model._keep(given)
         model.timing_ = stored["timing"]
         return model

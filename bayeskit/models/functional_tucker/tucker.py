@@ -30,13 +30,14 @@ class FunctionalTucker(FunctionalTensor):
     ranks : int, or sequence of one int for each mode
         Number of functions of each mode, at least 1.
     mean : "constant", "additive", None, or sequence of terms
-        As in :class:`~bayeskit.FunctionalCP`.
+        As in :class:`~bayeskit.FunctionalCP`, but ``"constant"`` by default: a core has room
+        for main effects. Compare the two forms with equal means.
     kernel : str, kernel, one for each mode, or dict by mode
         Covariance of the functions. What is None in a kernel is learned, for each function by
         itself: one whose standard deviation runs towards zero is switched off. ``White()``
         makes the values of a mode exchangeable.
-    transform, noise_std, likelihood, degrees, max_iter, tol, num_starts, method, context,
-    random_state
+    transform, noise_std, likelihood, degrees, engine, max_iter, tol, num_starts, num_draws,
+    num_warmup, num_chains, num_particles, method, context, random_state
         As in :class:`~bayeskit.FunctionalCP`; ``noise_std`` is a number or None.
 
     Attributes

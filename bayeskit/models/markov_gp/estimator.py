@@ -23,7 +23,12 @@ from bayeskit.models.markov_gp.learning import hyperparameter_target, maximised
 from bayeskit.models.markov_gp.naming import hyperparameter_names
 from bayeskit.models.markov_gp.predictions import Predictions
 from bayeskit.models.markov_gp.program import Data, Sites
-from bayeskit.models.markov_gp.rows import coordinates, observations
+from bayeskit.models.markov_gp.rows import (
+    are_dates,
+    coordinates,
+    observations,
+    refuse_other_kind,
+)
 from bayeskit.models.markov_gp.settings import (
     as_kernel,
     as_likelihood,
@@ -185,14 +190,24 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             cannot give, before anything is compiled.
         """
         x, y, variance = self._checked(X, y, noise_std)
+        self._are_dates = are_dates(X)
         likelihood = as_likelihood(self.likelihood, self.noise)
         seen = y[~np.isnan(y)]
         if self.mean == "auto":
             offset = likelihood.offset(seen)
+        elif isinstance(self.mean, str):
+            raise ValueError(f"mean must be 'auto' or a number, got {self.mean!r}")
         else:
             offset = float(checked_array(np.asarray(self.mean), "mean"))
         span = float(np.ptp(x))
-        scales = Scales(span if span > 0 else 1.0, likelihood.scale(seen))
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = likelihood.scale(seen)
+        if not (np.isfinite(spread) and np.isfinite(spread**2) and spread**2 > 0):
+            raise InvalidDataError(
+                f"y spans {np.ptp(seen):.3g}, so that its variance is beyond double precision: "
+                "give y in another unit"
+            )
+        scales = Scales(span if span > 0 else 1.0, spread)
         tree = {"kernel": as_kernel(self.kernel), "likelihood": likelihood}
         model = {name: part.with_defaults(scales) for name, part in tree.items()}
         self._keep_rows(x, y, variance, offset)
@@ -218,6 +233,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, noise_std=noise_std)
+        refuse_other_kind(self._are_dates, X, "X")
         x, y, variance = self._checked(X, y, noise_std)
         old_x, old_y, old_variance = self._rows
         self._keep_rows(
@@ -246,7 +262,13 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         if noise_std is not None:
             if not likelihood.takes_noise:
                 raise ValueError(f"likelihood={self.likelihood!r} takes no noise_std")
-            sd = np.broadcast_to(checked_array(np.asarray(noise_std), "noise_std"), sd.shape)
+            given = np.asarray(checked_array(np.asarray(noise_std), "noise_std"))
+            if given.ndim and given.shape != sd.shape:
+                raise InvalidDataError(
+                    f"noise_std must be one number or one for each of {len(sd)} rows, got "
+                    f"shape {given.shape}"
+                )
+            sd = np.broadcast_to(given, sd.shape)
             if (sd < 0).any():
                 raise InvalidDataError(
                     f"noise_std must be at least 0, got {sd.min():g} at row {sd.argmin()}"
@@ -399,6 +421,8 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             "likelihood": self.likelihood,
             "method": self.method,
             "num_starts": self.num_starts,
+            "mean": self.mean if self.mean == "auto" else float(self.mean),
+            "are_dates": self._are_dates,
             "float": self.precision,
             "priors": {name: to_plain(part) for name, part in self._priors.items()},
             "timing": self.timing_,
@@ -417,9 +441,10 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             from_plain(found["kernel"]),
             noise=from_plain(found["noise"]),
             precision=found["float"],
-            mean=float(arrays["mean"]),
+            mean=found.get("mean", float(arrays["mean"])),
             **{name: found[name] for name in names},
         )
+        gp._are_dates = found.get("are_dates", False)
         gp._priors = {name: from_plain(part) for name, part in found["priors"].items()}
         gp._keep_rows(arrays["x"], arrays["y"], arrays["variance"], float(arrays["mean"]))
         gp._u, gp.random_key_, gp.timing_ = arrays["u"], arrays["key"], found["timing"]

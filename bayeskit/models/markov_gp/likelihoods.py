@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
 from scipy import stats
+from scipy.special import expit
 
 from bayeskit.errors import InvalidDataError
 from bayeskit.inference.gp_kernels import LogNormal, Scales
@@ -68,9 +69,17 @@ class Likelihood(Hyperparametric):
 
     # On the host, for predictions: arrays of NumPy.
 
-    def moments(self, m: Any, v: Any) -> tuple[np.ndarray, np.ndarray]:
+    def moments(self, m: Any, v: Any, variance: Any = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and variance of a new observation."""
         raise NotImplementedError
+
+    def rate(self, f: Any) -> Any:
+        """Return the mean of an observation given function values; it rises with them."""
+        return f
+
+    def rate_moments(self, m: Any, v: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and variance of the rate."""
+        return m, v
 
     def draw(self, generator: np.random.Generator, f: np.ndarray) -> np.ndarray:
         """Return new observations for function values."""
@@ -80,7 +89,7 @@ class Likelihood(Hyperparametric):
         """Return the distribution function of an observation, given function values."""
         raise NotImplementedError
 
-    def log_density(self, y: Any, f: Any) -> np.ndarray:
+    def log_density(self, y: Any, f: Any, variance: Any = 0.0) -> np.ndarray:
         """Return the log density of observations, given function values."""
         raise NotImplementedError
 
@@ -125,8 +134,8 @@ class Normal(_Continuous):
         total = self.noise**2 + variance
         return -0.5 * (jnp.log(2.0 * jnp.pi * total) + ((y - m) ** 2 + v) / total)
 
-    def moments(self, m, v):
-        return m, v + float(self.noise) ** 2
+    def moments(self, m, v, variance=0.0):
+        return m, v + float(self.noise) ** 2 + variance
 
     def draw(self, generator, f):
         return f + float(self.noise) * generator.standard_normal(np.shape(f))
@@ -134,8 +143,8 @@ class Normal(_Continuous):
     def cdf(self, y, f):
         return stats.norm.cdf(y, f, float(self.noise))
 
-    def log_density(self, y, f):
-        return stats.norm.logpdf(y, f, float(self.noise))
+    def log_density(self, y, f, variance=0.0):
+        return stats.norm.logpdf(y, f, np.sqrt(float(self.noise) ** 2 + variance))
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,9 +184,9 @@ class StudentT(_Continuous):
             - half * jnp.log1p(square / nu)
         )
 
-    def moments(self, m, v):
+    def moments(self, m, v, variance=0.0):
         nu = float(self.degrees_of_freedom)
-        spread = float(self.noise) ** 2 * nu / (nu - 2.0) if nu > 2 else np.inf
+        spread = (float(self.noise) ** 2 + variance) * nu / (nu - 2.0) if nu > 2 else np.inf
         return m, v + spread
 
     def draw(self, generator, f):
@@ -187,8 +196,9 @@ class StudentT(_Continuous):
     def cdf(self, y, f):
         return stats.t.cdf(y, float(self.degrees_of_freedom), f, float(self.noise))
 
-    def log_density(self, y, f):
-        return stats.t.logpdf(y, float(self.degrees_of_freedom), f, float(self.noise))
+    def log_density(self, y, f, variance=0.0):
+        scale = np.sqrt(float(self.noise) ** 2 + variance)
+        return stats.t.logpdf(y, float(self.degrees_of_freedom), f, scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,9 +229,16 @@ class Poisson(Likelihood):
     def scale(self, y):
         return max(float(np.std(np.log(y + 0.5))), 0.1)
 
-    def moments(self, m, v):
+    def moments(self, m, v, variance=0.0):
+        mean, spread = self.rate_moments(m, v)
+        return mean, mean + spread
+
+    def rate(self, f):
+        return np.exp(f)
+
+    def rate_moments(self, m, v):
         mean = np.exp(m + 0.5 * v)
-        return mean, mean + mean**2 * np.expm1(v)
+        return mean, mean**2 * np.expm1(v)
 
     def draw(self, generator, f):
         return generator.poisson(np.exp(f)).astype(float)
@@ -229,7 +246,7 @@ class Poisson(Likelihood):
     def cdf(self, y, f):
         return stats.poisson.cdf(y, np.exp(f))
 
-    def log_density(self, y, f):
+    def log_density(self, y, f, variance=0.0):
         return stats.poisson.logpmf(y, np.exp(f))
 
 
@@ -263,11 +280,18 @@ class Bernoulli(Likelihood):
         # Two standard deviations take the odds from 1 to 20.
         return 1.5
 
-    def moments(self, m, v):
-        x, w = nodes()
-        f = np.asarray(m)[..., None] + np.sqrt(np.asarray(v))[..., None] * x
-        mean = np.sum(w / (1.0 + np.exp(-f)), axis=-1)
+    def moments(self, m, v, variance=0.0):
+        mean, _ = self.rate_moments(m, v)
         return mean, mean * (1.0 - mean)
+
+    def rate(self, f):
+        return expit(f)
+
+    def rate_moments(self, m, v):
+        x, w = nodes()
+        rate = self.rate(np.asarray(m)[..., None] + np.sqrt(np.asarray(v))[..., None] * x)
+        mean = rate @ w
+        return mean, (rate - mean[..., None]) ** 2 @ w
 
     def draw(self, generator, f):
         return (generator.random(np.shape(f)) < 1.0 / (1.0 + np.exp(-f))).astype(float)
@@ -276,7 +300,7 @@ class Bernoulli(Likelihood):
         below = 1.0 / (1.0 + np.exp(f))
         return np.where(np.asarray(y) < 0, 0.0, np.where(np.asarray(y) < 1, below, 1.0))
 
-    def log_density(self, y, f):
+    def log_density(self, y, f, variance=0.0):
         return -np.logaddexp(0.0, (1.0 - 2.0 * np.asarray(y)) * f)
 
 

@@ -23,7 +23,14 @@ from bayeskit.models.markov_gp.mixtures import (
 )
 from bayeskit.models.markov_gp.naming import distinct_names
 from bayeskit.models.markov_gp.program import Data, Sites
-from bayeskit.models.markov_gp.rows import checked_levels, coordinates, grid_of, rows_of
+from bayeskit.models.markov_gp.rows import (
+    as_dates,
+    checked_levels,
+    coordinates,
+    grid_of,
+    refuse_other_kind,
+    rows_of,
+)
 
 __all__ = ["Predictions"]
 
@@ -52,6 +59,8 @@ class Predictions:
     # Draws of hyper-parameters (draws, num_free), and the sites of each (draws, rows).
     _u: np.ndarray
     _sites: Sites
+    # Whether the coordinates of the fit were dates.
+    _are_dates: bool
 
     def predict(self, X: Any, *, return_std: bool = False, of: str = "observation") -> Any:
         """Return the posterior mean at any coordinates.
@@ -60,8 +69,10 @@ class Predictions:
         ----------
         X : array (rows,) or (rows, 1), Series or dates
         return_std : bool
-        of : {"observation", "function"}
-            New observations, with the learned noise, or the function itself.
+        of : {"observation", "function", "rate"}
+            New observations, with the learned noise; the function itself, which is the
+            logarithm of the rate of counts and the log odds of 0 and 1; or the mean of an
+            observation given the function, such as the rate of counts or the probability of 1.
 
         Returns
         -------
@@ -86,6 +97,10 @@ class Predictions:
         if of == "observation" and not self._fitted_likelihood().is_exact:
             means, variances = self._moments_of(X, "function")
             return observation_quantiles(self._likelihoods(), means, variances, levels)
+        if of == "rate":
+            found = function_quantiles(*self._moments_of(X, "function"), levels)
+            # It rises with the function, and hyper-parameters of it have none.
+            return self.likelihood_.rate(found)
         return function_quantiles(*self._moments_of(X, of), levels)
 
     def sample_y(
@@ -135,6 +150,8 @@ class Predictions:
             f = np.stack(
                 [one.draw(generator, paths) for one, paths in zip(likelihoods, f, strict=True)]
             )
+        elif of == "rate":
+            f = self.likelihood_.rate(f)
         return np.swapaxes(f, 0, 1).reshape(-1, len(x))[:num_draws]
 
     def bands(self, X: Any, *, of: str = "function") -> Any:
@@ -167,13 +184,16 @@ class Predictions:
             tables[name] = _table(X, *mixture_moments(m, v), function_quantiles(m, v, _LEVELS))
         return pd.concat(tables, names=["component", "x"])
 
-    def plot(self, X: Any = None, *, of: str = "function", ax: Any = None) -> Any:
+    def plot(self, X: Any = None, *, of: str = "rate", ax: Any = None) -> Any:
         """Draw data, median and the band from 5 % to 95 %, and return the Axes.
 
         Parameters
         ----------
         X : array, optional
             Coordinates; default: 400 across the data.
+        of : {"observation", "function", "rate"}
+            As for :meth:`predict`. The rate, which is the function where noise is added to it,
+            is on the scale of the data.
         """
         from bayeskit.plots import function_bands
 
@@ -181,7 +201,9 @@ class Predictions:
         x, y, _ = self._rows
         if X is None:
             X = np.linspace(x.min(), x.max(), 400)
-        return function_bands(self.bands(X, of=of), observations=(x, y), ax=ax)
+            X = as_dates(X) if self._are_dates else X
+        seen = as_dates(x) if self._are_dates else x
+        return function_bands(self.bands(X, of=of), observations=(seen, y), ax=ax)
 
     def _moments_of(self, X: Any, of: str) -> tuple[np.ndarray, np.ndarray]:
         """Return means and variances (draws, rows) of function or observations."""
@@ -191,7 +213,7 @@ class Predictions:
         if of == "function":
             return means, variances
         each = [
-            one.moments(m, v)
+            one.moments(m, v) if of == "observation" else one.rate_moments(m, v)
             for one, m, v in zip(self._likelihoods(), means, variances, strict=True)
         ]
         return np.stack([m for m, _ in each]), np.stack([v for _, v in each])
@@ -227,12 +249,13 @@ class Predictions:
                 f"X has {np.shape(X)[1]} features, but MarkovGPRegressor is expecting 1 "
                 "features as input"
             )
+        refuse_other_kind(self._are_dates, X, "X")
         return coordinates(X)
 
     def _check_of(self, of: str) -> None:
         self._check_fitted()
-        if of not in ("observation", "function"):
-            raise ValueError(f"of must be 'observation' or 'function', got {of!r}")
+        if of not in ("observation", "function", "rate"):
+            raise ValueError(f"of must be 'observation', 'function' or 'rate', got {of!r}")
 
     def loo(self) -> Any:
         """Return what each row would be predicted as from all others, in linear time.
@@ -258,7 +281,7 @@ class Predictions:
         cavity_mean = (m - v * information) / left + self.mean_
         cavity_variance = v / left
         parts = [
-            _with_noise(one, cm, cv, variance)
+            one.moments(cm, cv, variance)
             for one, cm, cv in zip(
                 self._likelihoods(), cavity_mean, cavity_variance, strict=True
             )
@@ -268,7 +291,7 @@ class Predictions:
             each = [-0.5 * (np.log(2.0 * np.pi * s) + (y - c) ** 2 / s) for c, s in parts]
         else:
             each = [
-                _expected_density(one, y, c, s)
+                _expected_density(one, y, c, s, variance)
                 for one, c, s in zip(
                     self._likelihoods(), cavity_mean, cavity_variance, strict=True
                 )
@@ -306,17 +329,13 @@ class Predictions:
         return hasattr(self, "_sites")
 
 
-def _with_noise(likelihood: Likelihood, m: Any, v: Any, variance: np.ndarray) -> tuple:
-    """Return mean and variance of observations of rows that have a noise of their own."""
-    mean, spread = likelihood.moments(m, v)
-    return mean, spread + variance
-
-
-def _expected_density(likelihood: Likelihood, y: Any, m: Any, v: Any) -> np.ndarray:
+def _expected_density(
+    likelihood: Likelihood, y: Any, m: Any, v: Any, variance: np.ndarray
+) -> np.ndarray:
     """Return the log density of observations whose function values are normal."""
     x, w = nodes()
     f = m[:, None] + np.sqrt(v)[:, None] * x
-    return logsumexp(likelihood.log_density(y[:, None], f), axis=1, b=w)
+    return logsumexp(likelihood.log_density(y[:, None], f, variance[:, None]), axis=1, b=w)
 
 
 def _table(X: Any, mean: np.ndarray, variance: np.ndarray, quantiles: np.ndarray) -> Any:

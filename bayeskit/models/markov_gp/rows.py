@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +14,15 @@ from bayeskit.models.base import checked_array, checked_lengths
 __all__ = [
     "Grid",
     "Rows",
+    "are_dates",
+    "as_dates",
     "checked_levels",
     "coordinates",
     "grid_of",
     "observations",
     "padded_size",
     "refuse_huge",
+    "refuse_other_kind",
     "rows_of",
 ]
 
@@ -72,8 +76,10 @@ def coordinates(X: Any, name: str = "X") -> np.ndarray:
     """
     values = X
     if hasattr(values, "to_numpy"):
-        values = values.to_numpy()
-    array = np.asarray(values) if not hasattr(values, "toarray") else values
+        # Times of a zone as those of UTC.
+        is_zoned = getattr(getattr(values, "dtype", None), "tz", None) is not None
+        values = values.to_numpy("datetime64[ns]") if is_zoned else values.to_numpy()
+    array = _as_array(values) if not hasattr(values, "toarray") else values
     if getattr(array, "dtype", None) is not None and array.dtype.kind == "M":
         missing = np.isnat(array)
         if missing.any():
@@ -94,6 +100,47 @@ def coordinates(X: Any, name: str = "X") -> np.ndarray:
     array = array.astype(np.float64)
     refuse_huge(array, name)
     return array
+
+
+def are_dates(X: Any) -> bool:
+    """Return whether coordinates of one mode are dates."""
+    dtypes = getattr(X, "dtypes", None)
+    dtype = getattr(X, "dtype", None)
+    if dtype is None and dtypes is not None:
+        dtype = dtypes.iloc[0] if len(dtypes) else None
+    if getattr(dtype, "kind", "O") == "O":
+        dtype = _as_array(X).dtype
+    return bool(getattr(dtype, "kind", None) == "M")
+
+
+def _as_array(values: Any) -> np.ndarray:
+    """Return an array, of dates also where they are objects."""
+    array = np.asarray(values)
+    if array.dtype == object and array.size and isinstance(array.flat[0], dt.date):
+        return array.astype("datetime64[ns]")
+    return array
+
+
+def refuse_other_kind(had_dates: bool, X: Any, name: str) -> None:
+    """Refuse dates where the fit had numbers, and numbers where it had dates.
+
+    Raises
+    ------
+    InvalidDataError
+        If the kinds differ.
+    """
+    if are_dates(X) == had_dates:
+        return
+    kinds = ("dates", "numbers") if had_dates else ("numbers", "dates")
+    raise InvalidDataError(
+        f"the fit had {kinds[0]} in {name}, but these are {kinds[1]}: dates count in "
+        "days since 1970, and numbers as they are"
+    )
+
+
+def as_dates(x: np.ndarray) -> np.ndarray:
+    """Return days since 1970 as dates."""
+    return (np.asarray(x) * 86_400e9).round().astype("datetime64[ns]")
 
 
 def refuse_huge(array: np.ndarray, name: str) -> None:

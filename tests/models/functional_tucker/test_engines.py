@@ -1,7 +1,9 @@
 """The estimators with each of their engines, and rows that arrive later."""
 
+import dataclasses
 import warnings
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,10 @@ from sklearn.base import clone
 import bayeskit as bk
 from bayeskit.errors import ConvergenceWarning, InvalidDataError
 from bayeskit.inference.gp_kernels import Matern32
+from bayeskit.models.functional_tucker.matching import matched
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
 
 KERNELS = [Matern32(1.0, 2.0), Matern32(1.0, 2.0)]
 
@@ -77,16 +83,77 @@ def test_what_engines_learn(fitted):
         assert float(draws.mean()) == pytest.approx(model.noise_std_, rel=0.1)
         assert 0.1 < model.noise_std_ < 0.4
         assert not hasattr(model, "elbo_")
-        with pytest.raises(ValueError, match="factors come from engine='cavi'"):
-            model.factors(0, [1.0])
-        with pytest.raises(ValueError, match="functions of terms come from engine='cavi'"):
-            model.functions(0, [1.0])
     assert not hasattr(fitted["gibbs"], "log_evidence_")
     # The bound is of the same model, its free energy a few nats below.
     evidence, error = fitted["smc"].log_evidence_, fitted["smc"].log_evidence_se_
     assert 0 < error < 1
     assert fitted["cavi"].elbo_[-1] < evidence + 4 * error
     assert fitted["cavi"].elbo_[-1] > evidence - 12
+
+
+def test_functions_of_draws_are_those_of_independent_laws(fitted):
+    """Up to scales: of one component whose functions the data tell well."""
+    grid = np.linspace(0.0, 5.5, 12)
+    for mode in (0, 1):
+        mean, std = fitted["cavi"].factors(mode, grid, return_std=True)
+        for engine in ("gibbs", "smc"):
+            found, spread = fitted[engine].factors(mode, grid, return_std=True)
+            assert found.shape == spread.shape == (12, 1)
+            ratio = float(np.sum(found * mean) / np.sum(mean**2))
+            assert np.abs(found - ratio * mean).max() < 0.5 * abs(ratio) * np.abs(mean).max()
+            # Scales are fixed in the draws, so that bands hold the shape alone.
+            assert (spread > 0).all()
+            assert spread.mean() < 2.0 * abs(ratio) * std.mean()
+        assert fitted["gibbs"].plot_factors(mode).get_lines()
+    plt.close("all")
+    assert fitted["gibbs"].core_sizes() == pytest.approx(fitted["cavi"].core_sizes(), rel=0.3)
+
+
+def test_functions_of_terms_of_draws_are_exact():
+    X, y = make_data()
+    terms = [bk.MainEffect(0, Matern32(1.0, 2.0)), bk.MainEffect(1, Matern32(0.5, 1.0))]
+    model = bk.FunctionalCP(0, mean=terms, noise_std=0.2, random_state=0).fit(X, y)
+    drawn = clone(model).set_params(engine="gibbs", num_draws=4, num_warmup=1, num_chains=2)
+    drawn.fit(X, y)
+    grid = np.linspace(-2.0, 8.0, 9)
+    for mode in (0, 1):
+        one, two = (m.functions(mode, grid, return_std=True) for m in (model, drawn))
+        np.testing.assert_allclose(two, one, rtol=1e-8)
+
+
+def test_draws_of_components_are_brought_into_one_form():
+    """The same two components in other orders, signs and scales have no spread at all."""
+    rng = np.random.default_rng(0)
+    num, rank, modes = 6, 2, 3
+    base = [rng.normal(size=(40, rank)) for _ in range(modes)]
+    products = np.prod(base, axis=0)
+    draws = [np.empty((num, 40, rank)) for _ in range(modes)]
+    for d in range(num):
+        order = rng.permutation(rank)
+        factors = rng.choice([-1.0, 1.0], (modes, rank)) * rng.uniform(0.3, 3.0, (modes, rank))
+        factors[-1] = 1.0 / np.prod(factors[:-1], axis=0)
+        for k in range(modes):
+            draws[k][d] = base[k][:, order] * factors[k]
+    found = matched(draws, np.full(num, 1 / num))
+    aligned = [
+        np.take_along_axis(f, found.order[:, None], 2) * scale[:, None]
+        for f, scale in zip(draws, found.scales, strict=True)
+    ]
+    for one in aligned:
+        np.testing.assert_allclose(one, np.broadcast_to(one[:1], one.shape), rtol=1e-9)
+    np.testing.assert_allclose(np.mean(aligned[1] ** 2, axis=1), 1.0)
+    total = np.prod(aligned, axis=0).sum(-1)
+    np.testing.assert_allclose(total, np.broadcast_to(products.sum(-1), total.shape))
+    # The planted bug: draws as they come.
+    assert np.std(draws[1], axis=0).min() > 0.01
+
+
+def test_draws_of_a_tucker_model_are_rotated():
+    X, y = make_data()
+    model = bk.FunctionalTucker(1, engine="gibbs", random_state=0)
+    model.set_params(num_draws=2, num_warmup=0, num_chains=1).fit(X, y)
+    with pytest.raises(ValueError, match=r"rotate the functions of a Tucker model"):
+        model.factors(0, [1.0])
 
 
 def test_a_second_engine_leaves_nothing_of_the_first():
@@ -215,3 +282,21 @@ def test_student_noise_takes_outliers_lightly():
         model = make_model("cavi", likelihood=kind).fit(X, bad)
         errors[kind] = np.sqrt(np.mean((model.predict(new) - truth) ** 2))
     assert errors["student_t"] < 0.5 * errors["normal"]
+
+
+def test_a_bad_optimum_of_few_rows_does_not_stay():
+    """Rows without a signal switch the component off; those that follow switch it on again."""
+    X, y = make_data(80)
+    early = 0.01 * np.random.default_rng(1).normal(size=30)
+    options = {"mean": "constant", "num_starts": 1, "max_iter": 60, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = bk.FunctionalCP(1, **options).fit(X[:30], early)
+        stuck = clone(model).fit(X[:30], early)
+        model.partial_fit(X[30:], y[30:])
+        whole = clone(model).fit(X, np.r_[early, y[30:]])
+        # The planted bug: no search beside it.
+        stuck._posterior = dataclasses.replace(stuck._posterior, num_searched=10**9)
+        stuck.partial_fit(X[30:], y[30:])
+    assert model.elbo_[-1] >= whole.elbo_[-1]
+    assert model.elbo_[-1] > stuck.elbo_[-1] + 5

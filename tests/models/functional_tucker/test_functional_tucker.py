@@ -5,6 +5,7 @@ equal models give equal numbers. Rotations, signs and order of functions are not
 """
 
 import pickle
+import warnings
 
 import matplotlib as mpl
 import numpy as np
@@ -123,6 +124,16 @@ def test_kinds_of_coordinates(make, fitted, data):
     dates = X.assign(b=DAY_ZERO + X["b"].to_numpy().astype("timedelta64[D]"))
     by_date = make().fit(dates, y)
     np.testing.assert_allclose(by_date.predict(dates), expected, rtol=1e-6, atol=1e-6)
+    for other in (X, X.to_numpy()):
+        with pytest.raises(InvalidDataError, match="the fit had dates in"):
+            by_date.predict(other)
+    with pytest.raises(InvalidDataError, match="numbers in column 'b', but these are dates"):
+        fitted.predict(dates)
+    with pytest.raises(InvalidDataError, match="dates in mode 'b', but these are numbers"):
+        by_date.factors("b", [1.0])
+    line = by_date.plot_factors("b").get_lines()[1]
+    assert np.asarray(line.get_xdata()).dtype.kind == "M"
+    plt.close("all")
     np.testing.assert_allclose(fitted.predict(X[["b", "a"]]), expected, rtol=1e-12)
 
 
@@ -269,6 +280,22 @@ def test_pictures_of_categories(make, data):
     assert [text.get_text() for text in some] == ["station 3", "station 1"]
     assert np.isfinite(model.core_sizes()).all()
     plt.close("all")
+
+
+def test_text_and_numbers_are_told_apart(data):
+    X, y = data
+    text = X.assign(b=X["b"].astype(str))
+    model = bk.FunctionalCP(0, mean=[bk.MainEffect("b", White(1.0))], noise_std=0.3)
+    with pytest.warns(UserWarning, match="column 'b' of X holds numbers as text, such as"):
+        model.fit(text, y)
+    with pytest.raises(InvalidDataError, match="but the fit had text there, such as"):
+        model.predict(X)
+    # What is declared has the order that was stated, and raises no doubt.
+    order = [str(i) for i in range(10, -1, -1)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(text.astype({"b": pd.CategoricalDtype(order)}), y)
+    assert model.categories_["b"].tolist() == order
 
 
 def test_pictures_of_what_is_not_there(data):

@@ -2,6 +2,7 @@
 
 import functools
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -10,6 +11,9 @@ import bayeskit as bk
 from bayeskit.inference.gp_kernels import LogNormal, Matern12
 from bayeskit.models.markov_gp.likelihoods import LIKELIHOODS, Poisson
 from bayeskit.models.markov_gp.mixtures import function_quantiles, observation_quantiles
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
 
 X = np.array([0.0, 0.7, 1.5])
 NEW = np.array([-0.5, 0.7, 1.1])
@@ -130,6 +134,32 @@ def test_gradient_of_the_bound():
     # Six standard errors.
     assert (np.abs(draws.mean(axis=0) - mean) < 6 * sd / 2000**0.5).all()
     assert gp.loo()["log_density"].lt(0).all()
+    # The rate: a log-normal law, on the scale of the counts.
+    rate, spread = gp.predict([1.0, 3.6], return_std=True, of="rate")
+    np.testing.assert_allclose(rate, mean)
+    np.testing.assert_allclose(sd**2, rate + spread**2)
+    levels = gp.predict_quantiles([1.0, 3.6], of="function")
+    np.testing.assert_allclose(gp.predict_quantiles([1.0, 3.6], of="rate"), np.exp(levels))
+    paths = gp.sample_y([1.0, 3.6], 2, of="function", random_state=3)
+    same = gp.sample_y([1.0, 3.6], 2, of="rate", random_state=3)
+    np.testing.assert_allclose(same, np.exp(paths))
+    assert gp.plot().get_lines()[0].get_ydata().min() > 0
+    plt.close("all")
+
+
+def test_noise_of_a_row_widens_student_noise():
+    """Two noises add in squares to one scale, in moments and in densities."""
+    noise = LIKELIHOODS["student_t"](0.3, 5.0)
+    both = LIKELIHOODS["student_t"](0.5, 5.0)
+    y, f = np.linspace(-2, 2, 7), np.linspace(0, 1, 7)
+    assert noise.moments(0.0, 0.1, 0.4**2)[1] == pytest.approx(both.moments(0.0, 0.1)[1])
+    np.testing.assert_allclose(noise.log_density(y, f, 0.4**2), both.log_density(y, f))
+    x = np.arange(6.0)
+    kernel = Matern12(1.0, 2.0)
+    options = {"likelihood": "student_t", "mean": 0.0}
+    one = bk.MarkovGPRegressor(kernel, noise=0.3, **options).fit(x, y[:6], noise_std=0.4)
+    two = bk.MarkovGPRegressor(kernel, noise=0.5, **options).fit(x, y[:6])
+    np.testing.assert_allclose(one.loo(), two.loo(), rtol=1e-6)
 
 
 def test_gradient_of_the_noise():

@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import check_estimator
 
 import bayeskit as bk
-from bayeskit.errors import InvalidDataError
+from bayeskit import container
+from bayeskit.errors import CorruptFileError, InvalidDataError
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.gp_kernels import (
     FreeParameters,
@@ -92,6 +93,15 @@ def test_kinds_of_input(fitted):
         atol=1e-9,
     )
     assert dated.bands(stamps[:3]).index[0] == pd.Timestamp("2020-01-01")
+    zoned = pd.Series(stamps).dt.tz_localize("UTC")
+    for same in (zoned[:3], list(pd.Series(stamps)[:3])):
+        np.testing.assert_array_equal(dated.predict(same), dated.predict(stamps[:3]))
+    assert dated.plot().get_lines()[-1].get_xdata()[0] == stamps[0]
+    with pytest.raises(InvalidDataError, match="the fit had dates in X, but these are numbers"):
+        dated.predict([1.0, 2.0])
+    for method in (whole.predict, lambda new: whole.partial_fit(new, [1.0])):
+        with pytest.raises(InvalidDataError, match="had numbers in X, but these are dates"):
+            method(stamps[:1])
 
 
 def test_shift_and_unit_of_the_coordinate(fitted):
@@ -220,7 +230,21 @@ def test_save_and_load(tmp_path):
     np.testing.assert_allclose(moments(loaded), moments(gp), rtol=1e-12)
     assert loaded.hyperparameters_ == pytest.approx(gp.hyperparameters_, rel=1e-12)
     assert loaded.log_evidence_ == pytest.approx(gp.log_evidence_, rel=1e-9)
+    assert loaded.mean == "auto"
+    assert loaded.mean_ == gp.mean_
     loaded.partial_fit([2.0], [0.5])
+
+
+def test_an_unknown_kernel_in_a_file_is_refused(tmp_path):
+    fixed().fit(X, Y).save(tmp_path / "gp.bkit")
+    read = container.read_container(tmp_path / "gp.bkit", kinds={"MarkovGPRegressor"})
+    for kernel in ({"class": "Exotic"}, {"class": "Matern32", "knots": 3}, {}):
+        read.parameters["kernel"] = kernel
+        container.write_container(
+            tmp_path / "bad.bkit", "MarkovGPRegressor", read.parameters, read.arrays
+        )
+        with pytest.raises(CorruptFileError, match="the file"):
+            bk.load(tmp_path / "bad.bkit")
 
 
 # ---------------------------------------------------------------- bad input
@@ -256,6 +280,8 @@ def test_save_and_load(tmp_path):
         ({"noise": 0}, [0.0], [1], r"noise_std > 0 is needed"),
         ({"inference": "vi"}, [0.0], [1], r"'map' or an engine"),
         ({"num_starts": 0}, [0.0], [1], r"num_starts must be a whole number"),
+        ({"mean": "zero"}, [0.0], [1], r"mean must be 'auto' or a number, got 'zero'"),
+        ({}, [0.0, 1.0], [1e200, -1e200], r"variance is beyond double precision"),
         ({"precision": "half"}, [0.0], [1], r"precision must be"),
         ({"kernel": Periodic()}, [0.0], [1], r"Periodic needs period"),
     ],
@@ -270,9 +296,11 @@ def test_bad_calls(fitted):
         bk.MarkovGPRegressor(3).fit(X, Y)
     with pytest.raises(InvalidDataError, match="noise_std must be at least 0, got -1"):
         fixed().fit(X, Y, noise_std=np.append(np.ones(19), -1.0))
+    with pytest.raises(InvalidDataError, match=r"one for each of 20 rows, got shape \(2,\)"):
+        fixed().fit(X, Y, noise_std=[1.0, 2.0])
     with pytest.raises(ValueError, match="X has 2 features"):
         fitted.predict(np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="of must be 'observation' or 'function'"):
+    with pytest.raises(ValueError, match="of must be 'observation', 'function' or 'rate'"):
         fitted.predict(NEW, of="noise")
     with pytest.raises(ValueError, match="between 0 and 1"):
         fitted.predict_quantiles(NEW, [0.0, 0.5])

@@ -26,7 +26,7 @@ from bayeskit.models.functional_tucker.low_rank.posterior import (
     product_of,
 )
 
-__all__ = ["Draws", "draws_of", "functions_at", "predictive", "sample_rows"]
+__all__ = ["Draws", "draws_of", "functions_at", "predictive", "sample_rows", "term_moments"]
 
 
 class Draws(NamedTuple):
@@ -132,6 +132,22 @@ def functions_at(
     return _functions(prior, data, draws.parts, np.asarray(x, float), layout=layout, mode=mode)
 
 
+def term_moments(
+    layout: Layout, prior: Prior, data: TensorData, draws: Draws, new: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and variances (draws, padded points) of what terms say, given a draw.
+
+    Parameters
+    ----------
+    layout, prior, data, draws
+        As for :func:`predictive`.
+    new : NewArrays
+        Points of the function of one term, or rows.
+    """
+    found = _term_moments(prior, data, draws.parts, new, layout=layout)
+    return np.asarray(found[0]), np.asarray(found[1])
+
+
 def _new_rows(data: TensorData, table: np.ndarray) -> TensorData:
     table = np.asarray(table, float)
     return tensor_data(table, np.full(len(table), np.nan), str(data.y.dtype))
@@ -205,6 +221,19 @@ def _functions(
 ) -> tuple[jax.Array, jax.Array]:
     posterior = TensorPosterior(layout, prior, data)
     return lax.map(lambda state: _moments(posterior, state, mode, jnp.asarray(x)), parts)
+
+
+@quick_jit(static_argnames="layout")
+def _term_moments(prior: Prior, data: TensorData, parts: State, new: Any, *, layout: Layout):
+    posterior = TensorPosterior(layout, prior, data)
+    additive = prior.additive
+    assert additive is not None
+
+    def one(state: State) -> tuple[jax.Array, jax.Array]:
+        given = _given_product(posterior, state)
+        return additive.moments(state["additive"]["u"], *given, new)
+
+    return lax.map(one, parts)
 
 
 def _moments(posterior: TensorPosterior, state: State, mode: int, x: Any) -> tuple:

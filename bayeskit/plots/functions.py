@@ -51,6 +51,14 @@ def function_bands(
         seen_x, seen_y = (np.asarray(v) for v in observations)
         ax.plot(seen_x, seen_y, ".", color=INK, markersize=4.0, label="observed", zorder=3)
     ax.set_xlabel("x")
-    ax.legend(loc="best", ncols=2, frameon=False, labelcolor=INK, fontsize=9.5)
+    ax.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=2,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9.5,
+        borderaxespad=0.2,
+    )
     tidy(ax)
     return ax

@@ -20,14 +20,15 @@ from bayeskit.inference.posterior import Posterior
 from bayeskit.models.base import as_random_key, checked_array, precision_scope
 from bayeskit.models.markov_gp import program
 from bayeskit.models.markov_gp.learning import hyperparameter_target, maximised
+from bayeskit.models.markov_gp.likelihoods import checked_scale
 from bayeskit.models.markov_gp.naming import hyperparameter_names
 from bayeskit.models.markov_gp.predictions import Predictions
 from bayeskit.models.markov_gp.program import Data, Sites
 from bayeskit.models.markov_gp.rows import (
     are_dates,
     coordinates,
+    have_zone,
     observations,
-    refuse_other_kind,
 )
 from bayeskit.models.markov_gp.settings import (
     as_kernel,
@@ -190,23 +191,17 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             cannot give, before anything is compiled.
         """
         x, y, variance = self._checked(X, y, noise_std)
-        self._are_dates = are_dates(X)
+        self._are_dates, self._have_zone = are_dates(X), have_zone(X)
         likelihood = as_likelihood(self.likelihood, self.noise)
         seen = y[~np.isnan(y)]
-        if self.mean == "auto":
-            offset = likelihood.offset(seen)
-        elif isinstance(self.mean, str):
+        spread = checked_scale(likelihood, seen)
+        if isinstance(self.mean, str) and self.mean != "auto":
             raise ValueError(f"mean must be 'auto' or a number, got {self.mean!r}")
+        if isinstance(self.mean, str):
+            offset = likelihood.offset(seen)
         else:
             offset = float(checked_array(np.asarray(self.mean), "mean"))
         span = float(np.ptp(x))
-        with np.errstate(over="ignore", invalid="ignore"):
-            spread = likelihood.scale(seen)
-        if not (np.isfinite(spread) and np.isfinite(spread**2) and spread**2 > 0):
-            raise InvalidDataError(
-                f"y spans {np.ptp(seen):.3g}, so that its variance is beyond double precision: "
-                "give y in another unit"
-            )
         scales = Scales(span if span > 0 else 1.0, spread)
         tree = {"kernel": as_kernel(self.kernel), "likelihood": likelihood}
         model = {name: part.with_defaults(scales) for name, part in tree.items()}
@@ -233,7 +228,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, noise_std=noise_std)
-        refuse_other_kind(self._are_dates, X, "X")
+        self._refuse_other_kind(X)
         x, y, variance = self._checked(X, y, noise_std)
         old_x, old_y, old_variance = self._rows
         self._keep_rows(
@@ -423,6 +418,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             "num_starts": self.num_starts,
             "mean": self.mean if self.mean == "auto" else float(self.mean),
             "are_dates": self._are_dates,
+            "have_zone": self._have_zone,
             "float": self.precision,
             "priors": {name: to_plain(part) for name, part in self._priors.items()},
             "timing": self.timing_,
@@ -445,6 +441,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             **{name: found[name] for name in names},
         )
         gp._are_dates = found.get("are_dates", False)
+        gp._have_zone = found.get("have_zone", False)
         gp._priors = {name: from_plain(part) for name, part in found["priors"].items()}
         gp._keep_rows(arrays["x"], arrays["y"], arrays["variance"], float(arrays["mean"]))
         gp._u, gp.random_key_, gp.timing_ = arrays["u"], arrays["key"], found["timing"]

@@ -11,6 +11,7 @@ from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.gp_kernels import FreeParameters, LogNormal, Matern12, Matern32
 from bayeskit.models.base import precision_scope
+from bayeskit.models.functional_tucker.low_rank import smc
 from bayeskit.models.functional_tucker.low_rank.data import tensor_data
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
@@ -132,10 +133,17 @@ def test_other_data_of_the_same_shapes_compile_nothing():
     assert clock.num_compiled == 0
 
 
+@pytest.mark.slow
 def test_too_few_stages_are_refused():
     model = one_function()[2:]
     with precision_scope("float64"), pytest.raises(StalledError, match="max_stages=1"):
         run_smc(*model, jax.random.key(0), num_particles=400, max_stages=1)
+
+
+def test_a_path_that_does_not_arrive_is_refused(monkeypatch):
+    monkeypatch.setattr(smc, "_smc", lambda *_, **__: (None, -3.0, 0.1, 0.25, 100))
+    with pytest.raises(StalledError, match=r"stands at 0\.25 after 100 stages"):
+        run_smc(*one_function()[2:], jax.random.key(0), num_particles=400)
 
 
 @pytest.mark.slow

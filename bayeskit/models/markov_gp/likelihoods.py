@@ -23,7 +23,7 @@ from jax.scipy.special import gammaln
 from scipy import stats
 from scipy.special import expit
 
-from bayeskit.errors import InvalidDataError, ConvergenceWarning
+from bayeskit.errors import ConvergenceWarning, InvalidDataError
 from bayeskit.inference.gp_kernels import LogNormal, Scales
 from bayeskit.inference.gp_kernels.hyperparametric import (
     Hyperparametric,

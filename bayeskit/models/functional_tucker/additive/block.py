@@ -14,15 +14,14 @@ import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
+from bayeskit.models.functional_tucker.additive.centring import centred_design
 from bayeskit.models.functional_tucker.additive.design import (
     AdditiveDesign,
-    column_of,
     function_design,
     new_design,
 )
 from bayeskit.models.functional_tucker.additive.evidence import Reduced, reduce
 from bayeskit.models.functional_tucker.additive.prediction import (
-    centred_moments,
     draw_rows,
     moments_of_rows,
     normals_needed,
@@ -68,15 +67,9 @@ _reduce = quick_jit(reduce, static_argnames="plan")
 
 
 @quick_jit(static_argnames="plan")
-def _moments(plan, kernels, arrays, y, precision, reduced, new):
+def _moments(plan, kernels, arrays, y, precision, reduced, new, share=None):
     rows = rows_given_data(plan, kernels, arrays, y, precision, reduced, new)
-    return moments_of_rows(rows, reduced, new)
-
-
-@quick_jit(static_argnames="plan")
-def _centred(plan, kernels, arrays, y, precision, reduced, new, share):
-    rows = rows_given_data(plan, kernels, arrays, y, precision, reduced, new)
-    return centred_moments(rows, reduced, new, share)
+    return moments_of_rows(rows, reduced, new, share)
 
 
 @quick_jit(static_argnames="plan")
@@ -159,23 +152,15 @@ def centred_function_moments(
     posterior, term, grid
         As for :func:`function_moments`.
     """
-    grid, design = np.asarray(grid, float), posterior.design
-    column = column_of(design, term, design.table)
-    points, counts = np.unique(
-        column[posterior.precision[: len(column)] > 0], return_counts=True
-    )
-    new = function_design(design, term, np.concatenate([grid, points]))
-    share = np.zeros(len(new.new_node))
-    share[len(grid) : len(grid) + len(points)] = counts / counts.sum()
-    data = design.arrays, posterior.y, posterior.precision, posterior.reduced
-    moments = _centred(design.plan, posterior.kernels, *data, new, share)
-    return tuple(np.asarray(part)[: len(grid)] for part in moments)  # type: ignore[return-value]
+    grid = np.asarray(grid, float)
+    new, share = centred_design(posterior.design, term, grid, posterior.precision > 0)
+    return _moments_at(posterior, new, len(grid), share)
 
 
-def _moments_at(posterior: AdditivePosterior, new: Any, num: int) -> tuple:
+def _moments_at(posterior: AdditivePosterior, new: Any, num: int, share: Any = None) -> tuple:
     design = posterior.design
     data = design.arrays, posterior.y, posterior.precision, posterior.reduced
-    moments = _moments(design.plan, posterior.kernels, *data, new)
+    moments = _moments(design.plan, posterior.kernels, *data, new, share)
     return tuple(np.asarray(part)[:num] for part in moments)
 
 

@@ -278,7 +278,7 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
                 f"{self.noise_std!r}"
             )
         if self.engine not in _ENGINES:
-            raise ValueError(f"engine must be one of {_ENGINES}, got {self.engine!r}")
+            raise ValueError(f"engine must be one of the names {_ENGINES}, got {self.engine!r}")
         if self.engine == "smc" and not layout.ranks:
             raise ValueError(
                 "engine='smc' needs multilinear components, but the rank is 0: terms alone "

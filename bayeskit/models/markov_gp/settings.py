@@ -50,6 +50,10 @@ def as_kernel(kernel: Any) -> StateSpaceKernel:
                 f"bayeskit.inference.gp_kernels; got {kernel!r}"
             )
         return KERNELS[kernel]()
+    if isinstance(kernel, type) and issubclass(kernel, StateSpaceKernel):
+        raise TypeError(
+            f"kernel is the class {kernel.__name__}: write {kernel.__name__}(), with brackets"
+        )
     raise TypeError(
         "kernel must be a name or made of the kernels of bayeskit.inference.gp_kernels, got "
         f"{type(kernel).__name__}"

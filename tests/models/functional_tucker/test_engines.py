@@ -171,7 +171,7 @@ def test_a_second_engine_leaves_nothing_of_the_first():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"engine": "vb"}, "engine must be one of"),
+        ({"engine": "vb"}, "engine must be one of the names"),
         ({"num_draws": 0}, "num_draws must be a whole number >= 1, got 0"),
         ({"num_particles": 1.5}, "num_particles must be a whole number"),
         ({"engine": "smc", "rank": 0}, "engine='smc' needs multilinear components"),

@@ -294,6 +294,8 @@ def test_bad_input(settings, x, y, message):
 def test_bad_calls(fitted):
     with pytest.raises(TypeError, match="kernel must be a name or made of"):
         bk.MarkovGPRegressor(3).fit(X, Y)
+    with pytest.raises(TypeError, match=r"write Matern32\(\), with brackets"):
+        bk.MarkovGPRegressor(Matern32).fit(X, Y)
     with pytest.raises(InvalidDataError, match="noise_std must be at least 0, got -1"):
         fixed().fit(X, Y, noise_std=np.append(np.ones(19), -1.0))
     with pytest.raises(InvalidDataError, match=r"one for each of 20 rows, got shape \(2,\)"):

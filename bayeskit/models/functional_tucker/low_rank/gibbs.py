@@ -64,7 +64,10 @@ def run_gibbs(
     Draws
         Of equal weight, num_chains times num_draws: chain by chain.
     """
-    return _chains(
+    size = len(data.y) + sum(len(grid.x) for grid in data.grids)
+    num_sweeps = num_chains * (num_warmup + num_draws * thin)
+    chains = _brief_chains if size * num_sweeps < _BRIEF else _long_chains
+    return chains(
         prior,
         data,
         start,
@@ -79,18 +82,6 @@ def run_gibbs(
     )
 
 
-@quick_jit(
-    optimised="lightly",
-    static_argnames=(
-        "layout",
-        "num_draws",
-        "num_warmup",
-        "num_chains",
-        "thin",
-        "num_slices",
-        "method",
-    ),
-)
 def _chains(
     prior: Prior,
     data: TensorData,
@@ -131,6 +122,22 @@ def _chains(
     num = num_chains * num_draws
     joined = jax.tree.map(lambda part: part.reshape(num, *part.shape[2:]), parts)
     return Draws(joined, jnp.full(num, -jnp.log(float(num))))
+
+
+_STATIC = (
+    "layout",
+    "num_draws",
+    "num_warmup",
+    "num_chains",
+    "thin",
+    "num_slices",
+    "method",
+)
+_long_chains = quick_jit(_chains, optimised="lightly", static_argnames=_STATIC)
+_brief_chains = quick_jit(_chains, optimised=False, static_argnames=_STATIC)
+# Rows and coordinates times sweeps up to which the program without optimisation ends first: it is
+# compiled in two thirds of the time (13 s for 19), and runs for nearly twice as long.
+_BRIEF = 1_000_000
 
 
 def _powers(num_warmup: int, num_kept: int, from_prior: bool) -> jax.Array:

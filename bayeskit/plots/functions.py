@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, new_axes, tidy
+from bayeskit.plots._look import COLORS, INK, new_axes, short_dates, tidy
 
 __all__ = ["function_bands"]
 
@@ -50,6 +50,7 @@ def function_bands(
     if observations is not None:
         seen_x, seen_y = (np.asarray(v) for v in observations)
         ax.plot(seen_x, seen_y, ".", color=INK, markersize=4.0, label="observed", zorder=3)
+    short_dates(ax, rows.index)
     ax.set_xlabel("x")
     ax.legend(
         loc="lower right",

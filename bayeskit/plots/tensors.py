@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, short_dates, tidy
 
 __all__ = ["bound_over_rounds", "core_entries", "factor_functions", "observed_predicted"]
 
@@ -73,7 +73,9 @@ def factor_functions(
         shifted = np.arange(len(x)) + 0.5 * ((r + 0.5) / rank - 0.5)
         ax.vlines(shifted, low, high, color=color, linewidth=1.2)
         ax.plot(shifted, middle, "o", color=color, markersize=4.8, label=name)
-    if not joined:
+    if joined:
+        short_dates(ax, grid)
+    else:
         step = -(-len(grid) // _MOST_TICKS)
         ax.set_xticks(range(0, len(grid), step), [_tick(value) for value in grid[::step]])
     ax.set_xlabel(label)

@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import bayeskit as bk
 from bayeskit import container
-from bayeskit.errors import CorruptFileError, InvalidDataError
+from bayeskit.errors import ConvergenceWarning, CorruptFileError, InvalidDataError
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.gp_kernels import (
     FreeParameters,
@@ -93,8 +93,7 @@ def test_kinds_of_input(fitted):
         atol=1e-9,
     )
     assert dated.bands(stamps[:3]).index[0] == pd.Timestamp("2020-01-01")
-    zoned = pd.Series(stamps).dt.tz_localize("UTC")
-    for same in (zoned[:3], list(pd.Series(stamps)[:3])):
+    for same in (pd.Series(stamps[:3]), list(pd.Series(stamps)[:3])):
         np.testing.assert_array_equal(dated.predict(same), dated.predict(stamps[:3]))
     assert dated.plot().get_lines()[-1].get_xdata()[0] == stamps[0]
     with pytest.raises(InvalidDataError, match="the fit had dates in X, but these are numbers"):
@@ -102,6 +101,27 @@ def test_kinds_of_input(fitted):
     for method in (whole.predict, lambda new: whole.partial_fit(new, [1.0])):
         with pytest.raises(InvalidDataError, match="had numbers in X, but these are dates"):
             method(stamps[:1])
+
+
+def test_times_with_and_without_a_zone():
+    days = pd.date_range("2020-01-01", periods=20)
+    zoned = days.tz_localize("Europe/Berlin")
+    plain, there = fixed().fit(days, Y), fixed().fit(zoned, Y)
+    in_utc = fixed().fit(zoned.tz_convert(None), Y)
+    for new in (zoned[:3], list(zoned[:3]), zoned[:3].tz_convert("Asia/Tokyo")):
+        np.testing.assert_array_equal(
+            there.predict(new), in_utc.predict(zoned[:3].tz_convert(None))
+        )
+    with pytest.raises(InvalidDataError, match="had no time zone, but X has one"):
+        plain.predict(zoned)
+    with pytest.raises(InvalidDataError, match="had a time zone, but X has none"):
+        there.partial_fit(days, Y)
+    with pytest.raises(InvalidDataError, match="dates with a time zone and dates without"):
+        plain.predict([days[0], zoned[0]])
+    assert list(there.loo().index) == list(zoned)
+    assert list(plain.loo().index) == list(days)
+    axis = there.plot()
+    assert axis.get_xlabel() == "x, UTC" and axis.get_ylabel() == "function"
 
 
 def test_shift_and_unit_of_the_coordinate(fitted):
@@ -162,7 +182,8 @@ def test_partial_fit_is_fit_on_all_rows():
 def test_degenerate_data():
     one = bk.MarkovGPRegressor().fit([3.0], [2.0])
     assert np.isfinite(moments(one)).all()
-    constant = bk.MarkovGPRegressor().fit(X, np.full(20, 7.0))
+    with pytest.warns(ConvergenceWarning, match="y is 7 in all rows"):
+        constant = bk.MarkovGPRegressor().fit(X, np.full(20, 7.0))
     np.testing.assert_allclose(constant.predict(NEW), 7.0, atol=1e-6)
     same_place = bk.MarkovGPRegressor().fit(np.full(5, 2.0), Y[:5])
     assert np.isfinite(moments(same_place)).all() and np.isfinite(same_place.log_evidence_)
@@ -275,6 +296,8 @@ def test_an_unknown_kernel_in_a_file_is_refused(tmp_path):
             r"counts 0, 1, 2, ... in y, got -2 at row 1",
         ),
         ({"likelihood": "bernoulli"}, [0.0, 1.0], [1, 2], r"0 and 1 in y, got 2 at row 1"),
+        ({}, [0.0, 1.0], [1e200, 2e200], r"y lies between 1e\+200 and 2e\+200, so that its"),
+        ({}, [0.0, 1.0], [1e-200, 2e-200], r"give y in another unit"),
         ({"likelihood": "poisson", "noise": 1.0}, [0.0], [1], r"has no noise"),
         ({"noise": -1.0}, [0.0], [1], r"noise must be a positive number"),
         ({"noise": 0}, [0.0], [1], r"noise_std > 0 is needed"),

@@ -229,6 +229,8 @@ def bound_over_rounds(bounds: Any, *, ax: Any = None) -> Any:
 
 
 def _tick(value: Any) -> str:
+    if isinstance(value, np.datetime64):
+        return str(np.datetime_as_string(value, "D"))
     return str(value) if isinstance(value, str) else f"{value:g}"
 
 

@@ -134,11 +134,12 @@ class Pictures:
         place = self._place_of(term)
         found = self.terms_[place]
         mode = place_of_mode(self.names_, found.mode)
-        is_category = any(isinstance(part, White) for part in found.kernel.terms)
+        is_white = [isinstance(part, White) for part in found.kernel.terms]
         if grid is None:
             x = np.unique(column_of(self._posterior.design, place, self._posterior.table))
             line = np.linspace(x[0], x[-1], _NUM_POINTS)
-            grid = self._values(mode, x if is_category else line)
+            # Between its values a white kernel says nothing of a function.
+            grid = self._values(mode, x if any(is_white) else line)
         mean, std = self.functions(place, grid, return_std=True, centred=centred)
         what = "function less its mean" if centred else "function"
         return factor_functions(
@@ -146,7 +147,7 @@ class Pictures:
             mean[:, None],
             std[:, None],
             names=[f"{term_label(found)}, 5 % to 95 %"],
-            joined=not is_category,
+            joined=not all(is_white),
             label=str(found.mode),
             value_label=what if self.transform is None else f"{what}, transformed",
             ax=ax,

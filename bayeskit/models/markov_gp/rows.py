@@ -139,7 +139,7 @@ def have_zone(X: Any) -> bool:
     InvalidDataError
         If some have one and some have none.
     """
-    dtypes = getattr(X, "dtypes", None)
+    dtypes: Any = getattr(X, "dtypes", None)
     dtype = getattr(X, "dtype", None)
     if hasattr(dtypes, "iloc") and len(dtypes):
         dtype = dtypes.iloc[0]

@@ -148,7 +148,8 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
         table, categories = self._new_table(X), self.categories_
         if hasattr(X, "columns"):
             categories = table_of(X[list(self.names_)], categories)[2]
-        target = np.concatenate([self._target, observations(y, len(table))])
+        more = observations(y, len(table), allow_none=True)
+        target = np.concatenate([self._target, more])
         before = self._posterior
         tables = np.concatenate([before.table, table])
         start = before if isinstance(before, MeanField) else None

@@ -53,8 +53,8 @@ class FunctionalCP(FunctionalTensor):
     max_iter : int
         Most epochs of coordinate ascent.
     tol : float
-        The ascent ends when ten epochs raise the bound by less than so many nats for each
-        observation, which does not depend on the unit of y.
+        The ascent ends when ten epochs change the bound by less than so many nats for each
+        observation, which does not depend on the unit of y; with 0 only at ``max_iter``.
     num_starts : int
         Starts whose functions are drawn from their priors; the best one goes on.
     num_draws, num_warmup, num_chains : int

@@ -76,7 +76,7 @@ class Predictions:
         y : (rows) array
         """
         law = self._predictive(X)
-        target = observations(y, law.mean.shape[1])
+        target = observations(y, law.mean.shape[1], allow_none=True)
         self.transform_.check(target)
         return law.log_density(target)
 

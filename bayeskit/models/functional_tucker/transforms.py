@@ -160,7 +160,7 @@ class BoxCox(Transform):
             row = int(np.argmax(bad))
             raise InvalidDataError(
                 f"y is {y[row]:g} at row {row}, but {self!r} takes values above "
-                f"{-self.shift:g} only ({int(bad.sum())} of {y.size} rows): give a larger "
+                f"{0.0 - self.shift:g} only ({int(bad.sum())} of {y.size} rows): give a larger "
                 "shift, or another transform"
             )
 

@@ -64,7 +64,9 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
     noise : float, LogNormal or None
         Standard deviation of the noise, or scale of Student-t noise, likewise.
     likelihood : {"normal", "student_t", "poisson", "bernoulli"}
-        All but the first are approximated; see Notes.
+        All but the first are approximated; see Notes. Counts have the rate :math:`e^f`, and 1
+        has the probability :math:`1/(1 + e^{-f})`; ``predict(of="rate")`` gives these with
+        standard deviations, and so do quantiles, draws and ``bands``.
     mean : "auto" or float
         The constant c, on the scale of f. ``"auto"`` takes the value that fits the data best
         if f is constant, and leaves it uncertain by no more than k says: add a
@@ -229,7 +231,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, noise_std=noise_std)
         self._refuse_other_kind(X)
-        x, y, variance = self._checked(X, y, noise_std)
+        x, y, variance = self._checked(X, y, noise_std, is_more=True)
         old_x, old_y, old_variance = self._rows
         self._keep_rows(
             np.concatenate([old_x, x]),
@@ -241,7 +243,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             self._condition()
         return self
 
-    def _checked(self, X: Any, y: Any, noise_std: Any) -> tuple:
+    def _checked(self, X: Any, y: Any, noise_std: Any, is_more: bool = False) -> tuple:
         check_method(self.method)
         if not isinstance(self.num_starts, int) or self.num_starts < 1:
             raise ValueError(f"num_starts must be a whole number >= 1, got {self.num_starts!r}")
@@ -251,7 +253,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             )
         likelihood = as_likelihood(self.likelihood, self.noise)
         x = coordinates(X)
-        y = observations(y, len(x))
+        y = observations(y, len(x), allow_none=is_more)
         likelihood.check(y)
         sd = np.zeros(len(x))
         if noise_std is not None:

@@ -233,7 +233,7 @@ def checked_levels(quantiles: Any) -> np.ndarray:
         levels = np.atleast_1d(np.asarray(quantiles, float))
     except (TypeError, ValueError):
         levels = np.full(1, np.nan)
-    if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+    if levels.ndim != 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
         raise ValueError(
             "quantiles must be probabilities between 0 and 1, such as [0.05, 0.5, 0.95], got "
             f"{quantiles!r}"
@@ -241,8 +241,15 @@ def checked_levels(quantiles: Any) -> np.ndarray:
     return levels
 
 
-def observations(y: Any, num_rows: int) -> np.ndarray:
+def observations(y: Any, num_rows: int, *, allow_none: bool = False) -> np.ndarray:
     """Return observations as float64, NaN where there is none.
+
+    Parameters
+    ----------
+    y : (num_rows,) array
+    num_rows : int
+    allow_none : bool
+        Whether all may be NaN, such as where rows are added to others.
 
     Raises
     ------
@@ -253,7 +260,7 @@ def observations(y: Any, num_rows: int) -> np.ndarray:
         raise InvalidDataError("y is missing: fit(X, y) needs an observation for each row")
     array = column_or_1d(checked_array(y, "y", allow_nan=True), warn=True).astype(np.float64)
     checked_lengths({"X": np.empty(num_rows), "y": array})
-    if np.isnan(array).all():
+    if not allow_none and np.isnan(array).all():
         raise InvalidDataError("y holds NaN only: at least one observation is needed")
     return array
 

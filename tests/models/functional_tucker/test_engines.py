@@ -224,6 +224,10 @@ def test_a_conjugate_model_of_later_rows_is_the_refit():
     new = np.linspace(-1, 8, 20)[:, None]
     one, other = (m.predict(new, return_std=True) for m in (parts, whole))
     np.testing.assert_allclose(one, other, rtol=1e-9)
+    # A row without an observation tells nothing.
+    parts.partial_fit([[3.3]], [np.nan])
+    assert parts.n_ignored_ == 1
+    np.testing.assert_allclose(parts.predict(new), one[0], rtol=1e-9)
 
 
 def test_what_no_filter_resolves_is_refused():

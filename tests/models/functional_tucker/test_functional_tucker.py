@@ -149,14 +149,14 @@ def test_permuted_modes_have_the_same_fixed_points(data):
     X, y = data
     one = bk.FunctionalTucker(1, noise_std=0.3, kernel=[Matern32(1.0, 2.0), Matern12(1.0, 4.0)])
     two = clone(one).set_params(kernel=[Matern12(1.0, 4.0), Matern32(1.0, 2.0)])
-    options = {"max_iter": 2000, "tol": 0.0, "num_starts": 1, "random_state": 0}
+    options = {"max_iter": 500, "tol": 0.0, "num_starts": 1, "random_state": 0}
     first = one.set_params(**options).fit(X, y)
     second = two.set_params(**options).fit(X[["b", "a"]], y)
     new = X.iloc[:7] + 0.25
     for a, b in zip(
         first.predict(new, return_std=True), second.predict(new, return_std=True), strict=True
     ):
-        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(a, b, rtol=1e-10)
     assert first.elbo_[-1] == pytest.approx(second.elbo_[-1], abs=1e-8)
 
 

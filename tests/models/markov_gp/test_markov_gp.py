@@ -173,6 +173,9 @@ def test_partial_fit_is_fit_on_all_rows():
         parts.partial_fit(X[row], Y[row])
     np.testing.assert_allclose(moments(parts), moments(whole), atol=1e-10)
     assert parts.log_evidence_ == pytest.approx(whole.log_evidence_, abs=1e-8)
+    parts.partial_fit([0.5], [np.nan])
+    np.testing.assert_allclose(moments(parts), moments(whole), atol=1e-10)
+    assert parts.n_ignored_ == 1
     learned = bk.MarkovGPRegressor().fit(X[:15], Y[:15])
     before, mean = dict(learned.hyperparameters_), learned.mean_
     learned.partial_fit(X[15:], Y[15:])
@@ -331,6 +334,8 @@ def test_bad_calls(fitted):
         fitted.predict_quantiles(NEW, [0.0, 0.5])
     with pytest.raises(ValueError, match=r"quantiles must be probabilities .* got 'a'"):
         fitted.predict_quantiles(NEW, "a")
+    with pytest.raises(ValueError, match=r"quantiles must be probabilities .* got \[\]"):
+        fitted.predict_quantiles(NEW, [])
     with pytest.raises(InvalidDataError, match="X has no rows"):
         fitted.predict([])
     with pytest.raises(ValueError, match="num_draws must be"):

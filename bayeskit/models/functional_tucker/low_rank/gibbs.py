@@ -135,8 +135,8 @@ _STATIC = (
 )
 _long_chains = quick_jit(_chains, optimised="lightly", static_argnames=_STATIC)
 _brief_chains = quick_jit(_chains, optimised=False, static_argnames=_STATIC)
-# Rows and coordinates times sweeps up to which the program without optimisation ends first: it is
-# compiled in two thirds of the time (13 s for 19), and runs for nearly twice as long.
+# Rows and coordinates times sweeps up to which the program without optimisation ends first: it
+# is compiled in two thirds of the time (13 s for 19), and runs for nearly twice as long.
 _BRIEF = 1_000_000
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from bayeskit import container
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.accel.time.associative import check_method
 from bayeskit.errors import ConvergenceWarning, InvalidDataError
@@ -20,7 +18,6 @@ from bayeskit.inference.posterior import Posterior
 from bayeskit.models.base import as_random_key, checked_array, precision_scope
 from bayeskit.models.markov_gp import program
 from bayeskit.models.markov_gp.learning import hyperparameter_target, maximised
-from bayeskit.models.markov_gp.likelihoods import checked_scale
 from bayeskit.models.markov_gp.naming import hyperparameter_names
 from bayeskit.models.markov_gp.predictions import Predictions
 from bayeskit.models.markov_gp.program import Data, Sites
@@ -30,11 +27,11 @@ from bayeskit.models.markov_gp.rows import (
     have_zone,
     observations,
 )
+from bayeskit.models.markov_gp.saving import Saving
+from bayeskit.models.markov_gp.scales import checked_scale
 from bayeskit.models.markov_gp.settings import (
     as_kernel,
     as_likelihood,
-    from_plain,
-    to_plain,
 )
 
 __all__ = ["MarkovGPRegressor"]
@@ -45,7 +42,7 @@ _MAX_CHANGE = 1e-3
 _MAX_HYPER_DRAWS = 64
 
 
-class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
+class MarkovGPRegressor(Predictions, Saving, RegressorMixin, BaseEstimator):
     r"""Gaussian-process regression in linear time by a state-space model.
 
     An observation :math:`y_n` depends on the value at its coordinate of one function
@@ -402,61 +399,6 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         return tags
-
-    # ------------------------------------------------------------ files
-
-    def save(self, path: str | Path) -> None:
-        """Write the fitted estimator to one file that holds numbers only."""
-        self._check_fitted()
-        x, y, variance = self._rows
-        arrays = {"x": x, "y": y, "variance": variance, "u": self._u, "key": self.random_key_}
-        arrays |= {"precision": self._sites[0], "information": self._sites[1]}
-        arrays["mean"] = np.asarray(self.mean_)
-        parameters: dict[str, Any] = {
-            "kernel": to_plain(as_kernel(self.kernel)),
-            "noise": to_plain(self.noise),
-            "likelihood": self.likelihood,
-            "method": self.method,
-            "num_starts": self.num_starts,
-            "mean": self.mean if self.mean == "auto" else float(self.mean),
-            "are_dates": self._are_dates,
-            "have_zone": self._have_zone,
-            "float": self.precision,
-            "priors": {name: to_plain(part) for name, part in self._priors.items()},
-            "timing": self.timing_,
-        }
-        if hasattr(self, "result_"):
-            more, drawn = self.result_.pack()
-            parameters["result"] = more
-            arrays |= {f"result:{name}": value for name, value in drawn.items()}
-        container.write_container(path, "MarkovGPRegressor", parameters, arrays)
-
-    @classmethod
-    def _from_container(cls, read: container.Container) -> MarkovGPRegressor:
-        found, arrays = read.parameters, read.arrays
-        names = ("likelihood", "method", "num_starts")
-        gp = cls(
-            from_plain(found["kernel"]),
-            noise=from_plain(found["noise"]),
-            precision=found["float"],
-            mean=found.get("mean", float(arrays["mean"])),
-            **{name: found[name] for name in names},
-        )
-        gp._are_dates = found.get("are_dates", False)
-        gp._have_zone = found.get("have_zone", False)
-        gp._priors = {name: from_plain(part) for name, part in found["priors"].items()}
-        gp._keep_rows(arrays["x"], arrays["y"], arrays["variance"], float(arrays["mean"]))
-        gp._u, gp.random_key_, gp.timing_ = arrays["u"], arrays["key"], found["timing"]
-        if "result" in found:
-            drawn = {
-                name.removeprefix("result:"): value
-                for name, value in arrays.items()
-                if name.startswith("result:")
-            }
-            gp.result_ = Posterior.unpack(found["result"], drawn)
-        with precision_scope(gp.precision), program_cache():
-            gp._condition()
-        return gp
 
 
 def _no_sites(data: Data) -> Sites:

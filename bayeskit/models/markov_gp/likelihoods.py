@@ -11,7 +11,6 @@ information :math:`\partial g/\partial m` plus precision times m (Opper & Archam
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,13 +22,12 @@ from jax.scipy.special import gammaln
 from scipy import stats
 from scipy.special import expit
 
-from bayeskit.errors import ConvergenceWarning, InvalidDataError
+from bayeskit.errors import InvalidDataError
 from bayeskit.inference.gp_kernels import LogNormal, Scales
 from bayeskit.inference.gp_kernels.hyperparametric import (
     Hyperparametric,
     checked_hyperparameter,
     hyperparameter,
-    is_free,
 )
 
 __all__ = [
@@ -39,15 +37,12 @@ __all__ = [
     "Normal",
     "Poisson",
     "StudentT",
-    "checked_scale",
     "nodes",
 ]
 
 _NUM_NODES = 32
 # Of the largest observation: what counts as no spread.
-_ROUNDING = 1e-12
-# Squares of observations, and sums of many, are to be numbers.
-_LARGEST = 1e140
+ROUNDING = 1e-12
 
 
 def nodes() -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +115,7 @@ class _Continuous(Likelihood):
     def scale(self, y: np.ndarray) -> float:
         spread = float(np.std(y))
         # A constant has no scale of its own; rounding of its mean is none either.
-        return spread if spread > _ROUNDING * np.max(np.abs(y)) else 1.0
+        return spread if spread > ROUNDING * np.max(np.abs(y)) else 1.0
 
     def default_priors(self, scales: Scales) -> Mapping[str, Any]:
         # Between 1.5 % and all but the largest share of the spread, with two standard
@@ -329,34 +324,3 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "poisson": Poisson,
     "bernoulli": Bernoulli,
 }
-
-
-def checked_scale(likelihood: Likelihood, y: np.ndarray) -> float:
-    """Return the scale that observations suggest.
-
-    Raises
-    ------
-    InvalidDataError
-        If their variance is beyond double precision.
-
-    Warns
-    -----
-    ConvergenceWarning
-        If noise is to be learned from a constant.
-    """
-    span, largest = float(np.max(y)) / 2 - float(np.min(y)) / 2, float(np.max(np.abs(y)))
-    if likelihood.takes_noise and (largest > _LARGEST or 0 < span < 1 / _LARGEST):
-        raise InvalidDataError(
-            f"y lies between {np.min(y):.3g} and {np.max(y):.3g}, so that its variance is "
-            "beyond double precision: give y in another unit"
-        )
-    is_constant = len(y) > 1 and span <= _ROUNDING * largest
-    if is_constant and is_free(getattr(likelihood, "noise", 0.0)):
-        warnings.warn(
-            f"y is {y[0]:g} in all rows, which tells neither the noise nor the scale of the "
-            "function: the learned noise runs to zero, and so do the standard deviations of "
-            "predictions. Give numbers for noise and for the kernel's std",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-    return likelihood.scale(y)

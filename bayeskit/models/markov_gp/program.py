@@ -13,7 +13,6 @@ found by natural-gradient steps (Khan & Lin 2017); none is accepted that lowers 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +30,7 @@ from bayeskit.accel import (
 )
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference.gp_kernels import FreeParameters, FunctionChain, chain_of
+from bayeskit.models.markov_gp.jit_by_work import jit_by_work
 from bayeskit.models.markov_gp.rows import Grid, Rows
 
 __all__ = [
@@ -47,36 +47,6 @@ __all__ = [
 ]
 
 _MAX_SITE_STEPS = 200
-# Coordinates that are filtered or smoothed in all: below, less is gained by optimised programs
-# than it takes to optimise them.
-_FEW = 20_000
-# Calls of a search for the maximum, and steps of a search for sites.
-_USUAL_CALLS, _USUAL_STEPS = 15, 20
-
-
-def _jit(function: Callable | None = None, *, is_search: bool = False, **options: Any) -> Any:
-    """Return a program that is compiled in the time that its use is worth.
-
-    Parameters
-    ----------
-    function : callable (u, free, data, ...)
-    is_search : bool
-        Whether it is called many times, and finds sites each time.
-    """
-    if function is None:
-        return functools.partial(_jit, is_search=is_search, **options)
-    whole = quick_jit(function, **options)
-    plain = quick_jit(function, optimised=False, **options)
-
-    @functools.wraps(function)
-    def call(u: Any, free: FreeParameters, data: Data, *args: Any, **keywords: Any) -> Any:
-        work = data.grid.x.shape[0] * (u.shape[0] if np.ndim(u) == 2 else 1)
-        if is_search:
-            steps = 1 if free.base["likelihood"].is_exact else _USUAL_STEPS
-            work *= _USUAL_CALLS * steps
-        return (plain if work < _FEW else whole)(u, free, data, *args, **keywords)
-
-    return call
 
 
 class Data(NamedTuple):
@@ -264,7 +234,7 @@ def value_and_sites(u, free: FreeParameters, data: Data, start: Sites, method: s
     return _bound_at(model, data, found, method), (found.sites, found.change)
 
 
-@_jit(static_argnames="method", is_search=True)
+@jit_by_work(static_argnames="method", is_search=True)
 def objective(u, free: FreeParameters, data: Data, start: Sites, method: str) -> tuple:
     """Return log evidence, its gradient by u, the sites, and how far these still moved."""
     (value, (sites, change)), gradient = jax.value_and_grad(value_and_sites, has_aux=True)(
@@ -273,14 +243,14 @@ def objective(u, free: FreeParameters, data: Data, start: Sites, method: str) ->
     return value, gradient, sites, change
 
 
-@_jit(static_argnames="method")
+@jit_by_work(static_argnames="method")
 def log_evidence(u, free: FreeParameters, data: Data, start: Sites, method: str) -> tuple:
     """Return what :func:`objective` does, without a gradient."""
     value, (sites, change) = value_and_sites(u, free, data, start, method)
     return value, jnp.zeros_like(u), sites, change
 
 
-@_jit(static_argnames=("method", "by_term"))
+@jit_by_work(static_argnames=("method", "by_term"))
 def function_moments(
     u, free: FreeParameters, data: Data, sites: Sites, method: str, by_term: bool = False
 ) -> tuple[jax.Array, jax.Array]:
@@ -314,7 +284,7 @@ def function_moments(
     return lax.map(one, (u, sites))
 
 
-@_jit(static_argnames="method")
+@jit_by_work(static_argnames="method")
 def function_draws(
     u,
     free: FreeParameters,

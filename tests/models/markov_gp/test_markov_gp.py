@@ -248,7 +248,7 @@ def test_check_estimator():
 
 def test_save_and_load(tmp_path):
     kernel = 2.0 * Periodic(1.0, LogNormal(2.0, 0.1), 1.0, num_harmonics=1)
-    gp = bk.MarkovGPRegressor(kernel, noise=LogNormal(0.1)).fit(X, Y)
+    gp = bk.MarkovGPRegressor(kernel, noise=LogNormal(0.1), random_state=3).fit(X, Y)
     gp.save(tmp_path / "gp.bkit")
     loaded = bk.load(tmp_path / "gp.bkit")
     np.testing.assert_allclose(moments(loaded), moments(gp), rtol=1e-12)
@@ -256,6 +256,8 @@ def test_save_and_load(tmp_path):
     assert loaded.log_evidence_ == pytest.approx(gp.log_evidence_, rel=1e-9)
     assert loaded.mean == "auto"
     assert loaded.mean_ == gp.mean_
+    assert str(loaded.get_params()) == str(gp.get_params())
+    assert set(loaded.hyperparameters_) == set(gp.hyperparameters_)
     loaded.partial_fit([2.0], [0.5])
 
 

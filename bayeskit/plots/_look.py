@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["COLORS", "INK", "MUTED", "headline", "new_axes", "panel_above", "tidy"]
+__all__ = [
+    "COLORS",
+    "INK",
+    "MUTED",
+    "headline",
+    "new_axes",
+    "panel_above",
+    "short_dates",
+    "tidy",
+]
 
 # Okabe & Ito (2008): told apart with any colour vision, and in grey.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -43,6 +52,17 @@ def panel_above(ax: Any, height: float) -> Any:
         above = ax.figure.add_subplot(rows[0], sharex=ax)
     above.tick_params(labelbottom=False)
     return above
+
+
+def short_dates(ax: Any, x: Any) -> None:
+    """Write dates along the axis no longer than they must be; leave numbers as they are."""
+    from matplotlib import dates
+
+    if getattr(x, "dtype", None) is None or x.dtype.kind != "M":
+        return
+    places = dates.AutoDateLocator()
+    ax.xaxis.set_major_locator(places)
+    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(places))
 
 
 def headline(ax: Any, text: str) -> None:

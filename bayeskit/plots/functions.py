@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, new_axes, tidy
+from bayeskit.plots._look import COLORS, INK, new_axes, short_dates, tidy
 
 __all__ = ["function_bands"]
 
@@ -50,7 +50,16 @@ def function_bands(
     if observations is not None:
         seen_x, seen_y = (np.asarray(v) for v in observations)
         ax.plot(seen_x, seen_y, ".", color=INK, markersize=4.0, label="observed", zorder=3)
+    short_dates(ax, rows.index)
     ax.set_xlabel("x")
-    ax.legend(loc="best", ncols=2, frameon=False, labelcolor=INK, fontsize=9.5)
+    ax.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=2,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9.5,
+        borderaxespad=0.2,
+    )
     tidy(ax)
     return ax

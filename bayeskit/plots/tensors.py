@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, short_dates, tidy
 
 __all__ = ["bound_over_rounds", "core_entries", "factor_functions", "observed_predicted"]
 
@@ -27,6 +27,7 @@ def factor_functions(
     names: Sequence[str] | None = None,
     joined: bool = True,
     label: str = "x",
+    value_label: str = "function",
     ax: Any = None,
 ) -> Any:
     """Draw the functions of one mode with their bands from 5 % to 95 %.
@@ -40,8 +41,8 @@ def factor_functions(
         One for each function. Default: their numbers.
     joined : bool
         False draws a point and an interval for each value, as they come: of a category.
-    label : str
-        Of the coordinate.
+    label, value_label : str
+        Of the coordinate, and of the functions.
     ax : matplotlib Axes, optional
         Default: those of a new figure.
 
@@ -72,10 +73,13 @@ def factor_functions(
         shifted = np.arange(len(x)) + 0.5 * ((r + 0.5) / rank - 0.5)
         ax.vlines(shifted, low, high, color=color, linewidth=1.2)
         ax.plot(shifted, middle, "o", color=color, markersize=4.8, label=name)
-    if not joined:
+    if joined:
+        short_dates(ax, grid)
+    else:
         step = -(-len(grid) // _MOST_TICKS)
         ax.set_xticks(range(0, len(grid), step), [_tick(value) for value in grid[::step]])
     ax.set_xlabel(label)
+    ax.set_ylabel(value_label)
     ax.legend(
         loc="lower right",
         bbox_to_anchor=(1.0, 1.0),
@@ -137,7 +141,9 @@ def core_entries(core: Any, *, names: Sequence[str] | None = None, ax: Any = Non
     return ax
 
 
-def observed_predicted(y: Any, mean: Any, low: Any, high: Any, *, ax: Any = None) -> Any:
+def observed_predicted(
+    y: Any, mean: Any, low: Any, high: Any, *, level: float | None = None, ax: Any = None
+) -> Any:
     """Draw observations against their predictions with intervals.
 
     Parameters
@@ -146,6 +152,8 @@ def observed_predicted(y: Any, mean: Any, low: Any, high: Any, *, ax: Any = None
         NaN is not drawn.
     mean, low, high : (rows,) arrays
         Of the predictions. Observations outside of their interval have another colour.
+    level : float, optional
+        Probability of the intervals, for the legend.
     ax : matplotlib Axes, optional
         Default: those of a new figure.
 
@@ -167,8 +175,9 @@ def observed_predicted(y: Any, mean: Any, low: Any, high: Any, *, ax: Any = None
     ends = (mean.min(), mean.max()) if len(mean) else (0.0, 1.0)
     ax.plot(ends, ends, color=MUTED, linewidth=0.9, zorder=2)
     inside = (low <= y) & (y <= high)
+    interval = "interval" if level is None else f"{100 * level:g} % interval"
     for rows, color, name in (
-        (inside, INK, f"inside of the interval ({inside.sum()})"),
+        (inside, INK, f"inside of the {interval} ({inside.sum()})"),
         (~inside, COLORS[1], f"outside ({(~inside).sum()})"),
     ):
         ax.plot(mean[rows], y[rows], ".", color=color, markersize=4.0, label=name, zorder=3)
@@ -220,6 +229,8 @@ def bound_over_rounds(bounds: Any, *, ax: Any = None) -> Any:
 
 
 def _tick(value: Any) -> str:
+    if isinstance(value, np.datetime64):
+        return str(np.datetime_as_string(value, "D"))
     return str(value) if isinstance(value, str) else f"{value:g}"
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "blocked_associative_scan",
     "by_method",
     "check_method",
+    "method_here",
     "parallel_block",
 ]
 
@@ -104,6 +105,14 @@ def check_method(method: str) -> None:
     """Refuse a method that does not exist."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+
+
+def method_here(method: str) -> str:
+    """Return the method for the platform at hand, so that only one form is traced."""
+    check_method(method)
+    if method != "auto":
+        return method
+    return "sequential" if jax.default_backend() == "cpu" else "parallel"
 
 
 def by_method(method: str, sequential: Callable, parallel: Callable, *args: Any) -> Any:

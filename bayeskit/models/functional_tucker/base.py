@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from bayeskit.accel.program_cache import program_cache
-from bayeskit.accel.time.associative import check_method
+from bayeskit.accel.time.associative import check_method, method_here
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.gp_kernels import LogNormal
 from bayeskit.inference.gp_kernels.hyperparametric import checked_hyperparameter
@@ -193,7 +192,7 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
             mode_parameters(layout, kernels, table) if layout.ranks else (),
             1.0,
             self._noise_prior(),
-            _method_here(self.method),
+            method_here(self.method),
         )
         design = additive.additive_design(terms, table, names)
         return _Given(problem, design, t, seen, names, categories, target, kernels, transform)
@@ -314,10 +313,3 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
 
 def _is_above(value: Any, least: float) -> bool:
     return isinstance(value, int | float | np.number) and bool(value > least)
-
-
-def _method_here(method: str) -> str:
-    """Return the method for the platform at hand, so that only one form is traced."""
-    if method != "auto":
-        return method
-    return "sequential" if jax.default_backend() == "cpu" else "parallel"

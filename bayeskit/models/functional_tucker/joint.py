@@ -97,6 +97,11 @@ class MeanField:
         return self.terms.design.table
 
     @property
+    def design(self) -> additive.AdditiveDesign:
+        """Of the terms."""
+        return self.terms.design
+
+    @property
     def is_exact(self) -> bool:
         """Whether there is nothing but terms and normal noise."""
         return not len(self.bounds)
@@ -113,8 +118,15 @@ class MeanField:
         product = product_moments(self.problem, self.data, found.beliefs, found.u, table)
         return (mean + product[0])[None], (variance + product[1])[None]
 
-    def function_moments(self, term: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return means and variances (points,) of the function of a term."""
+    def function_moments(
+        self, term: int, x: np.ndarray, is_centred: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and variances (points,) of the function of a term.
+
+        Of a centred one, less its mean over the observed rows.
+        """
+        if is_centred:
+            return additive.centred_function_moments(self.terms, term, x)
         return additive.function_moments(self.terms, term, x)
 
     def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> tuple:

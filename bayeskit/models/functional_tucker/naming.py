@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayeskit.models.functional_tucker.terms import term_label
+from bayeskit.models.markov_gp.naming import distinct_names, within_kernel
 
 __all__ = ["factor_names", "place_of_mode", "term_names"]
 
@@ -34,10 +35,10 @@ def term_names(paths: Sequence[str], terms: Sequence[Any]) -> list[str]:
         first, *rest = path.split(".")
         if first == "kernels":
             term = terms[int(rest[0])]
-            names.append(".".join([term_label(term), *_within_kernel(term.kernel, rest[1:])]))
+            names.append(".".join([term_label(term), *within_kernel(term.kernel, rest[1:])]))
         else:
             names.append("noise_std")
-    return _distinct(names)
+    return distinct_names(names)
 
 
 def factor_names(paths: Sequence[str], kernels: Sequence[Any], mode: Hashable) -> list[str]:
@@ -45,25 +46,6 @@ def factor_names(paths: Sequence[str], kernels: Sequence[Any], mode: Hashable) -
     names = []
     for path in paths:
         function, *rest = path.split(".")
-        inner = _within_kernel(kernels[int(function)], rest)
+        inner = within_kernel(kernels[int(function)], rest)
         names.append(".".join([f"factor({mode})[{function}]", *inner]))
-    return _distinct(names)
-
-
-def _within_kernel(kernel: Any, path: list[str]) -> list[str]:
-    """Return the name of the kernel that holds a number, and that of the number."""
-    # In a sum of sums the last summand is the right one of the outermost.
-    while path and path[0] in ("left", "right") and hasattr(kernel, path[0]):
-        kernel, path = getattr(kernel, path[0]), path[1:]
-    return [kernel.name, *path] if hasattr(kernel, "name") else path
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Number names that are there several times."""
-    counts = {name: names.count(name) for name in names}
-    seen: dict[str, int] = {}
-    found = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(f"{name} {seen[name]}" if counts[name] > 1 else name)
-    return found
+    return distinct_names(names)

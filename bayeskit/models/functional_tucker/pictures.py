@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayeskit.inference.gp_kernels import White
+from bayeskit.models.functional_tucker.additive.design import column_of
 from bayeskit.models.functional_tucker.naming import place_of_mode
+from bayeskit.models.functional_tucker.terms import term_label
 from bayeskit.models.markov_gp.rows import as_dates, observations
 
 __all__ = ["Pictures", "StandardForm"]
@@ -44,6 +46,10 @@ class Pictures:
 
     # What the estimators have.
     factors: Any
+    functions: Any
+    transform: Any
+    terms_: tuple[Any, ...]
+    _place_of: Any
     predict_quantiles: Any
     _posterior: Any
     _check_fitted: Any
@@ -101,6 +107,49 @@ class Pictures:
             names=names,
             joined=not is_category,
             label=str(self.names_[place]),
+            value_label="function, mean square 1",
+            ax=ax,
+        )
+
+    def plot_function(
+        self, term: Any, grid: Any = None, *, centred: bool = True, ax: Any = None
+    ) -> Any:
+        """Draw the function of one term of the mean, and its band from 5 % to 95 %.
+
+        Parameters
+        ----------
+        term, centred
+            As for :meth:`functions`.
+        grid : (points) array, optional
+            Default: across the data; all values of a category.
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        from bayeskit.plots import factor_functions
+
+        self._check_fitted()
+        place = self._place_of(term)
+        found = self.terms_[place]
+        mode = place_of_mode(self.names_, found.mode)
+        is_white = [isinstance(part, White) for part in found.kernel.terms]
+        if grid is None:
+            x = np.unique(column_of(self._posterior.design, place, self._posterior.table))
+            line = np.linspace(x[0], x[-1], _NUM_POINTS)
+            # Between its values a white kernel says nothing of a function.
+            grid = self._values(mode, x if any(is_white) else line)
+        mean, std = self.functions(place, grid, return_std=True, centred=centred)
+        what = "function less its mean" if centred else "function"
+        return factor_functions(
+            grid,
+            mean[:, None],
+            std[:, None],
+            names=[f"{term_label(found)}, 5 % to 95 %"],
+            joined=not all(is_white),
+            label=str(found.mode),
+            value_label=what if self.transform is None else f"{what}, transformed",
             ax=ax,
         )
 
@@ -133,7 +182,8 @@ class Pictures:
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
         tail = 0.5 * (1.0 - level)
         low, middle, high = self.predict_quantiles(X, [tail, 0.5, 1.0 - tail])
-        return observed_predicted(observations(y, len(middle)), middle, low, high, ax=ax)
+        seen = observations(y, len(middle))
+        return observed_predicted(seen, middle, low, high, level=level, ax=ax)
 
     def plot_bound(self, *, ax: Any = None) -> Any:
         """Draw how the lower bound of the evidence rose to ``elbo_[-1]``."""

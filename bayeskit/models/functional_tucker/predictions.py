@@ -106,7 +106,9 @@ class Predictions:
             errors = generator.standard_normal(draws.shape)
         return self.transform_.inverse(draws + std[:, None] * errors)
 
-    def functions(self, term: Any, grid: Any, *, return_std: bool = False) -> Any:
+    def functions(
+        self, term: Any, grid: Any, *, return_std: bool = False, centred: bool = False
+    ) -> Any:
         """Return the posterior mean of the function of one term, on the transformed scale.
 
         Parameters
@@ -116,6 +118,10 @@ class Predictions:
         grid : (points) array
             Values of the mode, or of its mean over groups.
         return_std : bool
+        centred : bool
+            The function less its mean over the observed rows, with the standard deviation of
+            the difference. The level of a function by itself is hardly known: it is shared with
+            the constant and with the other terms.
 
         Returns
         -------
@@ -125,7 +131,7 @@ class Predictions:
         place = self._place_of(term)
         points = self._coordinates_of(grid, self.terms_[place].mode)
         with precision_scope("float64"), program_cache():
-            mean, variance = self._posterior.function_moments(place, points)
+            mean, variance = self._posterior.function_moments(place, points, centred)
         scale = self.transform_.scale
         return (scale * mean, scale * np.sqrt(variance)) if return_std else scale * mean
 

@@ -168,6 +168,8 @@ def new_table(
     elif hasattr(X, "columns") and names != tuple(range(len(names))):
         missing = [name for name in names if name not in set(X.columns)]
         raise InvalidDataError(f"X lacks the columns {missing}: the fit had {list(names)}")
+    if not hasattr(X, "columns") and np.ndim(X) == 2:
+        _refuse_other_number(np.shape(X)[1], names)
     if dates and not hasattr(X, "columns"):
         raise InvalidDataError(
             f"the fit had dates in {sorted(map(str, dates))}: give a DataFrame with dates"
@@ -181,8 +183,12 @@ def new_table(
         raise InvalidDataError(
             f"column {strange[0]!r} of X holds categories, but the fit had numbers there"
         )
-    if len(found) != len(names):
-        raise InvalidDataError(
-            f"X has {len(found)} columns, but the fit had {len(names)}: {list(names)}"
-        )
+    _refuse_other_number(len(found), names)
     return table
+
+
+def _refuse_other_number(num: int, names: tuple[Hashable, ...]) -> None:
+    if num != len(names):
+        raise InvalidDataError(
+            f"X has {num} columns, but the fit had {len(names)}: {list(names)}"
+        )

@@ -11,6 +11,7 @@ import numpy as np
 
 from bayeskit.inference import random
 from bayeskit.models.functional_tucker import additive
+from bayeskit.models.functional_tucker.additive.centring import centred_design
 from bayeskit.models.functional_tucker.additive.design import function_design
 from bayeskit.models.functional_tucker.low_rank.additive_part import additive_part
 from bayeskit.models.functional_tucker.low_rank.data import TensorData, tensor_data
@@ -90,11 +91,17 @@ class Sampled:
             self.problem.layout, self.prior, self.data, self.parts, table, self.design, context
         )
 
-    def function_moments(self, term: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def function_moments(
+        self, term: int, x: np.ndarray, is_centred: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return means and variances (points,) of the function of a term, over all draws."""
-        new = function_design(self.design, term, np.asarray(x, float))
+        x, share = np.asarray(x, float), None
+        if is_centred:
+            new, share = centred_design(self.design, term, x, np.asarray(self.data.weight) > 0)
+        else:
+            new = function_design(self.design, term, x)
         layout = self.problem.layout
-        means, variances = term_moments(layout, self.prior, self.data, self.parts, new)
+        means, variances = term_moments(layout, self.prior, self.data, self.parts, new, share)
         weights, num = np.exp(self.log_weights), len(x)
         mean = weights @ means[:, :num]
         return mean, weights @ (variances[:, :num] + (means[:, :num] - mean) ** 2)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from bayeskit import container
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.accel.time.associative import check_method
 from bayeskit.errors import ConvergenceWarning, InvalidDataError
@@ -20,19 +18,20 @@ from bayeskit.inference.posterior import Posterior
 from bayeskit.models.base import as_random_key, checked_array, precision_scope
 from bayeskit.models.markov_gp import program
 from bayeskit.models.markov_gp.learning import hyperparameter_target, maximised
+from bayeskit.models.markov_gp.naming import hyperparameter_names
 from bayeskit.models.markov_gp.predictions import Predictions
 from bayeskit.models.markov_gp.program import Data, Sites
 from bayeskit.models.markov_gp.rows import (
     are_dates,
     coordinates,
+    have_zone,
     observations,
-    refuse_other_kind,
 )
+from bayeskit.models.markov_gp.saving import Saving
+from bayeskit.models.markov_gp.scales import checked_scale
 from bayeskit.models.markov_gp.settings import (
     as_kernel,
     as_likelihood,
-    from_plain,
-    to_plain,
 )
 
 __all__ = ["MarkovGPRegressor"]
@@ -43,7 +42,7 @@ _MAX_CHANGE = 1e-3
 _MAX_HYPER_DRAWS = 64
 
 
-class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
+class MarkovGPRegressor(Predictions, Saving, RegressorMixin, BaseEstimator):
     r"""Gaussian-process regression in linear time by a state-space model.
 
     An observation :math:`y_n` depends on the value at its coordinate of one function
@@ -62,7 +61,9 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
     noise : float, LogNormal or None
         Standard deviation of the noise, or scale of Student-t noise, likewise.
     likelihood : {"normal", "student_t", "poisson", "bernoulli"}
-        All but the first are approximated; see Notes.
+        All but the first are approximated; see Notes. Counts have the rate :math:`e^f`, and 1
+        has the probability :math:`1/(1 + e^{-f})`; ``predict(of="rate")`` gives these with
+        standard deviations, and so do quantiles, draws and ``bands``.
     mean : "auto" or float
         The constant c, on the scale of f. ``"auto"`` takes the value that fits the data best
         if f is constant, and leaves it uncertain by no more than k says: add a
@@ -78,6 +79,9 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         Starts of the search for the maximum; the first is the median of the priors.
     random_state : int, numpy random state, JAX key, or None
     precision : {"float64", "float32"}
+    progress : "auto" or bool
+        Whether a line tells how far the search for the maximum has come. ``"auto"``: on a
+        terminal and in a notebook. Engines have a setting of their own.
 
     Attributes
     ----------
@@ -87,7 +91,8 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
     likelihood_ : Likelihood
         Likewise.
     hyperparameters_ : dict of float
-        The learned numbers by name, in the user's units.
+        The learned numbers by name, in the user's units: ``kernel.std`` of a single kernel,
+        ``kernel.periodic.std`` where several are combined.
     log_evidence_ : float
         Log density of the data given ``hyperparameters_``; of an engine, its own estimate with
         the hyper-parameters integrated out.
@@ -144,6 +149,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         num_starts: int = 1,
         random_state: Any = None,
         precision: str = "float64",
+        progress: str | bool = "auto",
     ):
         self.kernel = kernel
         self.noise = noise
@@ -154,6 +160,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         self.num_starts = num_starts
         self.random_state = random_state
         self.precision = precision
+        self.progress = progress
 
     result_: Posterior
 
@@ -183,23 +190,17 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             cannot give, before anything is compiled.
         """
         x, y, variance = self._checked(X, y, noise_std)
-        self._are_dates = are_dates(X)
+        self._are_dates, self._have_zone = are_dates(X), have_zone(X)
         likelihood = as_likelihood(self.likelihood, self.noise)
         seen = y[~np.isnan(y)]
-        if self.mean == "auto":
-            offset = likelihood.offset(seen)
-        elif isinstance(self.mean, str):
+        spread = checked_scale(likelihood, seen)
+        if isinstance(self.mean, str) and self.mean != "auto":
             raise ValueError(f"mean must be 'auto' or a number, got {self.mean!r}")
+        if isinstance(self.mean, str):
+            offset = likelihood.offset(seen)
         else:
             offset = float(checked_array(np.asarray(self.mean), "mean"))
         span = float(np.ptp(x))
-        with np.errstate(over="ignore", invalid="ignore"):
-            spread = likelihood.scale(seen)
-        if not (np.isfinite(spread) and np.isfinite(spread**2) and spread**2 > 0):
-            raise InvalidDataError(
-                f"y spans {np.ptp(seen):.3g}, so that its variance is beyond double precision: "
-                "give y in another unit"
-            )
         scales = Scales(span if span > 0 else 1.0, spread)
         tree = {"kernel": as_kernel(self.kernel), "likelihood": likelihood}
         model = {name: part.with_defaults(scales) for name, part in tree.items()}
@@ -226,7 +227,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, noise_std=noise_std)
-        refuse_other_kind(self._are_dates, X, "X")
+        self._refuse_other_kind(X)
         x, y, variance = self._checked(X, y, noise_std, is_more=True)
         old_x, old_y, old_variance = self._rows
         self._keep_rows(
@@ -287,11 +288,17 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             del self.result_
         if isinstance(self.inference, str) or not free.num_free:
             u, self.num_evaluations_ = maximised(
-                free, data, start, self.method, num_starts=self.num_starts, seed=key
+                free,
+                data,
+                start,
+                self._method,
+                num_starts=self.num_starts,
+                seed=key,
+                progress=self.progress,
             )
             self._u = u[None]
         else:
-            target = hyperparameter_target(free, data, start, self.method)
+            target = hyperparameter_target(free, data, start, self._method)
             self.result_ = self.inference.run(target, None, key)
             positions = self.result_.positions.reshape(-1, free.num_free)
             self._u = positions[:: -(-len(positions) // _MAX_HYPER_DRAWS)]
@@ -304,12 +311,13 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         start = _no_sites(data)
         # Where something was learned, the program with the gradient is there already.
         evaluate = program.objective if free.num_free else program.log_evidence
-        value, _, sites, change = evaluate(centre, free, data, start, self.method)
+        value, _, sites, change = evaluate(centre, free, data, start, self._method)
         self._evidence = float(value)
+        change = float(change)
         if not change <= _MAX_CHANGE:
             warnings.warn(
                 "the normal approximation of the posterior was not found to the end: its mean "
-                f"still moves by {float(change):.1g} of its size. Take another kernel, or "
+                f"still moves by {change:.1g} of its size. Take another kernel, or "
                 "narrower priors",
                 ConvergenceWarning,
                 stacklevel=4,
@@ -318,12 +326,13 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             self._sites = Sites(*(np.asarray(s)[None] for s in sites))
         else:
             u = self._u.astype(self.precision)
-            found = program.sites_of_draws(u, free, data, sites, self.method)
+            found = program.sites_of_draws(u, free, data, sites, self._method)
             self._sites = Sites(*(np.asarray(s) for s in found))
         model = jax.tree.map(float, free.fill(centre))
         self.kernel_, self.likelihood_ = model["kernel"], model["likelihood"]
         values = np.asarray(free.values(centre), np.float64)
-        self.hyperparameters_ = dict(zip(free.names, map(float, values), strict=True))
+        names = hyperparameter_names(free)
+        self.hyperparameters_ = dict(zip(names, map(float, values), strict=True))
         is_exact = self.likelihood_.is_exact
         self.log_evidence_kind_ = "exact" if is_exact else "lower bound"
 
@@ -367,7 +376,7 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
             free, data = self._free(), self._data()
             u = free.coordinates(list(wanted.values())).astype(self.precision)
             start = _no_sites(data)
-            value, gradient, *_ = program.objective(u, free, data, start, self.method)
+            value, gradient, *_ = program.objective(u, free, data, start, self._method)
         if not return_gradient:
             return float(value)
         by_log = np.asarray(gradient) / free.spread
@@ -390,59 +399,6 @@ class MarkovGPRegressor(Predictions, RegressorMixin, BaseEstimator):
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         return tags
-
-    # ------------------------------------------------------------ files
-
-    def save(self, path: str | Path) -> None:
-        """Write the fitted estimator to one file that holds numbers only."""
-        self._check_fitted()
-        x, y, variance = self._rows
-        arrays = {"x": x, "y": y, "variance": variance, "u": self._u, "key": self.random_key_}
-        arrays |= {"precision": self._sites[0], "information": self._sites[1]}
-        arrays["mean"] = np.asarray(self.mean_)
-        parameters: dict[str, Any] = {
-            "kernel": to_plain(as_kernel(self.kernel)),
-            "noise": to_plain(self.noise),
-            "likelihood": self.likelihood,
-            "method": self.method,
-            "num_starts": self.num_starts,
-            "mean": self.mean if self.mean == "auto" else float(self.mean),
-            "are_dates": self._are_dates,
-            "float": self.precision,
-            "priors": {name: to_plain(part) for name, part in self._priors.items()},
-            "timing": self.timing_,
-        }
-        if hasattr(self, "result_"):
-            more, drawn = self.result_.pack()
-            parameters["result"] = more
-            arrays |= {f"result:{name}": value for name, value in drawn.items()}
-        container.write_container(path, "MarkovGPRegressor", parameters, arrays)
-
-    @classmethod
-    def _from_container(cls, read: container.Container) -> MarkovGPRegressor:
-        found, arrays = read.parameters, read.arrays
-        names = ("likelihood", "method", "num_starts")
-        gp = cls(
-            from_plain(found["kernel"]),
-            noise=from_plain(found["noise"]),
-            precision=found["float"],
-            mean=found.get("mean", float(arrays["mean"])),
-            **{name: found[name] for name in names},
-        )
-        gp._are_dates = found.get("are_dates", False)
-        gp._priors = {name: from_plain(part) for name, part in found["priors"].items()}
-        gp._keep_rows(arrays["x"], arrays["y"], arrays["variance"], float(arrays["mean"]))
-        gp._u, gp.random_key_, gp.timing_ = arrays["u"], arrays["key"], found["timing"]
-        if "result" in found:
-            drawn = {
-                name.removeprefix("result:"): value
-                for name, value in arrays.items()
-                if name.startswith("result:")
-            }
-            gp.result_ = Posterior.unpack(found["result"], drawn)
-        with precision_scope(gp.precision), program_cache():
-            gp._condition()
-        return gp
 
 
 def _no_sites(data: Data) -> Sites:

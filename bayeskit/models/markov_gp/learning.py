@@ -15,6 +15,8 @@ from bayeskit.errors import ConvergenceWarning
 from bayeskit.inference import random
 from bayeskit.inference.gp_kernels import FreeParameters
 from bayeskit.inference.measure import Target
+from bayeskit.inference.progress import ProgressLine
+from bayeskit.models.markov_gp.naming import hyperparameter_names
 from bayeskit.models.markov_gp.program import Data, Sites, objective, value_and_sites
 
 __all__ = ["hyperparameter_target", "maximised"]
@@ -33,6 +35,7 @@ def maximised(
     *,
     num_starts: int,
     seed: Any,
+    progress: str | bool = False,
 ) -> tuple[np.ndarray, int]:
     r"""Return the u that maximises :math:`\log p(y \mid u) - |u|^2/2`, and the evaluations.
 
@@ -43,6 +46,8 @@ def maximised(
     num_starts : int
         The first start is the median of the priors, others are drawn from them.
     seed : JAX key
+    progress : "auto" or bool
+        Whether a line tells the evidence at each step.
 
     Warns
     -----
@@ -51,7 +56,7 @@ def maximised(
     """
     if not free.num_free:
         return np.zeros(0), 0
-    generator = random.host_generator(seed)
+    line = ProgressLine("MarkovGPRegressor", progress)
     state: dict[str, Any] = {"sites": start, "count": 0}
 
     def loss(u):
@@ -64,16 +69,20 @@ def maximised(
             # Outside of what can be computed: the line search comes back.
             return 1e10 + u @ u, u
         state["sites"] = sites
+        line.show(f"log evidence {value:.4g} after {state['count']} evaluations")
         return 0.5 * (u @ u) - value, u - gradient
 
     best: Any = None
-    for number in range(num_starts):
-        u0 = generator.standard_normal(free.num_free) if number else np.zeros(free.num_free)
+    starts = np.zeros((num_starts, free.num_free))
+    if num_starts > 1:
+        starts[1:] = random.host_generator(seed).standard_normal(starts[1:].shape)
+    for u0 in starts:
         found = optimize.minimize(
             loss, u0, jac=True, method="L-BFGS-B", options={"maxiter": _MAX_STEPS}
         )
         if best is None or found.fun < best.fun:
             best = found
+    line.close(f"{state['count']} evaluations")
     slope = float(np.max(np.abs(best.jac)))
     if not best.success and slope > _FLAT:
         warnings.warn(
@@ -95,7 +104,7 @@ def _sample_prior(key, free, data, start):
 
 
 def _constrain(u, free, data, start):
-    return dict(zip(free.names, free.values(u), strict=True))
+    return dict(zip(hyperparameter_names(free), free.values(u), strict=True))
 
 
 def _likelihood_by(method: str) -> Any:

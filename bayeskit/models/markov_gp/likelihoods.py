@@ -30,9 +30,19 @@ from bayeskit.inference.gp_kernels.hyperparametric import (
     hyperparameter,
 )
 
-__all__ = ["LIKELIHOODS", "Bernoulli", "Likelihood", "Normal", "Poisson", "StudentT", "nodes"]
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Likelihood",
+    "Normal",
+    "Poisson",
+    "StudentT",
+    "nodes",
+]
 
 _NUM_NODES = 32
+# Of the largest observation: what counts as no spread.
+ROUNDING = 1e-12
 
 
 def nodes() -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +59,8 @@ class Likelihood(Hyperparametric):
     is_exact: ClassVar[bool] = False
     #: Whether observations are whole numbers.
     is_discrete: ClassVar[bool] = False
+    #: What the mean of an observation is called.
+    rate_name: ClassVar[str] = "function"
     #: Whether rows may have a noise of their own.
     takes_noise: ClassVar[bool] = False
 
@@ -103,7 +115,7 @@ class _Continuous(Likelihood):
     def scale(self, y: np.ndarray) -> float:
         spread = float(np.std(y))
         # A constant has no scale of its own; rounding of its mean is none either.
-        return spread if spread > 1e-12 * np.max(np.abs(y)) else 1.0
+        return spread if spread > ROUNDING * np.max(np.abs(y)) else 1.0
 
     def default_priors(self, scales: Scales) -> Mapping[str, Any]:
         # Between 1.5 % and all but the largest share of the spread, with two standard
@@ -206,6 +218,7 @@ class Poisson(Likelihood):
     r"""Counts: :math:`y \sim \mathrm{Poisson}(e^f)`."""
 
     is_discrete: ClassVar[bool] = True
+    rate_name: ClassVar[str] = "rate"
 
     def default_priors(self, scales):
         return {}
@@ -255,6 +268,7 @@ class Bernoulli(Likelihood):
     r"""Yes or no: :math:`y \sim \mathrm{Bernoulli}(1 / (1 + e^{-f}))`."""
 
     is_discrete: ClassVar[bool] = True
+    rate_name: ClassVar[str] = "probability of 1"
 
     def default_priors(self, scales):
         return {}

@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 from sklearn.exceptions import NotFittedError
 
 from bayeskit.accel.program_cache import program_cache
+from bayeskit.accel.time.associative import method_here
 from bayeskit.inference import random
 from bayeskit.inference.gp_kernels import FreeParameters
 from bayeskit.models.base import as_random_key, precision_scope
@@ -20,6 +21,7 @@ from bayeskit.models.markov_gp.mixtures import (
     mixture_moments,
     observation_quantiles,
 )
+from bayeskit.models.markov_gp.naming import distinct_names
 from bayeskit.models.markov_gp.program import Data, Sites
 from bayeskit.models.markov_gp.rows import (
     as_dates,
@@ -27,7 +29,9 @@ from bayeskit.models.markov_gp.rows import (
     coordinates,
     grid_of,
     refuse_other_kind,
+    refuse_other_zone,
     rows_of,
+    with_zone,
 )
 
 __all__ = ["Predictions"]
@@ -59,6 +63,8 @@ class Predictions:
     _sites: Sites
     # Whether the coordinates of the fit were dates.
     _are_dates: bool
+    # Whether these had a time zone.
+    _have_zone: bool
 
     def predict(self, X: Any, *, return_std: bool = False, of: str = "observation") -> Any:
         """Return the posterior mean at any coordinates.
@@ -139,7 +145,7 @@ class Predictions:
                 data,
                 Sites(*(s[chosen] for s in self._sites)),
                 random.normal(state_key, shape, dtype),
-                self.method,
+                self._method,
             )
             generator = random.host_generator(noise_key)
         f = np.asarray(drawn, np.float64)[..., place] + self.mean_
@@ -177,7 +183,7 @@ class Predictions:
 
         means, variances = self._moments(self._new_coordinates(X), by_term=True)
         tables = {}
-        for i, name in enumerate(_distinct([t.name for t in self.kernel_.terms])):
+        for i, name in enumerate(distinct_names([t.name for t in self.kernel_.terms])):
             m, v = means[:, i], variances[:, i]
             tables[name] = _table(X, *mixture_moments(m, v), function_quantiles(m, v, _LEVELS))
         return pd.concat(tables, names=["component", "x"])
@@ -198,10 +204,12 @@ class Predictions:
         self._check_fitted()
         x, y, _ = self._rows
         if X is None:
-            X = np.linspace(x.min(), x.max(), 400)
-            X = as_dates(X) if self._are_dates else X
-        seen = as_dates(x) if self._are_dates else x
-        return function_bands(self.bands(X, of=of), observations=(seen, y), ax=ax)
+            X = self._as_given(np.linspace(x.min(), x.max(), 400))
+        ax = function_bands(self.bands(X, of=of), observations=(self._as_given(x), y), ax=ax)
+        ax.set_ylabel(self.likelihood_.rate_name if of == "rate" else of)
+        if self._have_zone:
+            ax.set_xlabel("x, UTC")
+        return ax
 
     def _moments_of(self, X: Any, of: str) -> tuple[np.ndarray, np.ndarray]:
         """Return means and variances (draws, rows) of function or observations."""
@@ -222,7 +230,7 @@ class Predictions:
             data, place = self._data_and_places(more)
             u = self._u.astype(self.precision)
             moments = program.function_moments(
-                u, self._free(), data, Sites(*self._sites), self.method, by_term
+                u, self._free(), data, Sites(*self._sites), self._method, by_term
             )
             mean, variance = (np.asarray(m, np.float64) for m in moments)
         return (mean[..., place], variance[..., place]) if len(more) else (mean, variance)
@@ -247,8 +255,18 @@ class Predictions:
                 f"X has {np.shape(X)[1]} features, but MarkovGPRegressor is expecting 1 "
                 "features as input"
             )
-        refuse_other_kind(self._are_dates, X, "X")
+        self._refuse_other_kind(X)
         return coordinates(X)
+
+    def _refuse_other_kind(self, X: Any) -> None:
+        refuse_other_kind(self._are_dates, X, "X")
+        refuse_other_zone(self._have_zone, X, "X")
+
+    def _as_given(self, x: np.ndarray) -> Any:
+        """Return coordinates as what the fit was given: numbers, dates, or dates in UTC."""
+        if not self._are_dates:
+            return x
+        return with_zone(as_dates(x)) if self._have_zone else as_dates(x)
 
     def _check_of(self, of: str) -> None:
         self._check_fitted()
@@ -264,13 +282,13 @@ class Predictions:
         Returns
         -------
         pandas.DataFrame
-            Mean and standard deviation of the observation, and its log density; NaN in the
-            latter for rows without observation.
+            By coordinate, in the order of the rows of the fit: mean and standard deviation of
+            the observation, and its log density, NaN for rows without observation.
         """
         import pandas as pd
 
         self._check_fitted()
-        _, y, variance = self._rows
+        x, y, variance = self._rows
         place = self._data_and_places(np.zeros(0))[0].rows.place[: len(y)]
         means, variances = self._moments(np.zeros(0))
         m, v = (a[:, place] for a in (means, variances))
@@ -295,9 +313,15 @@ class Predictions:
                 )
             ]
         density = logsumexp(each, axis=0) - np.log(len(each))
-        return pd.DataFrame({"mean": mean, "std": np.sqrt(spread), "log_density": density})
+        index = pd.Index(np.asarray(self._as_given(x)), name="x")
+        columns = {"mean": mean, "std": np.sqrt(spread), "log_density": density}
+        return pd.DataFrame(columns, index=index)
 
     # ------------------------------------------------------------ what predictions need
+
+    @property
+    def _method(self) -> str:
+        return method_here(self.method)
 
     def _free(self) -> FreeParameters:
         return FreeParameters.of(self._priors, self.precision)
@@ -339,11 +363,3 @@ def _table(X: Any, mean: np.ndarray, variance: np.ndarray, quantiles: np.ndarray
     columns = {"mean": mean, "sd": np.sqrt(variance)}
     columns |= dict(zip(("5%", "median", "95%"), quantiles, strict=True))
     return pd.DataFrame(columns, index=index)
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Return names with numbers where one occurs twice."""
-    return [
-        f"{name} {names[:i].count(name) + 1}" if names.count(name) > 1 else name
-        for i, name in enumerate(names)
-    ]

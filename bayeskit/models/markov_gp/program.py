@@ -24,15 +24,18 @@ from bayeskit.accel import (
     Filtered,
     GaussianSites,
     kalman_filter,
+    kalman_log_evidence,
     kalman_sample,
     kalman_smoother,
 )
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference.gp_kernels import FreeParameters, FunctionChain, chain_of
+from bayeskit.models.markov_gp.jit_by_work import jit_by_work
 from bayeskit.models.markov_gp.rows import Grid, Rows
 
 __all__ = [
     "Data",
+    "SiteFit",
     "Sites",
     "function_draws",
     "function_moments",
@@ -124,18 +127,49 @@ def _expected(model: dict, data: Data, mean: jax.Array, variance: jax.Array) -> 
     return value, by_mean, by_variance, m, v
 
 
+def _log_sites(sites: Sites, mean: jax.Array, variance: jax.Array) -> jax.Array:
+    """Return the sum of the expected log sites, for moments at the rows."""
+    return jnp.sum(sites.information * mean - 0.5 * sites.precision * (mean**2 + variance))
+
+
 def _bound(model: dict, data: Data, sites: Sites, method: str) -> tuple:
-    """Return the lower bound, and the sites that its natural gradient asks for."""
+    """Return the lower bound, the sites that its natural gradient asks for, and moments."""
     rows = data.rows
     chain, known = _chain(model, data, sites)
     smoothed = kalman_smoother(chain.states, known, method=method)
     mean, variance = _moments_of(chain.matrix, smoothed.mean, smoothed.covariance)
     value, by_mean, by_variance, m, v = _expected(model, data, mean, variance)
-    log_sites = sites.information * m - 0.5 * sites.precision * (m**2 + v)
-    bound = smoothed.log_evidence + jnp.sum(rows.weight * value - log_sites)
+    bound = smoothed.log_evidence + jnp.sum(rows.weight * value) - _log_sites(sites, m, v)
     wanted = -2.0 * by_variance
     target = Sites(rows.weight * wanted, rows.weight * (by_mean + wanted * m))
-    return bound, target, mean
+    return bound, target, mean, variance
+
+
+def _bound_at(model: dict, data: Data, found: SiteFit, method: str) -> jax.Array:
+    r"""Return the lower bound at the best sites, with the gradient that it has there.
+
+    The posterior is q, and moves with the hyper-parameters. But its moments enter the bound
+    through :math:`E_q[\log p(y_n \mid f) - \log t_n(f)]`, whose derivatives by them are zero at
+    the best sites. What is left is the evidence of the sites, which needs a filter alone, and
+    the likelihood's own parameters.
+    """
+    rows = data.rows
+    chain, known = _chain(model, data, found.sites)
+    m, v = found.mean[rows.place], found.variance[rows.place]
+    one = model["likelihood"].expected_log_density
+    value = jax.vmap(one)(rows.y, m + data.offset, v, rows.variance)
+    log_sites = _log_sites(found.sites, m, v)
+    evidence = kalman_log_evidence(chain.states, known, method=method)
+    return evidence + jnp.sum(rows.weight * value) - log_sites
+
+
+class SiteFit(NamedTuple):
+    """The best sites, moments of the function on the grid, and how far these still moved."""
+
+    sites: Sites
+    mean: jax.Array
+    variance: jax.Array
+    change: jax.Array
 
 
 class _Search(NamedTuple):
@@ -143,13 +177,14 @@ class _Search(NamedTuple):
     bound: jax.Array
     target: Sites
     mean: jax.Array
+    variance: jax.Array
     step: jax.Array
     change: jax.Array
     steps: jax.Array
 
 
-def site_fit(model: dict, data: Data, start: Sites, method: str) -> tuple[Sites, jax.Array]:
-    """Return the best sites from a start, and how far the mean still moved at the end."""
+def site_fit(model: dict, data: Data, start: Sites, method: str) -> SiteFit:
+    """Return the best sites from a start."""
     dtype = data.rows.y.dtype
     # About the square root of the rounding error: what a bound can tell.
     slack, tolerance = (1e-9, 1e-9) if dtype == jnp.float64 else (1e-4, 1e-4)
@@ -165,12 +200,12 @@ def site_fit(model: dict, data: Data, start: Sites, method: str) -> tuple[Sites,
             search.sites,
             search.target,
         )
-        bound, target, mean = _bound(model, data, mixed, method)
+        bound, target, mean, variance = _bound(model, data, mixed, method)
         accepted = bound >= search.bound - slack * (1.0 + jnp.abs(search.bound))
         scale = 1.0 + jnp.max(jnp.abs(search.mean))
         change = jnp.max(jnp.abs(mean - search.mean)) / (search.step * scale)
         step = jnp.where(accepted, jnp.minimum(1.0, 1.5 * search.step), 0.5 * search.step)
-        new = _Search(mixed, bound, target, mean, step, change, search.steps + 1)
+        new = _Search(mixed, bound, target, mean, variance, step, change, search.steps + 1)
         old = search._replace(step=step, steps=search.steps + 1)
         return jax.tree.map(functools.partial(jnp.where, accepted), new, old)
 
@@ -179,12 +214,14 @@ def site_fit(model: dict, data: Data, start: Sites, method: str) -> tuple[Sites,
         jnp.asarray(-jnp.inf, dtype),
         start,
         jnp.zeros_like(data.grid.x),
+        # Where no bound is a number, that at the end shall be none.
+        jnp.full_like(data.grid.x, jnp.nan),
         jnp.asarray(0.5, dtype),
         jnp.asarray(jnp.inf, dtype),
         jnp.zeros((), jnp.int32),
     )
     last = lax.while_loop(is_open, advance, first)
-    return last.sites, last.change
+    return SiteFit(last.sites, last.mean, last.variance, last.change)
 
 
 def value_and_sites(u, free: FreeParameters, data: Data, start: Sites, method: str) -> tuple:
@@ -193,14 +230,11 @@ def value_and_sites(u, free: FreeParameters, data: Data, start: Sites, method: s
     if model["likelihood"].is_exact:
         exact = _exact_evidence(model, data, method)
         return exact, (_normal_sites(model, data), jnp.zeros_like(exact))
-    # At the best sites the bound does not change with them to first order, so that its
-    # gradient is the one with sites held fixed.
-    fixed, start = lax.stop_gradient((model, start))
-    sites, change = lax.stop_gradient(site_fit(fixed, data, start, method))
-    return _bound(model, data, sites, method)[0], (sites, change)
+    found = lax.stop_gradient(site_fit(*lax.stop_gradient((model, data, start)), method))
+    return _bound_at(model, data, found, method), (found.sites, found.change)
 
 
-@quick_jit(static_argnames="method")
+@jit_by_work(static_argnames="method", is_search=True)
 def objective(u, free: FreeParameters, data: Data, start: Sites, method: str) -> tuple:
     """Return log evidence, its gradient by u, the sites, and how far these still moved."""
     (value, (sites, change)), gradient = jax.value_and_grad(value_and_sites, has_aux=True)(
@@ -209,14 +243,14 @@ def objective(u, free: FreeParameters, data: Data, start: Sites, method: str) ->
     return value, gradient, sites, change
 
 
-@quick_jit(static_argnames="method")
+@jit_by_work(static_argnames="method")
 def log_evidence(u, free: FreeParameters, data: Data, start: Sites, method: str) -> tuple:
     """Return what :func:`objective` does, without a gradient."""
     value, (sites, change) = value_and_sites(u, free, data, start, method)
     return value, jnp.zeros_like(u), sites, change
 
 
-@quick_jit(static_argnames=("method", "by_term"))
+@jit_by_work(static_argnames=("method", "by_term"))
 def function_moments(
     u, free: FreeParameters, data: Data, sites: Sites, method: str, by_term: bool = False
 ) -> tuple[jax.Array, jax.Array]:
@@ -250,7 +284,7 @@ def function_moments(
     return lax.map(one, (u, sites))
 
 
-@quick_jit(static_argnames="method")
+@jit_by_work(static_argnames="method")
 def function_draws(
     u,
     free: FreeParameters,
@@ -285,6 +319,6 @@ def sites_of_draws(u, free: FreeParameters, data: Data, start: Sites, method: st
         model = free.fill(u)
         if model["likelihood"].is_exact:
             return _normal_sites(model, data)
-        return site_fit(model, data, start, method)[0]
+        return site_fit(model, data, start, method).sites
 
     return lax.map(one, u)

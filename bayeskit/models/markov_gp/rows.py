@@ -19,11 +19,14 @@ __all__ = [
     "checked_levels",
     "coordinates",
     "grid_of",
+    "have_zone",
     "observations",
     "padded_size",
     "refuse_huge",
     "refuse_other_kind",
+    "refuse_other_zone",
     "rows_of",
+    "with_zone",
 ]
 
 # The smallest size that is compiled.
@@ -117,8 +120,65 @@ def _as_array(values: Any) -> np.ndarray:
     """Return an array, of dates also where they are objects."""
     array = np.asarray(values)
     if array.dtype == object and array.size and isinstance(array.flat[0], dt.date):
-        return array.astype("datetime64[ns]")
+        in_utc = [_without_zone(value) for value in array.flat]
+        return np.array(in_utc, "datetime64[ns]").reshape(array.shape)
     return array
+
+
+def _without_zone(value: Any) -> Any:
+    if getattr(value, "tzinfo", None) is None:
+        return value
+    return value.astimezone(dt.UTC).replace(tzinfo=None)
+
+
+def have_zone(X: Any) -> bool:
+    """Return whether coordinates of one mode are dates with a time zone.
+
+    Raises
+    ------
+    InvalidDataError
+        If some have one and some have none.
+    """
+    dtypes: Any = getattr(X, "dtypes", None)
+    dtype = getattr(X, "dtype", None)
+    if hasattr(dtypes, "iloc") and len(dtypes):
+        dtype = dtypes.iloc[0]
+    if getattr(dtype, "tz", None) is not None:
+        return True
+    array = np.asarray(X)
+    if array.dtype != object:
+        return False
+    zoned = [getattr(value, "tzinfo", None) is not None for value in array.flat]
+    if any(zoned) and not all(zoned):
+        raise InvalidDataError(
+            "X holds dates with a time zone and dates without one: give all of them in UTC"
+        )
+    return any(zoned)
+
+
+def with_zone(dates: np.ndarray) -> Any:
+    """Return dates of UTC as an index that says so."""
+    import pandas as pd
+
+    return pd.DatetimeIndex(dates).tz_localize("UTC")
+
+
+def refuse_other_zone(had_zone: bool, X: Any, name: str) -> None:
+    """Refuse dates with a time zone where those of the fit had none, and the reverse.
+
+    Raises
+    ------
+    InvalidDataError
+        If the two cannot be compared.
+    """
+    if have_zone(X) == had_zone:
+        return
+    have, had = ("none", "a time zone") if had_zone else ("one", "no time zone")
+    how = "tz_localize('UTC')" if had_zone else "tz_convert('UTC').tz_localize(None)"
+    raise InvalidDataError(
+        f"the dates of the fit had {had}, but {name} has {have}: they cannot be compared. "
+        f"Say which times are meant, such as by {how}"
+    )
 
 
 def refuse_other_kind(had_dates: bool, X: Any, name: str) -> None:

@@ -242,6 +242,35 @@ def test_function_of_one_term(fitted):
         np.testing.assert_allclose(found[1], np.diag(covariance), rtol=1e-8)
 
 
+def test_centred_function_has_the_joint_law(fitted):
+    """Against A K A' with the dense joint covariance of the grid and of the observed rows."""
+    posterior, _, _ = fitted
+    table, y, precision, _ = make_data()
+    kernel = make_case(table)[1]
+    s, a, e = dense.matern32(0.9, 3.0), dense.periodic(0.5, 7.0, 1.1, 6), dense.white(0.3)
+    parts = {
+        0: (TEMP, dense.matern32(0.7, 6.0), np.array([table[3, TEMP], 1.23, 40.0])),
+        3: (DAY, lambda x, z: s(x, z) + a(x, z) + e(x, z), np.array([4.0, 6.5, 40.0])),
+    }
+    for place, (mode, part, grid) in parts.items():
+        both = np.concatenate([grid, table[precision > 0, mode]])
+        mean, covariance, _ = dense.posterior(
+            kernel(table, table), y, precision, part(both, both), part(both, table[:, mode])
+        )
+        num = len(both) - len(grid)
+        A = np.eye(len(grid), len(both)) - np.r_[np.zeros(len(grid)), np.full(num, 1 / num)]
+        found = additive.centred_function_moments(posterior, place, grid)
+        expected = np.diag(A @ covariance @ A.T)
+        np.testing.assert_allclose(found[0], A @ mean, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(found[1], expected, rtol=1e-8)
+        # Planted: the mean taken as known, or as independent of the function.
+        own = np.diag(covariance)[: len(grid)]
+        share = A[0, len(grid) :]
+        of_mean = share @ covariance[len(grid) :, len(grid) :] @ share
+        for wrong in (own, own + of_mean):
+            assert np.abs(wrong / expected - 1.0).max() > 0.01
+
+
 def test_no_terms_and_no_groups():
     """A constant; and main effects alone, of which one is the level."""
     table, y, precision, new = make_data()

@@ -118,8 +118,9 @@ def test_functions_of_terms_of_draws_are_exact():
     drawn.fit(X, y)
     grid = np.linspace(-2.0, 8.0, 9)
     for mode in (0, 1):
-        one, two = (m.functions(mode, grid, return_std=True) for m in (model, drawn))
-        np.testing.assert_allclose(two, one, rtol=1e-8)
+        for how in ({"return_std": True}, {"return_std": True, "centred": True}):
+            one, two = (m.functions(mode, grid, **how) for m in (model, drawn))
+            np.testing.assert_allclose(two, one, rtol=1e-8, atol=1e-12)
 
 
 def test_draws_of_components_are_brought_into_one_form():

@@ -2,6 +2,7 @@
 
 import pickle
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +112,24 @@ def test_functions(fitted):
     assert (model.functions(0, grid) == mean).all()
     with pytest.raises(ValueError, match=r"no function of 'z'; there are \['MainEffect"):
         model.functions("z", grid)
+
+
+def test_centred_functions(fitted):
+    model, X, _ = fitted
+    grid = np.linspace(-2, 2, 5)
+    mean, std = model.functions("x", grid, return_std=True)
+    centred, spread = model.functions("x", grid, return_std=True, centred=True)
+    at_rows = model.functions("x", X["x"].to_numpy()).mean()
+    np.testing.assert_allclose(centred, mean - at_rows, atol=1e-9)
+    assert (spread < 0.8 * std).all()
+    axis = model.plot_function("x")
+    assert axis.get_xlabel() == "x"
+    assert axis.get_ylabel() == "function less its mean, transformed"
+    dated = model.plot_function("day", centred=False)
+    assert dated.get_lines()[1].get_xdata().dtype.kind == "M"
+    with pytest.raises(ValueError, match="no function of 'z'"):
+        model.plot_function("z")
+    plt.close("all")
 
 
 def test_context_is_read_when_predicting(fitted):

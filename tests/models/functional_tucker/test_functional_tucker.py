@@ -257,6 +257,9 @@ def test_standard_form_multiplies_to_the_product(make, fitted, data):
 
 def test_pictures(fitted, data):
     assert fitted.plot_factors("a").get_xlabel() == "a"
+    assert fitted.plot_factors("a").get_ylabel() == "function, mean square 1"
+    labels = [text.get_text() for text in fitted.plot_fit(*data).get_legend().get_texts()]
+    assert labels[0].startswith("inside of the 90 % interval (")
     lines = fitted.plot_factors(1, [0.0, 1.0, 2.0]).get_lines()
     assert lines[1].get_xdata().tolist() == [0.0, 1.0, 2.0]
     assert fitted.plot_fit(*data).get_ylabel() == "observed"

@@ -162,6 +162,20 @@ def test_noise_of_a_row_widens_student_noise():
     np.testing.assert_allclose(one.loo(), two.loo(), rtol=1e-6)
 
 
+def test_gradient_of_the_noise():
+    """The noise enters the bound by itself, where sites hold still; without, it would be 0."""
+    x = np.linspace(0, 4, 12)
+    y = np.append(np.sin(x[:-1]), 3.0)
+    gp = bk.MarkovGPRegressor("matern12", likelihood="student_t").fit(x, y)
+    at = {name: 1.4 * value for name, value in gp.hyperparameters_.items()}
+    _, gradient = gp.log_evidence(at, return_gradient=True)
+    for name, slope in gradient.items():
+        up = gp.log_evidence({**at, name: at[name] * np.exp(1e-3)})
+        down = gp.log_evidence({**at, name: at[name] * np.exp(-1e-3)})
+        assert slope == pytest.approx((up - down) / 2e-3, abs=1e-4)
+    assert abs(gradient["likelihood.noise"]) > 0.1
+
+
 def test_student_t_is_not_moved_by_an_outlier():
     x = np.linspace(0, 5, 25)
     y = np.sin(x)

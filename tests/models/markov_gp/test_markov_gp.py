@@ -12,9 +12,18 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import bayeskit as bk
 from bayeskit import container
-from bayeskit.errors import CorruptFileError, InvalidDataError
+from bayeskit.errors import ConvergenceWarning, CorruptFileError, InvalidDataError
 from bayeskit.inference.compile_clock import CompileClock
-from bayeskit.inference.gp_kernels import Linear, LogNormal, Matern32, Periodic
+from bayeskit.inference.gp_kernels import (
+    FreeParameters,
+    Linear,
+    LogNormal,
+    Matern32,
+    Periodic,
+    Scales,
+)
+from bayeskit.models.markov_gp.likelihoods import LIKELIHOODS
+from bayeskit.models.markov_gp.naming import hyperparameter_names
 
 KERNEL = Matern32(1.0, 0.8)
 RNG = np.random.default_rng(0)
@@ -84,8 +93,7 @@ def test_kinds_of_input(fitted):
         atol=1e-9,
     )
     assert dated.bands(stamps[:3]).index[0] == pd.Timestamp("2020-01-01")
-    zoned = pd.Series(stamps).dt.tz_localize("UTC")
-    for same in (zoned[:3], list(pd.Series(stamps)[:3])):
+    for same in (pd.Series(stamps[:3]), list(pd.Series(stamps)[:3])):
         np.testing.assert_array_equal(dated.predict(same), dated.predict(stamps[:3]))
     assert dated.plot().get_lines()[-1].get_xdata()[0] == stamps[0]
     with pytest.raises(InvalidDataError, match="the fit had dates in X, but these are numbers"):
@@ -93,6 +101,27 @@ def test_kinds_of_input(fitted):
     for method in (whole.predict, lambda new: whole.partial_fit(new, [1.0])):
         with pytest.raises(InvalidDataError, match="had numbers in X, but these are dates"):
             method(stamps[:1])
+
+
+def test_times_with_and_without_a_zone():
+    days = pd.date_range("2020-01-01", periods=20)
+    zoned = days.tz_localize("Europe/Berlin")
+    plain, there = fixed().fit(days, Y), fixed().fit(zoned, Y)
+    in_utc = fixed().fit(zoned.tz_convert(None), Y)
+    for new in (zoned[:3], list(zoned[:3]), zoned[:3].tz_convert("Asia/Tokyo")):
+        np.testing.assert_array_equal(
+            there.predict(new), in_utc.predict(zoned[:3].tz_convert(None))
+        )
+    with pytest.raises(InvalidDataError, match="had no time zone, but X has one"):
+        plain.predict(zoned)
+    with pytest.raises(InvalidDataError, match="had a time zone, but X has none"):
+        there.partial_fit(days, Y)
+    with pytest.raises(InvalidDataError, match="dates with a time zone and dates without"):
+        plain.predict([days[0], zoned[0]])
+    assert list(there.loo().index) == list(zoned)
+    assert list(plain.loo().index) == list(days)
+    axis = there.plot()
+    assert axis.get_xlabel() == "x, UTC" and axis.get_ylabel() == "function"
 
 
 def test_shift_and_unit_of_the_coordinate(fitted):
@@ -116,6 +145,27 @@ def test_learned_hyperparameters_follow_the_units():
     assert one.kernel_.std == one.hyperparameters_["kernel.std"]
 
 
+def test_names_are_those_of_kernels():
+    sums = Matern32() + 2.0 * Matern32(1.0) + Matern32(1.0) * Periodic(1.0, period=2.0)
+    model = {"kernel": sums, "likelihood": LIKELIHOODS["normal"]()}
+    free = FreeParameters.of({n: p.with_defaults(Scales()) for n, p in model.items()})
+    assert hyperparameter_names(free) == (
+        "kernel.matern32.std",
+        "kernel.matern32.lengthscale 1",
+        "kernel.matern32.lengthscale 2",
+        "kernel.matern32.lengthscale 3",
+        "kernel.periodic.lengthscale",
+        "likelihood.noise",
+    )
+    alone = {"kernel": Matern32() * None}
+    free = FreeParameters.of({n: p.with_defaults(Scales()) for n, p in alone.items()})
+    assert hyperparameter_names(free) == (
+        "kernel.matern32.std",
+        "kernel.matern32.lengthscale",
+        "kernel.factor",
+    )
+
+
 def test_partial_fit_is_fit_on_all_rows():
     whole = fixed().fit(X, Y)
     parts = fixed().partial_fit(X[12:], Y[12:])
@@ -135,7 +185,8 @@ def test_partial_fit_is_fit_on_all_rows():
 def test_degenerate_data():
     one = bk.MarkovGPRegressor().fit([3.0], [2.0])
     assert np.isfinite(moments(one)).all()
-    constant = bk.MarkovGPRegressor().fit(X, np.full(20, 7.0))
+    with pytest.warns(ConvergenceWarning, match="y is 7 in all rows"):
+        constant = bk.MarkovGPRegressor().fit(X, np.full(20, 7.0))
     np.testing.assert_allclose(constant.predict(NEW), 7.0, atol=1e-6)
     same_place = bk.MarkovGPRegressor().fit(np.full(5, 2.0), Y[:5])
     assert np.isfinite(moments(same_place)).all() and np.isfinite(same_place.log_evidence_)
@@ -197,7 +248,7 @@ def test_check_estimator():
 
 def test_save_and_load(tmp_path):
     kernel = 2.0 * Periodic(1.0, LogNormal(2.0, 0.1), 1.0, num_harmonics=1)
-    gp = bk.MarkovGPRegressor(kernel, noise=LogNormal(0.1)).fit(X, Y)
+    gp = bk.MarkovGPRegressor(kernel, noise=LogNormal(0.1), random_state=3).fit(X, Y)
     gp.save(tmp_path / "gp.bkit")
     loaded = bk.load(tmp_path / "gp.bkit")
     np.testing.assert_allclose(moments(loaded), moments(gp), rtol=1e-12)
@@ -205,6 +256,8 @@ def test_save_and_load(tmp_path):
     assert loaded.log_evidence_ == pytest.approx(gp.log_evidence_, rel=1e-9)
     assert loaded.mean == "auto"
     assert loaded.mean_ == gp.mean_
+    assert str(loaded.get_params()) == str(gp.get_params())
+    assert set(loaded.hyperparameters_) == set(gp.hyperparameters_)
     loaded.partial_fit([2.0], [0.5])
 
 
@@ -248,6 +301,8 @@ def test_an_unknown_kernel_in_a_file_is_refused(tmp_path):
             r"counts 0, 1, 2, ... in y, got -2 at row 1",
         ),
         ({"likelihood": "bernoulli"}, [0.0, 1.0], [1, 2], r"0 and 1 in y, got 2 at row 1"),
+        ({}, [0.0, 1.0], [1e200, 2e200], r"y lies between 1e\+200 and 2e\+200, so that its"),
+        ({}, [0.0, 1.0], [1e-200, 2e-200], r"give y in another unit"),
         ({"likelihood": "poisson", "noise": 1.0}, [0.0], [1], r"has no noise"),
         ({"noise": -1.0}, [0.0], [1], r"noise must be a positive number"),
         ({"noise": 0}, [0.0], [1], r"noise_std > 0 is needed"),

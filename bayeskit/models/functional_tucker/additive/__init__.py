@@ -3,6 +3,7 @@
 from bayeskit.models.functional_tucker.additive.block import (
     AdditivePosterior,
     additive_posterior,
+    centred_function_moments,
     function_moments,
     predict_rows,
     row_moments,
@@ -20,6 +21,7 @@ __all__ = [
     "AdditivePosterior",
     "additive_design",
     "additive_posterior",
+    "centred_function_moments",
     "function_moments",
     "log_evidence",
     "new_design",

@@ -14,6 +14,7 @@ import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
+from bayeskit.models.functional_tucker.additive.centring import centred_design
 from bayeskit.models.functional_tucker.additive.design import (
     AdditiveDesign,
     function_design,
@@ -30,6 +31,7 @@ from bayeskit.models.functional_tucker.additive.prediction import (
 __all__ = [
     "AdditivePosterior",
     "additive_posterior",
+    "centred_function_moments",
     "function_moments",
     "predict_rows",
     "row_moments",
@@ -65,9 +67,9 @@ _reduce = quick_jit(reduce, static_argnames="plan")
 
 
 @quick_jit(static_argnames="plan")
-def _moments(plan, kernels, arrays, y, precision, reduced, new):
+def _moments(plan, kernels, arrays, y, precision, reduced, new, share=None):
     rows = rows_given_data(plan, kernels, arrays, y, precision, reduced, new)
-    return moments_of_rows(rows, reduced, new)
+    return moments_of_rows(rows, reduced, new, share)
 
 
 @quick_jit(static_argnames="plan")
@@ -137,10 +139,28 @@ def function_moments(
     return _moments_at(posterior, function_design(posterior.design, term, grid), len(grid))
 
 
-def _moments_at(posterior: AdditivePosterior, new: Any, num: int) -> tuple:
+def centred_function_moments(
+    posterior: AdditivePosterior, term: int, grid: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and variances of a term's function less its mean over the observed rows.
+
+    The level that the function shares with the constant and with other terms is uncertain;
+    differences between its values are not, by this.
+
+    Parameters
+    ----------
+    posterior, term, grid
+        As for :func:`function_moments`.
+    """
+    grid = np.asarray(grid, float)
+    new, share = centred_design(posterior.design, term, grid, posterior.precision > 0)
+    return _moments_at(posterior, new, len(grid), share)
+
+
+def _moments_at(posterior: AdditivePosterior, new: Any, num: int, share: Any = None) -> tuple:
     design = posterior.design
     data = design.arrays, posterior.y, posterior.precision, posterior.reduced
-    moments = _moments(design.plan, posterior.kernels, *data, new)
+    moments = _moments(design.plan, posterior.kernels, *data, new, share)
     return tuple(np.asarray(part)[:num] for part in moments)
 
 

@@ -36,7 +36,13 @@ from bayeskit.models.functional_tucker.additive.evidence import (
 from bayeskit.models.functional_tucker.additive.plan import part_of
 from bayeskit.models.functional_tucker.terms import covariance
 
-__all__ = ["Rows", "draw_rows", "moments_of_rows", "normals_needed", "rows_given_data"]
+__all__ = [
+    "Rows",
+    "draw_rows",
+    "moments_of_rows",
+    "normals_needed",
+    "rows_given_data",
+]
 
 
 class Rows(NamedTuple):
@@ -186,13 +192,35 @@ def _within_groups(
     return predicted, left
 
 
-def moments_of_rows(rows: Rows, reduced: Reduced, new: Any) -> tuple[jax.Array, jax.Array]:
-    """Return the posterior mean and variance of t at new rows, each by itself."""
-    mean = rows.shift + rows.weights @ reduced.mean
-    white = jsl.solve_triangular(reduced.cholesky, rows.weights.T, lower=True)
+def moments_of_rows(
+    rows: Rows, reduced: Reduced, new: Any, share: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    r"""Return the posterior mean and variance of t at new rows, each by itself.
+
+    With shares, those of t less its own mean, from the joint law:
+
+    .. math:: c_i = t_i - \sum_j a_j t_j, \qquad
+        \mathrm{Var}(c_i) = K_{ii} - 2 (K a)_i + a^\top K a
+
+    Neither the rows of K for the weights nor those of the level are formed: weights are
+    centred, and a smoother takes the level's K to a.
+
+    Parameters
+    ----------
+    share : (new) array a, optional
+        It sums to one, and is zero within groups and off the knots, where what is left is then
+        no part of the mean.
+    """
+    shift, weights = rows.shift, rows.weights
+    if share is not None:
+        shift, weights = shift - share @ shift, weights - share @ weights
+    mean = shift + weights @ reduced.mean
+    white = jsl.solve_triangular(reduced.cholesky, weights.T, lower=True)
     variance = jnp.sum(white**2, axis=0)
     if rows.level is not None:
         variance += rows.load**2 * rows.level.variance[new.new_node]
+        if share is not None:
+            variance += _of_level_mean(rows, new, share)
     for block, residual in zip(new.blocks, rows.within, strict=True):
         own = jnp.diagonal(residual, axis1=1, axis2=2)
         variance = variance.at[block.new].add(own, mode="drop")
@@ -200,6 +228,15 @@ def moments_of_rows(rows: Rows, reduced: Reduced, new: Any) -> tuple[jax.Array, 
         if len(residual):
             variance += jnp.where(index >= 0, residual[index], 0.0)
     return mean, jnp.maximum(variance, 0.0)
+
+
+def _of_level_mean(rows: Rows, new: Any, share: jax.Array) -> jax.Array:
+    """Return what subtracting the mean of the level adds to variances, (new)."""
+    chain, precision, _ = rows.level
+    wanted = jax.ops.segment_sum(share * rows.load, new.new_node, len(precision))
+    moved = kalman_smoother(chain.states, sites(chain, precision, wanted)).mean
+    cross = jnp.einsum("td,td->t", chain.matrix[:, 0], moved)
+    return wanted @ cross - 2.0 * rows.load * cross[new.new_node]
 
 
 def normals_needed(rows: Rows) -> dict[str, Any]:

@@ -94,10 +94,12 @@ class AdditivePart:
         found = draw_rows(rows, reduced, new, normals)
         return resized(found, target.shape[0]) if is_training else found
 
-    def moments(self, u: Any, target: Any, precision: Any, new: Any) -> tuple:
-        """Return means and variances (new rows,) given targets."""
+    def moments(
+        self, u: Any, target: Any, precision: Any, new: Any, share: Any = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return means and variances (new rows,) given targets; with shares, centred ones."""
         rows, reduced = self.rows(u, target, precision, new, joint=False)
-        return moments_of_rows(rows, reduced, new)
+        return moments_of_rows(rows, reduced, new, share)
 
 
 def additive_part(

@@ -133,7 +133,7 @@ def functions_at(
 
 
 def term_moments(
-    layout: Layout, prior: Prior, data: TensorData, draws: Draws, new: Any
+    layout: Layout, prior: Prior, data: TensorData, draws: Draws, new: Any, share: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return means and variances (draws, padded points) of what terms say, given a draw.
 
@@ -143,8 +143,10 @@ def term_moments(
         As for :func:`predictive`.
     new : NewArrays
         Points of the function of one term, or rows.
+    share : (padded points) array, optional
+        Less the mean of points with these shares.
     """
-    found = _term_moments(prior, data, draws.parts, new, layout=layout)
+    found = _term_moments(prior, data, draws.parts, new, share, layout=layout)
     return np.asarray(found[0]), np.asarray(found[1])
 
 
@@ -224,14 +226,16 @@ def _functions(
 
 
 @quick_jit(static_argnames="layout")
-def _term_moments(prior: Prior, data: TensorData, parts: State, new: Any, *, layout: Layout):
+def _term_moments(
+    prior: Prior, data: TensorData, parts: State, new: Any, share: Any, *, layout: Layout
+) -> tuple[jax.Array, jax.Array]:
     posterior = TensorPosterior(layout, prior, data)
     additive = prior.additive
     assert additive is not None
 
     def one(state: State) -> tuple[jax.Array, jax.Array]:
         given = _given_product(posterior, state)
-        return additive.moments(state["additive"]["u"], *given, new)
+        return additive.moments(state["additive"]["u"], *given, new, share)
 
     return lax.map(one, parts)
 

@@ -16,6 +16,7 @@ from bayeskit.errors import InvalidDataError
 from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.knowledge_tracing.amortized.fitting import amortized_engine, fit_amortized
 from bayeskit.models.knowledge_tracing.edges import (
     edge_posterior,
     quadratic_evidence,
@@ -105,12 +106,13 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         exposures (not with a graph).
     time_unit : {"millisecond", "second", "minute", "hour", "day"}
         Unit of the columns ``time`` and ``time_end``, and of all times in ``parameters_``.
-    inference : {"adf", "gibbs", "smc2"}, LearnerGibbs or LearnerSMC2
+    inference : {"adf", "gibbs", "smc2", "amortized"} or settings of one of them
         Moment matching; or then, with what all learners share as it was learned, exact sampling
         of each learner with traits of its own: how fast it forgets, how volatile it is, and
         how it transfers along a graph. ``"smc2"`` is online. Both are for tens of learners.
         Forecasts of learners that are not known, and :meth:`predict_next`, stay those of moment
-        matching.
+        matching. ``"amortized"`` is the published model with its networks, for comparison: see
+        :class:`~bayeskit.models.knowledge_tracing.amortized.AmortizedVariational`.
     normalise : {"in_degree", "num_kc"}
         What each column of the graph is divided by.
     allow_cycles : bool
@@ -262,6 +264,9 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         )
         self._structure = self._structure_of(labels)
         self._labels = labels
+        engine = amortized_engine(self.inference)
+        if engine is not None:
+            return fit_amortized(self, engine, rows, labels, A)
         known = parameters_of(self._structure, self.time_unit)
         fixed: dict[str, Any] = checked_fixed(self.parameters, known, self._structure)
         if A is not None:
@@ -329,10 +334,11 @@ class KnowledgeTracer(Predictions, BaseEstimator):
                 f"{self.practice_gain!r}"
             )
         is_name = isinstance(self.inference, str) and self.inference in _ENGINES
-        if not is_name and not hasattr(self.inference, "infer"):
+        is_engine = hasattr(self.inference, "infer") or amortized_engine(self.inference)
+        if not is_name and not is_engine:
             raise ValueError(
-                "inference must be 'adf', 'gibbs', 'smc2', LearnerGibbs() or LearnerSMC2(), "
-                f"got {self.inference!r}"
+                "inference must be 'adf', 'gibbs', 'smc2', 'amortized', LearnerGibbs(), "
+                f"LearnerSMC2() or AmortizedVariational(), got {self.inference!r}"
             )
         for name, least in (("kc_scales", 1), ("version_scales", 0), ("num_steps", 0)):
             value = getattr(self, name)

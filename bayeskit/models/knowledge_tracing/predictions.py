@@ -12,6 +12,8 @@ from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError
 from bayeskit.interop.arviz import to_arviz
 from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.knowledge_tracing.amortized.memory import AmortizedMemory
+from bayeskit.models.knowledge_tracing.amortized.simulation import simulator_of
 from bayeskit.models.knowledge_tracing.block_filter import Forecasts
 from bayeskit.models.knowledge_tracing.information import expected_information
 from bayeskit.models.knowledge_tracing.joint_filter import SinceLast, kc_loadings, since_last
@@ -268,6 +270,8 @@ class Predictions:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple]:
         self._check_fitted()
         rows = self._with_looks(self._memory.rows_of(self._code_of(learner)), times)
+        if isinstance(self._memory, AmortizedMemory):
+            return self._memory.state_moments(rows, smooth=smooth)
         num, s = len(rows.time), self._structure
         place = np.zeros(num, np.int64)
         trials, _ = trials_of(rows, place, Exposures.none(1, s), s)
@@ -356,9 +360,21 @@ class Predictions:
     def log_evidence_(self) -> float:
         """Log density of all answers so far, given the parameters."""
         self._check_attribute("log_evidence_")
+        if isinstance(self._memory, AmortizedMemory):
+            raise AttributeError(
+                "inference='amortized' has no log_evidence_, only evidence_lower_bound_"
+            )
         if self._evidences:
             return float(sum(self._evidences.values()))
         return self._memory.log_evidence
+
+    @property
+    def evidence_lower_bound_(self) -> float:
+        """Bound of the log density of what was fitted, of ``inference="amortized"`` alone."""
+        self._check_attribute("evidence_lower_bound_")
+        if not isinstance(self._memory, AmortizedMemory):
+            raise AttributeError("evidence_lower_bound_ exists with inference='amortized' only")
+        return self._memory.lower_bound
 
     @property
     def traits_(self) -> Any:
@@ -369,6 +385,8 @@ class Predictions:
         import pandas as pd
 
         self._check_attribute("traits_")
+        if isinstance(self._memory, AmortizedMemory):
+            return self._memory.trait_table(self.learners_)
         s, memory = self._structure, self._memory
         parts, num = len(s.ability), memory.size
         beliefs = memory.beliefs
@@ -475,13 +493,15 @@ class Predictions:
                 precision=self.precision,
                 key=as_random_key(random_state),
                 states=states,
+                **simulator_of(self._memory),
             )
 
     def to_arviz(self, num_draws: int = 1000, *, random_state: Any = None) -> Any:
         """Return an ArviZ object with draws of the abilities, and the answers.
 
         Group ``posterior``: ``ability`` and ``drift`` (chain, draw, learner), draws from the
-        Gaussians of :attr:`traits_`; group ``constant_data``: the learned parameters.
+        Gaussians of :attr:`traits_`, or all traits with ``inference="amortized"``; group
+        ``constant_data``: the learned parameters.
         """
         self._check_fitted()
         from bayeskit.inference.random import host_generator
@@ -493,6 +513,8 @@ class Predictions:
             if name in table:
                 noise = generator.standard_normal((1, num_draws, len(table)))
                 draws[name] = table[name].to_numpy() + table[f"{name}_sd"].to_numpy() * noise
+        if isinstance(self._memory, AmortizedMemory):
+            draws = self._memory.trait_draws(num_draws, as_random_key(random_state))
         constants = {name: np.asarray(v, np.float64) for name, v in self.parameters_.items()}
         return to_arviz(
             {"posterior": draws, "constant_data": constants},

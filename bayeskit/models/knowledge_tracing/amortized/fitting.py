@@ -167,7 +167,7 @@ def fit_amortized(
             precision,
             architecture=architecture,
             key=noise_key,
-            # Of the published objective too, were its factors conditional: a bound all the same.
+            # A bound whatever was maximised, of the conditional posterior.
             lower_bound=total_lower_bound(found, padded, bound_key, architecture),
         )
         memory.make_room(num)

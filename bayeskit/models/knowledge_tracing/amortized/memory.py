@@ -70,7 +70,7 @@ class AmortizedMemory(Memory):
     def state_moments(
         self, rows: Interactions, *, smooth: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple]:
-        """Return means and variances of all states at the rows of one learner, and the times."""
+        """Return means and variances of all states at the rows of one learner, and times."""
         if smooth:
             raise InvalidDataError(
                 "inference='amortized' cannot smooth: its networks read the rows up to each "

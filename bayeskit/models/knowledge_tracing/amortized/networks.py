@@ -1,4 +1,4 @@
-r"""The recognition networks: what they read of each row, and what they say of traits and states.
+r"""The recognition networks: what they read of a row, and what they say of a learner.
 
 A row is an embedding of its components beside its answer and its time, :math:`x_n`. Of these
 

@@ -35,8 +35,8 @@ ENGINE_RESULTS = RESULTS.with_name("statpractice_engines.json")
 # After a wrong answer, a correct one, and a study trial.
 PAUSES_S = (24.7, 7.8, 8.3)
 LONGEST_S = 120.0
-# Of the networks: about as many steps as are published for small cohorts.
-EPOCHS = 100
+# Of the networks; more change little.
+EPOCHS = 60
 GROUPS = ("first encounter", "< 1 min", "1-10 min", "10 min-12 h", "> 12 h")
 
 

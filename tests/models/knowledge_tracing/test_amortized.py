@@ -233,12 +233,13 @@ LEVELS = {
 
 
 def test_traits_are_recovered():
-    """Levels of 200 learners of whom the networks were not told: better than the prior.
+    """Levels of 200 learners that training did not see: far better than the prior, covered.
 
-    The squared error is that of 200 draws, and a prior that says nothing has a ratio of 1 with
-    a standard error of 0.1: six of them away from the mark.
+    A prior that says nothing has a ratio of 1 with a standard error of 0.1, and is six of them
+    away from the mark. Intervals of 95 % of an approximate posterior cover
+    at least 85 %.
     """
-    engine = AmortizedVariational(num_categories=4, num_epochs=60, learning_rate=1e-2)
+    engine = AmortizedVariational(num_categories=4, num_epochs=20, learning_rate=1e-2)
     plan = design(200, 32, num_kc=2).drop(columns="study")
     plan["time"] = plan.groupby("learner").cumcount() * 1.0
     settings = {"parameters": LEVELS, "random_state": 0}
@@ -253,7 +254,9 @@ def test_traits_are_recovered():
     new = found.traits_.loc[1000:]
     level = other.groupby("learner")["level"].last().to_numpy()
     ratio = np.mean((new["level"] - level) ** 2) / np.mean(level**2)
-    print(f"ratio {ratio:.2f}")
     assert ratio < 0.4
     inside = new["level_lower"].le(level) & new["level_upper"].ge(level)
-    print(f"inside {inside.mean():.2f}")
+    assert inside.mean() > 0.85
+    # Planted bug: the traits of somebody else.
+    mixed = np.mean((new["level"].to_numpy()[::-1] - level) ** 2) / np.mean(level**2)
+    assert mixed > 0.4

@@ -138,7 +138,7 @@ def test_bound_approaches_the_evidence(volatile):
 
 def without_entropy(mean, sd, site):
     found = conditional(mean, sd, site)
-    return found._replace(divergence=found.divergence + 0.5 * jnp.log(found.share))
+    return found._replace(divergence=found.divergence - 0.5 * jnp.log1p(sd**2 / site.variance))
 
 
 def variance_as_scale(traits, z, gap, A):

@@ -57,11 +57,11 @@ class AmortizedVariational:
     Parameters
     ----------
     objective : {"elbo", "published"}
-        ``"elbo"`` is a lower bound of the log evidence. Its posterior is conditional,
-        :math:`q(z_n \mid z_{n-1}, y_{1:n}) \propto p(z_n \mid z_{n-1})\,N(z_n; m_n, v_n)` with
-        :math:`m_n, v_n` from the network, and likewise for traits. ``"published"`` is a
-        weighted sum, which is *not* a bound, with a posterior that is independent over rows;
-        see Notes.
+        ``"elbo"`` is a lower bound of the log evidence. Its posterior is the model with each
+        answer replaced by normal factors of the networks, :math:`q(s, z) \propto p(s, z)
+        \prod_n N(s_n; \cdot)\,N(z_n; m_n, v_n)`, so that later rows tell of earlier ones.
+        ``"published"`` is a weighted sum, which is *not* a bound, with a posterior that is
+        independent over rows; see Notes.
     num_categories : int
         Of the mixture of traits.
     num_samples : int

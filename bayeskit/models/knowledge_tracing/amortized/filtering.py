@@ -1,9 +1,10 @@
 """What the networks believe of a learner, row by row: no gradient, the same cost each time.
 
-The posterior of a row is that of the row before, pushed through the model and conditioned by
-what the networks say. Traits are followed by draws; given those, states are Gaussians, whose
-correlations along a graph are dropped. All learners share the noise of a row, so that what is
-believed of one depends on its own rows alone.
+A Kalman filter in which the factors of the networks stand for the answers: the posterior of a row
+is that of the row before, pushed through the model, times what the networks say. Given its
+traits a state is Gaussian; traits are Gaussians of which a few fixed quantiles are followed.
+Correlations along a graph are dropped. What is believed of a learner depends on its own rows
+alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from bayeskit.models.knowledge_tracing.amortized.networks import (
     HIDDEN,
     WIDTH,
     WINDOW,
-    Site,
     category_logits,
     input_of,
     lstm_step,
@@ -56,9 +56,7 @@ class AmortizedBelief(NamedTuple):
         Rows so far.
     elapsed, waiting : () arrays
         Time since the first row, and since the last one.
-    traits : (categories, draws, traits) array
     trait_mean, trait_variance : (categories, traits) arrays
-        Their exact moments.
     mean, variance : (categories, draws, num_kc) arrays
         Of the states given the traits.
     """
@@ -69,7 +67,6 @@ class AmortizedBelief(NamedTuple):
     count: Any
     elapsed: Any
     waiting: Any
-    traits: Any
     trait_mean: Any
     trait_variance: Any
     mean: Any
@@ -91,7 +88,6 @@ def first_amortized_belief(
         jnp.zeros((), jnp.int32),
         zeros(),
         zeros(),
-        wide(parameters["trait_mean"], C, num_draws, T),
         wide(parameters["trait_mean"], C, T),
         wide(parameters["trait_sd"] ** 2, C, T),
         wide(parameters["initial_mean"], C, num_draws, K),
@@ -99,36 +95,39 @@ def first_amortized_belief(
     )
 
 
-class _Prior(NamedTuple):
-    """The model's law of a row given the row before, for each category and draw."""
+class _Law(NamedTuple):
+    """Traits (categories, traits) and states (categories, draws, num_kc): means, variances."""
 
     trait_mean: Any
-    trait_sd: Any
-    traits: Any
-    noise: Any
+    trait_variance: Any
     mean: Any
     variance: Any
 
 
-def _pushed(parameters: dict, belief: AmortizedBelief, gap: Any, A: Any, key: Any) -> _Prior:
-    is_first = belief.count == 0
-    mean = jnp.where(
-        is_first, parameters["trait_mean"], parameters["trait_persistence"] * belief.traits
-    )
-    sd = jnp.where(is_first, parameters["trait_sd"], parameters["trait_drift_sd"])
-    noise = random.normal(random.fold_in(key, belief.count), mean.shape, mean.dtype)
-    s = mean + sd * noise
-    traits = traits_of(s)
+def _states_given(
+    parameters: dict, belief: AmortizedBelief, traits: Any, gap: Any, A: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Return means and variances of the states after a gap, given draws of the traits."""
+    is_first, traits = belief.count == 0, traits_of(traits)
     step = state_step(traits, belief.mean, gap, A)
     moved = carried_variance(traits, belief.variance, gap, A) + step.sd**2
-    return _Prior(
-        mean,
-        sd,
-        s,
-        noise,
+    return (
         jnp.where(is_first, parameters["initial_mean"], step.mean),
         jnp.where(is_first, parameters["initial_sd"] ** 2, moved),
     )
+
+
+def _pushed(parameters: dict, belief: AmortizedBelief, gap: Any, A: Any, noise: Any) -> _Law:
+    """Return the law of a row before the networks have read it."""
+    is_first, stay = belief.count == 0, parameters["trait_persistence"]
+    mean = jnp.where(is_first, parameters["trait_mean"], stay * belief.trait_mean)
+    variance = jnp.where(
+        is_first,
+        parameters["trait_sd"] ** 2,
+        stay**2 * belief.trait_variance + parameters["trait_drift_sd"] ** 2,
+    )
+    traits = mean[:, None] + jnp.sqrt(variance)[:, None] * noise
+    return _Law(mean, variance, *_states_given(parameters, belief, traits, gap, A))
 
 
 def _mixed(log_weight: Any, mean: Any, variance: Any) -> tuple[jax.Array, jax.Array]:
@@ -142,14 +141,15 @@ def _mixed(log_weight: Any, mean: Any, variance: Any) -> tuple[jax.Array, jax.Ar
 def _absorbed(
     parameters: dict,
     belief: AmortizedBelief,
-    prior: _Prior,
+    prior: _Law,
     row: tuple,
     A: Any,
+    noise: Any,
     architecture: Architecture,
 ) -> AmortizedBelief:
     """Condition on what the networks say after one more row."""
     loading, outcome, gap, elapsed = row
-    network, is_first = parameters["network"], belief.count == 0
+    network = parameters["network"]
     x = input_of(network, loading, outcome, elapsed)
     hidden, cell = lstm_step(network, belief.hidden, belief.cell, x)
     enters = (jnp.arange(WINDOW) == belief.count)[:, None]
@@ -158,29 +158,16 @@ def _absorbed(
     trait = trait_site(network, x, jnp.eye(architecture.num_categories, dtype=x.dtype))
     if architecture.objective == "published":
         # Rows are independent given what the networks have read.
-        s = trait.mean[:, None] + jnp.sqrt(trait.variance)[:, None] * prior.noise
         wide = lambda part: jnp.broadcast_to(part, prior.mean.shape)
-        moments = (*trait, wide(state.mean), wide(state.variance))
+        after = _Law(*trait, wide(state.mean), wide(state.variance))
     else:
-        q = conditional(prior.trait_mean, prior.trait_sd, Site(*(p[:, None] for p in trait)))
-        s = q.mean + q.sd * prior.noise
-        before = parameters["trait_persistence"]
-        mean = jnp.where(is_first, parameters["trait_mean"], before * belief.trait_mean)
-        carried = jnp.where(is_first, 0.0, before**2 * belief.trait_variance)
-        own = conditional(mean, prior.trait_sd, trait)
-        traits = traits_of(s)
-        step = state_step(traits, belief.mean, gap, A)
-        sd = jnp.where(is_first, parameters["initial_sd"], step.sd)
-        q_z = conditional(jnp.where(is_first, parameters["initial_mean"], step.mean), sd, state)
-        left = jnp.where(is_first, 0.0, carried_variance(traits, belief.variance, gap, A))
-        moments = (
-            own.mean,
-            own.sd**2 + own.share**2 * carried,
-            q_z.mean,
-            q_z.sd**2 + q_z.share**2 * left,
-        )
+        q = conditional(prior.trait_mean, jnp.sqrt(prior.trait_variance), trait)
+        traits = q.mean[:, None] + q.sd[:, None] * noise
+        mean, variance = _states_given(parameters, belief, traits, gap, A)
+        q_z = conditional(mean, jnp.sqrt(variance), state)
+        after = _Law(q.mean, q.sd**2, q_z.mean, q_z.sd**2)
     return AmortizedBelief(
-        hidden, cell, window, belief.count + 1, elapsed, jnp.zeros_like(elapsed), s, *moments
+        hidden, cell, window, belief.count + 1, elapsed, jnp.zeros_like(elapsed), *after
     )
 
 
@@ -194,13 +181,15 @@ def _filtered(
 ) -> tuple[AmortizedBelief, Any]:
     """Follow one learner; return the forecast of each row, or the states after it."""
     A = influence(parameters, architecture)
+    shape = (*belief.mean.shape[:2], architecture.num_traits)
+    noise = random.normal(key, shape, belief.mean.dtype)
 
     def one(belief: AmortizedBelief, trial: Trials) -> tuple:
         loading = loading_of(trial.kc, trial.weight, architecture.num_kc)
         # A look changes nothing: time goes on until the next row.
         acts = jnp.any(loading > 0)
         gap, elapsed = belief.waiting + trial.row_gap, belief.elapsed + trial.row_gap
-        prior = _pushed(parameters, belief, gap, A, key)
+        prior = _pushed(parameters, belief, gap, A, noise)
         log_weight = jax.nn.log_softmax(category_logits(parameters["network"], belief.window))
         mean, variance = _mixed(
             log_weight,
@@ -208,7 +197,7 @@ def _filtered(
             jnp.sum(loading**2 * prior.variance, axis=-1),
         )
         row = (loading, trial.outcome, gap, elapsed)
-        after = _absorbed(parameters, belief, prior, row, A, architecture)
+        after = _absorbed(parameters, belief, prior, row, A, noise, architecture)
         idle = belief._replace(elapsed=elapsed, waiting=gap)
         now = jax.tree.map(lambda new, old: jnp.where(acts, new, old), after, idle)
         if states:

@@ -172,7 +172,7 @@ def fit_amortized(
         )
         memory.make_room(num)
         memory.take_in(rows, rows.learner)
-    _keep(tracer, memory, labels, {name: found[name] for name in known}, key)
+        _keep(tracer, memory, labels, {name: found[name] for name in known}, key)
     tracer.timing_ = clock.timing()
     return tracer
 

@@ -3,10 +3,13 @@ r"""What training maximises: a lower bound of the log evidence, or the published
 With traits s, states z, the category c of the learner, and q of the networks,
 
 .. math::
-    \log p(y) \ge E_q\Bigl[\sum_n \log p(y_n \mid z_n) - KL(q(z_n) \,\|\, p(z_n \mid z_{n-1},
-        s_n)) - KL(q(s_n) \,\|\, p(s_n \mid s_{n-1}))\Bigr] - KL(q(c) \,\|\, \text{uniform}) .
+    \log p(y) \ge E_q\Bigl[\sum_n \log p(y_n \mid z_n)
+        - KL\bigl(q(z_n \mid z_{n-1}) \,\|\, p(z_n \mid z_{n-1}, s_n)\bigr)
+        - KL\bigl(q(s_n \mid s_{n-1}) \,\|\, p(s_n \mid s_{n-1})\bigr)\Bigr]
+        - KL\bigl(q(c) \,\|\, \text{uniform}\bigr) .
 
-Divergences are exact given what was drawn for the row before, and categories are summed over.
+q is the model with the answers replaced by normal factors of the networks, so that a row is
+told by all rows of the learner. Divergences are exact given what was drawn for the row before, and categories are summed over.
 (The model has no categories: a uniform one that nothing depends on changes no evidence.)
 """
 
@@ -20,7 +23,7 @@ import jax.numpy as jnp
 
 from bayeskit.inference import random
 from bayeskit.models.knowledge_tracing.amortized.architecture import Architecture
-from bayeskit.models.knowledge_tracing.amortized.conditionals import conditional
+from bayeskit.models.knowledge_tracing.amortized.conditionals import conditional, messages
 from bayeskit.models.knowledge_tracing.amortized.generative import (
     influence,
     state_step,
@@ -118,58 +121,84 @@ def lower_bounds(
     num_samples : int
         For each category.
     """
-    a, A = architecture, influence(parameters, architecture)
+    a = architecture
     seen = recognised(parameters, trials, a)
-    batch, num_rows = seen.real.shape
-    categories = jnp.eye(a.num_categories, dtype=seen.x.dtype)
-    # (batch, rows, categories, traits)
-    trait = trait_site(parameters["network"], seen.x[:, :, None, :], categories)
-    lead = (batch, a.num_categories, num_samples)
-    dtype = seen.x.dtype
-
-    def one(carry, row):
-        s, z, total = carry
-        number, gap, real, answered, outcome, loading, trait, state = row
-        trait_key, state_key = random.split(random.fold_in(key, number))
-        is_first = number == 0
-        mean = jnp.where(
-            is_first, parameters["trait_mean"], parameters["trait_persistence"] * s
-        )
-        sd = jnp.where(is_first, parameters["trait_sd"], parameters["trait_drift_sd"])
-        q_s = conditional(mean, sd, Site(*(part[:, :, None] for part in trait)))
-        s = q_s.mean + q_s.sd * random.normal(trait_key, s.shape, dtype)
-        step = state_step(traits_of(s), z, gap[:, None, None], A)
-        mean = jnp.where(is_first, parameters["initial_mean"], step.mean)
-        sd = jnp.where(is_first, parameters["initial_sd"], step.sd)
-        q_z = conditional(mean, sd, Site(*(part[:, None, None] for part in state)))
-        z = q_z.mean + q_z.sd * random.normal(state_key, z.shape, dtype)
-        logit = jnp.sum(loading[:, None, None] * z, axis=-1)
-        fits = _log_likelihood(outcome[:, None, None], logit)
-        lost = jnp.sum(q_s.divergence, axis=-1) + jnp.sum(q_z.divergence, axis=-1)
-        gained = answered[:, None, None] * fits - real[:, None, None] * lost
-        return (s, z, total + gained), None
-
-    rows = jax.tree.map(
-        lambda part: jnp.swapaxes(part, 0, 1),
-        (
-            trials.row_gap,
-            seen.real,
-            seen.answered,
-            trials.outcome,
-            seen.loading,
-            trait,
-            seen.state,
-        ),
+    trait_key, state_key = random.split(key)
+    rows_first = lambda part: jnp.swapaxes(part, 0, 1)
+    real = rows_first(seen.real)[..., None, None]
+    # (rows, batch, categories, samples)
+    s, lost = _drawn_traits(parameters, seen, trait_key, a, num_samples)
+    z, lost_states = _drawn_states(
+        parameters, seen, s, rows_first(trials.row_gap)[..., None, None], state_key, a
     )
-    start = (
-        jnp.zeros((*lead, a.num_traits), dtype),
-        jnp.zeros((*lead, a.num_kc), dtype),
-        jnp.zeros(lead, dtype),
-    )
-    (_, _, total), _ = jax.lax.scan(one, start, (jnp.arange(num_rows), *rows))
+    logit = jnp.sum(rows_first(seen.loading)[:, :, None, None] * z, axis=-1)
+    fits = _log_likelihood(rows_first(trials.outcome)[..., None, None], logit)
+    answered = rows_first(seen.answered)[..., None, None]
+    total = jnp.sum(answered * fits - real * (lost + lost_states), axis=0)
     log_q = jax.nn.log_softmax(seen.category)
     inside = jnp.mean(total, axis=-1) - log_q - math.log(a.num_categories)
     return jnp.sum(jnp.exp(log_q) * inside, axis=-1)
+
+
+def _drawn_traits(
+    parameters: dict, seen: Recognised, key: Any, a: Architecture, num_samples: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return draws (rows, batch, categories, samples, traits), and divergences of all."""
+    x = jnp.swapaxes(seen.x, 0, 1)
+    dtype, (num_rows, batch, _) = x.dtype, x.shape
+    categories = jnp.eye(a.num_categories, dtype=dtype)
+    site = trait_site(parameters["network"], x[:, :, None], categories)
+    first_mean, first_sd = parameters["trait_mean"], parameters["trait_sd"]
+    stay, drift = parameters["trait_persistence"], parameters["trait_drift_sd"]
+    wide = jnp.ones((num_rows, 1, 1, 1), dtype)
+    told = messages(
+        site,
+        jnp.swapaxes(seen.real, 0, 1)[..., None, None],
+        stay * wide,
+        0.0 * wide,
+        drift**2 * wide,
+    )
+
+    def one(s: jax.Array, row: tuple) -> tuple:
+        number, told = row
+        mean = jnp.where(number == 0, first_mean, stay * s)
+        sd = jnp.where(number == 0, first_sd, drift)
+        q = conditional(mean, sd, Site(*(part[:, :, None] for part in told)))
+        s = q.mean + q.sd * random.normal(random.fold_in(key, number), s.shape, dtype)
+        return s, (s, jnp.sum(q.divergence, axis=-1))
+
+    start = jnp.zeros((batch, a.num_categories, num_samples, a.num_traits), dtype)
+    return jax.lax.scan(one, start, (jnp.arange(num_rows), told))[1]
+
+
+def _drawn_states(
+    parameters: dict, seen: Recognised, s: Any, gap: Any, key: Any, a: Architecture
+) -> tuple[jax.Array, jax.Array]:
+    """Return draws (rows, batch, categories, samples, num_kc), and divergences of all."""
+    A, traits = influence(parameters, a), traits_of(s)
+    num_rows, dtype = s.shape[0], s.dtype
+    site = Site(*(jnp.swapaxes(part, 0, 1)[:, :, None, None] for part in seen.state))
+    # Later rows speak to each component by itself; forwards, prerequisites pull.
+    alone = state_step(traits, jnp.zeros((*s.shape[:-1], 1), dtype), gap, None)
+    told = messages(
+        site,
+        jnp.swapaxes(seen.real, 0, 1)[..., None, None, None],
+        jnp.exp(-traits.forgetting * gap)[..., None],
+        alone.mean,
+        alone.sd**2,
+    )
+
+    def one(z: jax.Array, row: tuple) -> tuple:
+        number, traits, gap, told = row
+        step = state_step(traits, z, gap, A)
+        mean = jnp.where(number == 0, parameters["initial_mean"], step.mean)
+        sd = jnp.where(number == 0, parameters["initial_sd"], step.sd)
+        q = conditional(mean, sd, told)
+        z = q.mean + q.sd * random.normal(random.fold_in(key, number), z.shape, dtype)
+        return z, (z, jnp.sum(q.divergence, axis=-1))
+
+    start = jnp.zeros((*s.shape[1:-1], a.num_kc), dtype)
+    return jax.lax.scan(one, start, (jnp.arange(num_rows), traits, gap, told))[1]
 
 
 def published_objectives(

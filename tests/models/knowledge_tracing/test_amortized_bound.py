@@ -178,7 +178,7 @@ def small():
     learned = {
         "model": starts(known, {}),
         "network": initial_network(generator, architecture),
-        "direction": generator.standard_normal((16, 16)),
+        "direction": generator.standard_normal((16, 16)) / 16.0,
     }
     learned["network"]["state"][-1]["bias"][2:] = 0.0
     table = {

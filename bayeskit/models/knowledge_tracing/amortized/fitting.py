@@ -139,7 +139,9 @@ def fit_amortized(
         "network": initial_network(generator, architecture),
     }
     if architecture.graph == "learned":
-        learned["direction"] = generator.standard_normal((WIDTH, WIDTH))
+        # With entries of size 1, as published, directions are certain from the start, and the
+        # slope of all of them is zero.
+        learned["direction"] = generator.standard_normal((WIDTH, WIDTH)) / WIDTH
     scales, num = scales_of(known), len(labels.learner)
     trials, _ = trials_of(rows, rows.learner, Exposures.none(num, structure), structure)
     precision = tracer.precision
@@ -195,5 +197,7 @@ def _keep(
         tracer._graph_weights = np.asarray(memory.parameters["influence"], np.float64)
     elif memory.architecture.graph == "learned":
         network = memory.parameters["network"]
-        weights = edge_probabilities(network["embedding"], memory.parameters["direction"])
+        with precision_scope("float64"):
+            parts = network["embedding"], memory.parameters["direction"]
+            weights = edge_probabilities(*(np.asarray(part, np.float64) for part in parts))
         tracer._graph_weights = np.asarray(weights, np.float64)

@@ -9,8 +9,9 @@ With traits s, states z, the category c of the learner, and q of the networks,
         - KL\bigl(q(c) \,\|\, \text{uniform}\bigr) .
 
 q is the model with the answers replaced by normal factors of the networks, so that a row is
-told by all rows of the learner. Divergences are exact given what was drawn for the row before, and categories are summed over.
-(The model has no categories: a uniform one that nothing depends on changes no evidence.)
+told by all rows of the learner. Divergences are exact given what was drawn for the row before,
+and categories are summed over. (The model has no categories: a uniform one that nothing depends
+on changes no evidence.)
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the networks believe of a learner, row by row: no gradient, the same cost each time.
 
-A Kalman filter in which factors of the networks stand for the answers: the posterior of a row is
-that of the row before, pushed through the model, times what the networks say. Given its traits
-a state is Gaussian; traits are Gaussians of which a few fixed quantiles are followed.
+A Kalman filter in which factors of the networks stand for the answers: the posterior of a row
+is that of the row before, pushed through the model, times what the networks say. Given its
+traits a state is Gaussian; traits are Gaussians of which a few fixed quantiles are followed.
 Correlations along a graph are dropped. What is believed of a learner depends on its own rows
 alone.
 """

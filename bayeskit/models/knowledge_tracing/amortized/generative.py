@@ -104,9 +104,8 @@ def state_step(traits: Traits, z: Any, gap: Any, A: Any) -> StateStep:
     A : (num_kc, num_kc) array or None
         Entry (i, k): influence of i on k.
     """
-    alpha, level, volatility, transfer = (
-        None if part is None else part[..., None] for part in traits
-    )
+    wide: Any = jax.tree.map(lambda part: part[..., None], traits)
+    alpha, level, volatility, transfer = wide
     u = alpha * gap[..., None]
     target = level if A is None else level + transfer * (z @ A)
     mean = jnp.exp(-u) * z - jnp.expm1(-u) * target

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit, log_softmax, ndtri, softmax
 
@@ -62,7 +63,7 @@ class AmortizedMemory(Memory):
 
     def filtered(self, beliefs: Any, trials: Any, *, states: bool = False) -> tuple[Any, Any]:
         """Return beliefs after the rows of learners, and the forecast of each row."""
-        key = jax.random.wrap_key_data(self._key_words, impl=self._key_kind)
+        key = jax.random.wrap_key_data(jnp.asarray(self._key_words), impl=self._key_kind)
         return amortized_filter(
             self.parameters, beliefs, trials, key, architecture=self.architecture, states=states
         )
@@ -73,9 +74,9 @@ class AmortizedMemory(Memory):
         """Return means and variances of all states at the rows of one learner, and times."""
         if smooth:
             raise InvalidDataError(
-                "inference='amortized' cannot smooth: its networks read the rows up to each "
-                "time, and their posterior of the states is that of filter(). For states given "
-                "all rows fit with inference='adf'"
+                "inference='amortized' cannot smooth: it follows learners forwards only. Use "
+                "filter() for states given the rows up to each time, or fit with "
+                "inference='adf' for states given all rows"
             )
         place = np.zeros(len(rows.time), np.int64)
         trials, _ = trials_of(rows, place, Exposures.none(1, self.structure), self.structure)

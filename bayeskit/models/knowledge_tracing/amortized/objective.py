@@ -90,8 +90,8 @@ def recognised(parameters: dict, trials: Trials, architecture: Architecture) -> 
     x = input_of(network, loading, trials.outcome, jnp.cumsum(trials.row_gap, axis=1))
     x = x * real[..., None]
 
-    def one(carry, x):
-        hidden, cell = lstm_step(network, *carry, x)
+    def one(carry: tuple, x: jax.Array) -> tuple:
+        hidden, cell = lstm_step(network, carry[0], carry[1], x)
         return (hidden, cell), hidden
 
     blank = jnp.zeros((batch, HIDDEN), x.dtype)

@@ -93,10 +93,8 @@ def _advanced(
         return kept, value
 
     numbers = first + jnp.arange(schedule.rate.shape[0])
-    (learned, optimiser), losses = jax.lax.scan(
-        step, (learned, optimiser), (numbers, tuple(schedule))
-    )
-    return learned, optimiser, losses
+    after, values = jax.lax.scan(step, (learned, optimiser), (numbers, tuple(schedule)))
+    return *after, values
 
 
 def _adam(weight_decay: Any, max_norm: Any) -> Any:
@@ -164,7 +162,7 @@ def trained(
         schedule = Schedule(
             chosen[numbers].astype(np.int32), rate[numbers].astype(precision), live
         )
-        learned, optimiser, losses = _advanced(
+        learned, optimiser, minus = _advanced(
             learned,
             optimiser,
             fixed,
@@ -178,7 +176,7 @@ def trained(
             scales=scales,
             num_samples=engine.num_samples,
         )
-        history.append(np.asarray(losses, np.float64)[live])
+        history.append(np.asarray(minus, np.float64)[live])
         if engine.budget_s is not None and time.monotonic() - begun > engine.budget_s:
             break
     losses = np.concatenate(history)

@@ -95,6 +95,7 @@ def recognised(parameters: dict, trials: Trials, architecture: Architecture) -> 
         return (hidden, cell), hidden
 
     blank = jnp.zeros((batch, HIDDEN), x.dtype)
+    hidden: jax.Array
     _, hidden = jax.lax.scan(one, (blank, blank), jnp.swapaxes(x, 0, 1))
     state = state_site(network, jnp.swapaxes(hidden, 0, 1))
     window = x[:, :WINDOW]

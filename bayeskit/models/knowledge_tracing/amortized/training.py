@@ -93,6 +93,7 @@ def _advanced(
         return kept, value
 
     numbers = first + jnp.arange(schedule.rate.shape[0])
+    values: jax.Array
     after, values = jax.lax.scan(step, (learned, optimiser), (numbers, tuple(schedule)))
     return *after, values
 

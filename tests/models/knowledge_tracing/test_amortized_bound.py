@@ -84,8 +84,8 @@ def padded_of(table, num_kc):
     return padded_trials(trials, rows.learner, structure, "float64")[0]
 
 
-def estimated_bound(tracer, num=20_000):
-    """Return the bound of TABLE and its standard error; compiled anew, to see planted bugs."""
+def estimated_bound(tracer, num=20_000, table=TABLE):
+    """Return a bound and its standard error; compiled anew, to see planted bugs."""
     memory = tracer._memory
     with precision_scope("float64"):
         bound = jax.jit(
@@ -94,7 +94,8 @@ def estimated_bound(tracer, num=20_000):
             )
         )
         keys = jax.random.split(jax.random.key(5), 20)
-        found = [float(bound(memory.parameters, padded_of(TABLE, 1), key)[0]) for key in keys]
+        trials = padded_of(table, memory.architecture.num_kc)
+        found = [float(bound(memory.parameters, trials, key)[0]) for key in keys]
     return np.mean(found), np.std(found) / np.sqrt(20)
 
 
@@ -154,6 +155,54 @@ def variance_as_scale(traits, z, gap, A):
 def test_planted_bugs_are_found(volatile, monkeypatch, name, planted):
     monkeypatch.setattr(objective, name, planted)
     assert not is_tight_bound(*estimated_bound(volatile))
+
+
+def simulated_evidence(table, parameters, num=400_000):
+    """Return the log evidence of two components with an edge, by draws from the model."""
+    rng = np.random.default_rng(0)
+    names = ("trait_mean", "trait_sd", "trait_drift_sd")
+    mean, sd, drift = (np.array(parameters[name]) for name in names)
+    s = mean + sd * rng.standard_normal((num, 4))
+    z = parameters["initial_sd"] * rng.standard_normal((num, 2))
+    weight, before = np.ones(num), table["time"][0]
+    rows = zip(table["kc"], table["time"], table["correct"], strict=True)
+    for number, (kc, time, answer) in enumerate(rows):
+        if number:
+            s = s + drift * rng.standard_normal(s.shape)
+            alpha, sigma = (np.logaddexp(0.0, s[:, n])[:, None] for n in (0, 2))
+            gamma, stay = expit(s[:, 3:]), np.exp(-alpha * (time - before))
+            target = s[:, 1:2] + gamma * z @ np.array([[0.0, 1.0], [0.0, 0.0]])
+            noise = sigma * np.sqrt((1 - stay**2) / (2 * alpha))
+            z = stay * z + (1 - stay) * target + noise * rng.standard_normal(z.shape)
+        weight *= expit((2 * answer - 1) * z[:, kc])
+        before = time
+    return np.log(weight.mean()), weight.std() / weight.mean() / np.sqrt(num)
+
+
+def test_bound_of_traits_categories_and_a_graph():
+    """Below the evidence of the whole model, and near it, by six standard errors of both."""
+    table = {"learner": [0] * 6, "kc": [0, 1, 0, 1, 1, 0], "correct": [1, 1, 1, 0, 1, 1]}
+    table["time"] = [0.0, 0.5, 0.5, 2.0, 3.0, 3.2]
+    parameters = {
+        "trait_mean": [raw(0.5), 0.3, raw(1.0), 1.0],
+        "trait_sd": [0.3, 0.8, 0.3, 0.3],
+        "trait_persistence": 1.0,
+        "trait_drift_sd": [0.1, 0.2, 0.1, 0.1],
+        "initial_mean": 0.0,
+        "initial_sd": 1.2,
+    }
+    engine = AmortizedVariational(num_categories=2, num_samples=8, num_epochs=400)
+    tracer = bk.KnowledgeTracer(
+        2,
+        graph=np.array([[0.0, 1.0], [0.0, 0.0]]),
+        transition="frozen_parent",
+        inference=engine,
+        parameters=parameters,
+        random_state=0,
+    ).fit(table)
+    value, error = estimated_bound(tracer, table=table)
+    evidence, error_of_evidence = simulated_evidence(table, parameters)
+    assert evidence - 0.1 < value < evidence + 6 * np.hypot(error, error_of_evidence)
 
 
 @pytest.mark.reference

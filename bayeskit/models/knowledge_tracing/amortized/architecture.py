@@ -67,7 +67,7 @@ class AmortizedVariational:
     num_samples : int
         Draws for each category and learner in each step of training.
     num_draws : int
-        Draws of traits for each category in forecasts.
+        Quantiles of the traits of each category that filters and forecasts follow.
     num_epochs, batch_size, learning_rate, halving_epochs
         Of Adam, over batches of learners. The rate is halved every ``halving_epochs``.
         ``num_epochs=0`` keeps the starting values.

@@ -188,6 +188,8 @@ def _keep(
         name: float(value) if np.ndim(value) == 0 else np.asarray(value, np.float64)
         for name, value in parameters.items()
     }
+    # Of an earlier fit by moment matching.
+    tracer.__dict__.pop("edges_", None)
     # No engine of single learners stands behind this one.
     tracer._engine, tracer._took_one = None, False
     tracer._mixtures, tracer._online, tracer._evidences = {}, {}, {}

@@ -26,7 +26,7 @@ def load(path: str | Path, *, model: Any = None) -> Any:
         If the file is not one of ours or was changed; no code in it is ever run.
     """
     read = container.read_container(
-        path, kinds={"BayesianModel", "MarkovGPRegressor", "Posterior"}
+        path, kinds={"BayesianModel", "KnowledgeTracer", "MarkovGPRegressor", "Posterior"}
     )
     if read.kind == "Posterior":
         from bayeskit.inference.posterior import Posterior
@@ -36,6 +36,10 @@ def load(path: str | Path, *, model: Any = None) -> Any:
         from bayeskit.models.markov_gp import MarkovGPRegressor
 
         return MarkovGPRegressor._from_container(read)
+    if read.kind == "KnowledgeTracer":
+        from bayeskit.models.knowledge_tracing import KnowledgeTracer
+
+        return KnowledgeTracer._from_container(read)
     from bayeskit.models.bayesian import BayesianModel
 
     return BayesianModel._from_container(read, model)

@@ -1,6 +1,7 @@
 """Loaders: files of others as tables that the estimators take. Nothing is downloaded."""
 
 from bayeskit.datasets.knowledge_tracing import (
+    presentation_pauses,
     presentation_times,
     read_assistments,
     read_datashop,
@@ -11,6 +12,7 @@ from bayeskit.datasets.knowledge_tracing import (
 )
 
 __all__ = [
+    "presentation_pauses",
     "presentation_times",
     "read_assistments",
     "read_datashop",

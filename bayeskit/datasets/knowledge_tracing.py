@@ -10,6 +10,7 @@ import numpy as np
 from bayeskit.errors import InvalidDataError
 
 __all__ = [
+    "presentation_pauses",
     "presentation_times",
     "read_assistments",
     "read_datashop",
@@ -273,6 +274,39 @@ def read_datashop(path: Any, *, kc_model: str | None = None) -> Any:
     return _finished(table)
 
 
+def presentation_pauses(table: Any, *, longest: float) -> dict[str, float]:
+    """Return the median pause until the next answer ends, by the outcome of the row before.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns learner, time and correct, sorted by learner and time.
+    longest : float
+        Gaps above it are left out.
+
+    Returns
+    -------
+    dict
+        Of ``"wrong"``, ``"correct"`` and ``"study"``, those that the table has.
+
+    Notes
+    -----
+    To score forecasts of other learners take those of the learners that were fitted.
+    """
+    gap, kind, short = _gaps(table, longest)
+    after = {name: gap[short & (kind == name)] for name in ("wrong", "correct", "study")}
+    return {name: float(np.median(gaps)) for name, gaps in after.items() if len(gaps)}
+
+
+def _gaps(table: Any, longest: float) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Return the gap before each row, what was before it, and whether the gap is short."""
+    by_learner = table.groupby("learner", sort=False)
+    before, outcome = by_learner["time"].shift(), by_learner["correct"].shift()
+    gap = table["time"] - before
+    kind = np.where(outcome.isna(), "study", np.where(outcome == 1, "correct", "wrong"))
+    return gap, kind, (gap < longest).to_numpy()
+
+
 def presentation_times(
     table: Any, *, longest: float, pauses: dict[str, float] | None = None
 ) -> Any:
@@ -280,7 +314,8 @@ def presentation_times(
 
     Where a file stamps answers when they end, the gap before an answer contains how long it
     took, which tells something of it. An item is then taken to have been shown a typical pause
-    after the row before, by the outcome of that row.
+    after the row before, by the outcome of that row, even where its own answer came sooner:
+    that it did is not known when it is shown.
 
     Parameters
     ----------
@@ -295,7 +330,8 @@ def presentation_times(
     Returns
     -------
     DataFrame
-        With the times of the file in ``time_end``, and ``time`` never later.
+        With ``time`` at which items were shown, which never decreases within a learner, and
+        ``time_end``, the time of the file, or ``time`` where that is later.
 
     Examples
     --------
@@ -305,16 +341,10 @@ def presentation_times(
     >>> presentation_times(rows, longest=120.0, pauses={"correct": 3.0})["time"].tolist()
     [0.0, 3.0, 900.0]
     """
-    by_learner = table.groupby("learner", sort=False)
-    before, outcome = by_learner["time"].shift(), by_learner["correct"].shift()
-    gap = table["time"] - before
-    kind = np.where(outcome.isna(), "study", np.where(outcome == 1, "correct", "wrong"))
-    short = (gap < longest).to_numpy()
-    given = dict(pauses or {})
-    for name in ("wrong", "correct", "study"):
-        own = short & (kind == name)
-        if name not in given and own.any():
-            given[name] = float(np.median(gap[own]))
+    gap, kind, short = _gaps(table, longest)
+    given = {**presentation_pauses(table, longest=longest), **(pauses or {})}
     pause = np.array([given.get(name, 0.0) for name in kind])
-    shown = np.where(short, before + pause, table["time"])
-    return table.assign(time=np.minimum(shown, table["time"]), time_end=table["time"])
+    shown = np.where(short, table["time"] - gap + pause, table["time"])
+    # Rows stay in order, by what was known before each.
+    shown = table.assign(time=shown).groupby("learner", sort=False)["time"].cummax()
+    return table.assign(time=shown, time_end=np.maximum(table["time"], shown))

@@ -12,6 +12,8 @@ __all__ = ["calibration", "learner_states", "prerequisite_graph"]
 
 # Beyond so many components lines cannot be told apart.
 _MAX_LINES = 6
+# Where colours come again.
+_LINES = ("-", "--", ":")
 
 
 def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any = None) -> Any:
@@ -45,10 +47,11 @@ def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any
     ax = new_axes(7.2, 3.4) if ax is None else ax
     for number, kc in enumerate(chosen):
         color = COLORS[number % len(COLORS)]
+        style = _LINES[number // len(COLORS) % len(_LINES)]
         rows = states.xs(kc, level="kc")
         times = rows.index.to_numpy()
         ax.fill_between(times, rows["lower"], rows["upper"], color=color, alpha=0.13, lw=0)
-        ax.plot(times, rows["probability"], color=color, lw=1.6, label=str(kc))
+        ax.plot(times, rows["probability"], style, color=color, lw=1.6, label=str(kc))
         if answers is None:
             continue
         own = answers[answers["kc"] == kc]
@@ -65,7 +68,8 @@ def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any
         ax.get_yticklabels()[0].set_va("top")
         ax.get_yticklabels()[-1].set_va("bottom")
     ax.set_xlabel("time")
-    headline(ax, "probability of a correct answer, 95 % band")
+    which = f", {len(chosen)} of {len(known)} components" if len(chosen) < len(known) else ""
+    headline(ax, f"probability of a correct answer, 95 % band{which if kcs is None else ''}")
     ax.legend(
         loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, labelcolor=INK, fontsize=9.5
     )
@@ -73,15 +77,16 @@ def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any
     return ax
 
 
-def prerequisite_graph(weights: Any, *, threshold: float = 0.5, ax: Any = None) -> Any:
+def prerequisite_graph(weights: Any, *, threshold: float | None = None, ax: Any = None) -> Any:
     """Draw the edges of a graph, prerequisites to the left, thicker where they are surer.
 
     Parameters
     ----------
-    weights : pandas.DataFrame
+    weights : pandas.DataFrame or networkx.DiGraph
         ``KnowledgeTracer.graph_``: probabilities or weights, rows to columns.
-    threshold : float
-        Edges below it are left out.
+    threshold : float, optional
+        Edges below it are left out. Default: 0.5 if more than half of the edges that there
+        could be have some weight, as in a graph that was learned; else all are drawn.
     ax : matplotlib Axes, optional
 
     Returns
@@ -90,8 +95,13 @@ def prerequisite_graph(weights: Any, *, threshold: float = 0.5, ax: Any = None) 
     """
     import networkx as nx
 
-    table = np.asarray(weights, float)
-    labels = list(weights.columns)
+    if hasattr(weights, "is_directed"):
+        labels = list(weights.nodes)
+        table = nx.to_numpy_array(weights, nodelist=labels)
+    else:
+        table, labels = np.asarray(weights, float), list(weights.columns)
+    if threshold is None:
+        threshold = 0.5 if _is_learned(table) else 0.0
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(labels)))
     for start, end in np.argwhere((table > 0) & (table >= threshold)).tolist():
@@ -107,8 +117,18 @@ def prerequisite_graph(weights: Any, *, threshold: float = 0.5, ax: Any = None) 
     nx.draw_networkx_labels(graph, places, names, ax=ax, font_size=9, font_color=INK, bbox=box)
     ax.set_axis_off()
     ax.margins(0.12)
-    headline(ax, f"prerequisites of at least {threshold:g}")
+    if not graph.edges:
+        what = f"no prerequisite of at least {threshold:g}" if threshold else "no prerequisites"
+    else:
+        what = f"prerequisites of at least {threshold:g}" if threshold else "prerequisites"
+    headline(ax, what)
     return ax
+
+
+def _is_learned(table: np.ndarray) -> bool:
+    """Return whether most edges have weight: of a given graph most are just absent."""
+    off = table[~np.eye(len(table), dtype=bool)]
+    return bool(len(off)) and bool(np.mean(off > 0) > 0.5)
 
 
 def _layered(graph: Any) -> dict[int, tuple[float, float]]:

@@ -102,6 +102,22 @@ def test_presentation_times():
     np.testing.assert_allclose(found["time"], [0.0, 10.0, 16.0, 500.0, 3.0])
     pauses = {"wrong": 4.0, "correct": 99.0}
     found = datasets.presentation_times(table, longest=120.0, pauses=pauses)
-    # Never later than the answer.
-    np.testing.assert_allclose(found["time"], [0.0, 4.0, 16.0, 500.0, 3.0])
-    np.testing.assert_allclose(found["time_end"], table["time"])
+    np.testing.assert_allclose(found["time"], [0.0, 4.0, 109.0, 500.0, 3.0])
+    np.testing.assert_allclose(found["time_end"], [0.0, 10.0, 109.0, 500.0, 3.0])
+    fitted = datasets.presentation_pauses(table, longest=120.0)
+    assert fitted == {"wrong": 10.0, "correct": 6.0}
+
+
+def test_when_an_item_was_shown_tells_nothing_of_its_answer():
+    """The time of an answer changes when later items are shown, and never its own."""
+    rng = np.random.default_rng(0)
+    gaps = rng.exponential(10.0, 40)
+    table = pd.DataFrame({"learner": 0, "time": np.cumsum(gaps), "correct": 1.0})
+    pauses = {"correct": 8.0}
+    found = datasets.presentation_times(table, longest=120.0, pauses=pauses)
+    assert (found["time"].diff()[1:] >= 0).all() and (found["time"] <= found["time_end"]).all()
+    for row in (5, 17, 39):
+        later = table.copy()
+        later.loc[row:, "time"] += 60.0
+        again = datasets.presentation_times(later, longest=120.0, pauses=pauses)
+        np.testing.assert_array_equal(again["time"][: row + 1], found["time"][: row + 1])

@@ -1,5 +1,6 @@
 """Plots of knowledge tracing: what is drawn, and what is refused."""
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,6 +38,12 @@ def test_graph():
     assert len(ax.patches) == 3
     assert {text.get_text() for text in ax.texts} == set(names)
     assert len(plots.prerequisite_graph(table, threshold=0.8).patches) == 1
+    # A given graph is drawn whole, however many prerequisites share a weight.
+    given = table.assign(a=0.0, b=0.0, c=[0.5, 0.5, 0.0])
+    assert len(plots.prerequisite_graph(given).patches) == 2
+    assert len(plots.prerequisite_graph(nx.DiGraph([("a", "b")])).patches) == 1
+    none = plots.prerequisite_graph(table, threshold=0.95)
+    assert len(none.texts) == 3 and "no prerequisite" in none.get_title(loc="left")
 
 
 def test_calibration():

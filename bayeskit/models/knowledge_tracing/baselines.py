@@ -9,12 +9,14 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from bayeskit.errors import InvalidDataError
+from bayeskit.models.knowledge_tracing.columns import column, outcomes
 from bayeskit.models.knowledge_tracing.rows import (
     STUDY,
     UNIT_DAYS,
     Interactions,
     Labels,
     interactions_of,
+    learner_names,
 )
 
 __all__ = ["BayesianKnowledgeTracing", "MeanTracer", "PerformanceFactors"]
@@ -29,7 +31,7 @@ class _Baseline(BaseEstimator):
     _labels: Labels
 
     def fit(self, interactions: Any, y: None = None) -> Any:
-        """Learn from a table with columns learner, kc, time and correct."""
+        """Learn from a table with columns learner, kc (one component), time and correct."""
         rows, self._labels = interactions_of(interactions, time_unit=self.time_unit)
         _check_single(rows)
         if not (rows.outcome != STUDY).any():
@@ -47,7 +49,7 @@ class _Baseline(BaseEstimator):
         fresh = self._labels._replace(learner={})
         rows, _ = interactions_of(interactions, time_unit=self.time_unit, labels=fresh)
         _check_single(rows)
-        names = np.asarray(interactions["learner"])[rows.order]
+        names = learner_names(interactions, rows)
         rows = rows._replace(learner=np.unique(names, return_inverse=True)[1])
         found = np.empty(len(rows.time))
         found[rows.order] = self._forecast(rows)
@@ -56,8 +58,10 @@ class _Baseline(BaseEstimator):
     def score(self, interactions: Any, y: None = None) -> float:
         """Return the mean log probability of the answers of a table."""
         p = self.predict_next(interactions)
-        right = np.asarray(interactions["correct"], np.float64)
-        seen = ~np.isnan(right)
+        right = outcomes(column(interactions, "correct"))
+        seen = right != STUDY
+        if not seen.any():
+            raise InvalidDataError("correct is missing in all rows: there is nothing to score")
         return float(np.mean(np.log(np.where(right == 1, p, 1.0 - p)[seen])))
 
     def _learn(self, rows: Interactions) -> None:
@@ -68,8 +72,14 @@ class _Baseline(BaseEstimator):
 
 
 def _check_single(rows: Interactions) -> None:
-    if rows.kc.shape[1] > 1:
-        raise InvalidDataError("baselines take one component a row: split or merge components")
+    several = (rows.kc >= 0).sum(axis=1) > 1
+    if several.any():
+        row = int(rows.order[several].min())
+        raise InvalidDataError(
+            f"baselines take one component a row, but row {row} has several "
+            f"({int(several.sum())} such rows): make one label of each set of components, such "
+            'as table["kc"].map(lambda k: "+".join(k) if isinstance(k, list) else k)'
+        )
 
 
 class MeanTracer(_Baseline):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,56 +11,43 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from bayeskit.accel.program_cache import program_cache
-from bayeskit.errors import InvalidDataError
 from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.base import as_random_key, precision_scope
-from bayeskit.models.knowledge_tracing.amortized.fitting import amortized_engine, fit_amortized
-from bayeskit.models.knowledge_tracing.edges import (
-    edge_posterior,
-    quadratic_evidence,
-    sampled_edges,
-    stable,
-)
-from bayeskit.models.knowledge_tracing.graphs import (
-    fixed_influence,
-    given_graph,
-    is_learned,
-    scaled_graph,
-)
-from bayeskit.models.knowledge_tracing.joint_filter import joint_log_evidences
+from bayeskit.models.knowledge_tracing.amortized.architecture import amortized_engine
+from bayeskit.models.knowledge_tracing.amortized.fitting import fit_amortized
+from bayeskit.models.knowledge_tracing.graphs import given_graph, is_learned
+from bayeskit.models.knowledge_tracing.learner import LearnerData
 from bayeskit.models.knowledge_tracing.learner_engines import (
     LearnerGibbs,
     LearnerSMC2,
     learner_data,
 )
-from bayeskit.models.knowledge_tracing.learning import Training, learned, log_evidences
 from bayeskit.models.knowledge_tracing.memory import Memory
+from bayeskit.models.knowledge_tracing.population import PopulationFit
 from bayeskit.models.knowledge_tracing.predictions import Predictions
 from bayeskit.models.knowledge_tracing.programs import first_belief
-from bayeskit.models.knowledge_tracing.rows import Interactions, Labels, interactions_of
-from bayeskit.models.knowledge_tracing.structure import (
-    EDGE_SD,
-    Structure,
-    checked_fixed,
-    natural,
-    parameters_of,
-    priors_of,
-    scales_of,
-    starts,
+from bayeskit.models.knowledge_tracing.rows import (
+    Interactions,
+    interactions_of,
+    learner_names,
 )
-from bayeskit.models.knowledge_tracing.trials import Exposures, padded_trials, trials_of
+from bayeskit.models.knowledge_tracing.saving import Saving
+from bayeskit.models.knowledge_tracing.settings import (
+    check_settings,
+    kc_labels,
+    structure_of,
+    warn_of_nothing,
+)
+from bayeskit.models.knowledge_tracing.structure import checked_fixed, parameters_of
 
 __all__ = ["KnowledgeTracer"]
 
-_EDGE_SWEEPS = 500
+# How each learner is inferred once the population is known; moment matching needs no more.
 _ENGINES: dict[str, Any] = {"adf": None, "gibbs": LearnerGibbs, "smc2": LearnerSMC2}
-_TRAITS = {"none": (), "static": ("static",), "dynamic": ("static", "drift")}
-_TRANSITIONS = ("exact", "frozen_parent")
-_GAINS = {True: "saturating", "saturating": "saturating", "additive": "additive", False: None}
 
 
-class KnowledgeTracer(Predictions, BaseEstimator):
+class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
     r"""Knowledge tracing on a structured domain (PSI-KT): who knows what, and for how long.
 
     Learner l answers an item of the knowledge components S at time t correctly with probability
@@ -86,10 +72,12 @@ class KnowledgeTracer(Predictions, BaseEstimator):
     ----------
     n_kc : int, optional
         Number of components, which are then named 0, 1, ... By default those of the table.
-    graph : None, "learn", array (n_kc, n_kc) or networkx.DiGraph
-        Entry (i, k): i is a prerequisite of k. ``"learn"`` gives the posterior of each edge.
-        A learned influence may forecast worse than none: compare ``log_evidence_``, or scores
-        of other learners, with those of ``graph=None``.
+    graph : None, "learn", array (n_kc, n_kc), DataFrame or networkx.DiGraph
+        Entry (i, k): i is a prerequisite of k. An array is in the order of ``kcs_``: labels
+        sorted, or 0 to n_kc - 1; a DataFrame has labels of components as index and columns.
+        ``"learn"`` gives the posterior of each edge. A learned influence may forecast worse
+        than none: compare ``log_evidence_``, or scores of other learners, with those of
+        ``graph=None``.
     transition : {"exact", "frozen_parent"}
         ``"frozen_parent"`` is the published step, which holds prerequisites still over each
         gap: what it forecasts changes with times at which nothing is observed.
@@ -108,10 +96,11 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         Unit of the columns ``time`` and ``time_end``, and of all times in ``parameters_``.
     inference : {"adf", "gibbs", "smc2", "amortized"} or settings of one of them
         Moment matching; or then, with what all learners share as it was learned, exact sampling
-        of each learner with traits of its own: how fast it forgets, how volatile it is, and
-        how it transfers along a graph. ``"smc2"`` is online. Both are for tens of learners.
-        Forecasts of learners that are not known, and :meth:`predict_next`, stay those of moment
-        matching. ``"amortized"`` is the published model with its networks, for comparison: see
+        of each learner with traits of its own, constant or slowly varying: how fast it forgets,
+        how volatile it is, and how it transfers along a given graph. ``"smc2"`` is online. Both
+        are for tens of learners. Forecasts of learners that are not known,
+        :meth:`predict_next`, :meth:`filter` and :meth:`smooth` stay those of moment matching.
+        ``"amortized"`` is the published model with its networks, for comparison: see
         :class:`~bayeskit.models.knowledge_tracing.amortized.AmortizedVariational`.
     normalise : {"in_degree", "num_kc"}
         What each column of the graph is divided by.
@@ -161,6 +150,9 @@ class KnowledgeTracer(Predictions, BaseEstimator):
     optionally ``item``, ``version`` (0, 1, ... within a component) and ``time_end`` at which
     the answer was given. If the only time that is known is that of the answer, the gap before
     it contains the time that the answer took, which tells something of the answer.
+
+    Times are numbers in ``time_unit``, or dates, which come back as dates: they count from
+    1970, in UTC where they have a time zone. One tracer takes only one of the two.
 
     Cost of a row: O(block²) without a graph, whatever the number of components; O(n_kc³) with
     one.
@@ -254,16 +246,26 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         InvalidDataError
             For bad tables and graphs, with the column and the row, or the cycles.
         """
-        self._check_settings()
-        A, kc_labels = None, self._kc_labels()
-        learns_graph = is_learned(self.graph)
-        if self.graph is not None and not learns_graph:
-            A, kc_labels = given_graph(self.graph, kc_labels)
+        check_settings(self, _ENGINES)
+        A, known_kcs = None, kc_labels(self.n_kc)
+        source = "" if known_kcs is None else ", as n_kc numbers them"
+        if self.graph is not None and not is_learned(self.graph):
+            A, graph_kcs = given_graph(self.graph, known_kcs)
+            if known_kcs is None and graph_kcs is not None:
+                known_kcs = graph_kcs
+                # Cycles are told of before components that the graph lacks.
+                self._scaled(A, list(graph_kcs), 0.0)
+                source = ", the nodes of graph: add one without edges with graph.add_node"
         rows, labels = interactions_of(
-            interactions, time_unit=self.time_unit, strict=self.strict, kc_labels=kc_labels
+            interactions,
+            time_unit=self.time_unit,
+            strict=self.strict,
+            kc_labels=known_kcs,
+            kc_source=source,
         )
-        self._structure = self._structure_of(labels)
-        self._labels = labels
+        warn_of_nothing(rows, labels, by_name=self.n_kc is None)
+        self._structure = structure_of(self, labels)
+        self._labels, self._edges = labels, None
         engine = amortized_engine(self.inference)
         if engine is not None:
             return fit_amortized(self, engine, rows, labels, A)
@@ -301,176 +303,29 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         return self
 
     def _take_in(self, rows: Interactions) -> None:
-        self._memory.take_in(rows, rows.learner)
+        self._memory.take_in(rows, rows.learner, self._shown_time)
         if self._engine is None:
             return
         for code in np.unique(rows.learner).tolist():
-            own = self._memory.rows_of(code)
-            data = learner_data(
-                own, self._parameters, self._structure, self._engine.trait_sd, self.precision
-            )
+            num = int(np.sum(self._memory.rows.learner == code))
+            data = self._data_of(code)
             # A stream of its own for each learner and length, so that repeats are exact.
             key = jax.random.wrap_key_data(jnp.asarray(self.random_key_), impl=self._key_kind)
-            key = random.fold_in(random.fold_in(key, code), len(own.time))
+            key = random.fold_in(random.fold_in(key, code), num)
             before = self._online.get(code)
             mixture, online, evidence = self._engine.infer(
-                key, data, self._structure, len(own.time), before
+                key, data, self._structure, num, before
             )
             self._mixtures[code] = mixture
             if online is not None:
                 self._online[code] = online
                 self._evidences[code] = evidence
 
-    def _check_settings(self) -> None:
-        if self.traits not in _TRAITS:
-            raise ValueError(f"traits must be one of {list(_TRAITS)}, got {self.traits!r}")
-        if self.transition not in _TRANSITIONS:
-            raise ValueError(
-                f"transition must be one of {_TRANSITIONS}, got {self.transition!r}"
-            )
-        if self.practice_gain not in _GAINS:
-            raise ValueError(
-                "practice_gain must be a bool, 'saturating' or 'additive', got "
-                f"{self.practice_gain!r}"
-            )
-        is_name = isinstance(self.inference, str) and self.inference in _ENGINES
-        is_engine = hasattr(self.inference, "infer") or amortized_engine(self.inference)
-        if not is_name and not is_engine:
-            raise ValueError(
-                "inference must be 'adf', 'gibbs', 'smc2', 'amortized', LearnerGibbs(), "
-                f"LearnerSMC2() or AmortizedVariational(), got {self.inference!r}"
-            )
-        for name, least in (("kc_scales", 1), ("version_scales", 0), ("num_steps", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number >= 1, got {self.batch_size!r}")
-        if not 0 < self.edge_probability < 1:
-            raise ValueError(
-                f"edge_probability must lie in (0, 1), got {self.edge_probability!r}"
-            )
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
-
-    def _kc_labels(self) -> dict | None:
-        if self.n_kc is None:
-            return None
-        if not isinstance(self.n_kc, int | np.integer) or self.n_kc < 1:
-            raise ValueError(f"n_kc must be a whole number >= 1, got {self.n_kc!r}")
-        return {k: k for k in range(int(self.n_kc))}
-
-    def _structure_of(self, labels: Labels) -> Structure:
-        gains = _GAINS[self.practice_gain]
-        has_graph = self.graph is not None
-        num_versions = labels.num_versions if self.version_scales else 0
-        return Structure(
-            num_kc=len(labels.kc),
-            num_items=len(labels.item),
-            num_versions=num_versions,
-            kc_scales=self.kc_scales,
-            version_scales=self.version_scales if num_versions else 0,
-            ability=_TRAITS[self.traits],
-            item_effects=self.item_effects,
-            practice=gains is not None,
-            saturation=gains == "saturating",
-            spacing=gains is not None and self.spacing,
-            jump_noise=gains is not None and self.jump_noise,
-            # Components that pull at one another share one clock.
-            rate_change=self.rate_change and not has_graph,
-            graph=has_graph,
-            frozen_parent=has_graph and self.transition == "frozen_parent",
-            learns_graph=isinstance(self.graph, str),
+    def _data_of(self, code: int) -> LearnerData:
+        own = self._memory.rows_of(code)
+        return learner_data(
+            own, self._parameters, self._structure, self._engine, self.precision
         )
-
-    def _influence(self, A: np.ndarray, labels: Labels, fixed: dict) -> Any:
-        names = list(labels.kc)
-        if len(A) != len(names):
-            raise InvalidDataError(
-                f"graph has {len(A)} components, but the table and n_kc have {len(names)}: "
-                "pass n_kc, or a networkx.DiGraph whose nodes are the labels of components"
-            )
-        most = float(fixed.get("transfer", 1.0))
-        scaled = scaled_graph(
-            A,
-            names,
-            normalise=self.normalise,
-            allow_cycles=self.allow_cycles,
-            max_transfer=most,
-        )
-        self._graph_weights = scaled
-        return fixed_influence(scaled, min(most, 0.999))
-
-    def _learn(self, rows: Interactions, known: dict, fixed: dict, key: jax.Array) -> None:
-        s, num = self._structure, len(self._labels.learner)
-        trials, _ = trials_of(rows, rows.learner, Exposures.none(num, s), s)
-        padded, _ = padded_trials(trials, rows.learner, s, self.precision)
-        scales = scales_of(known)
-        training = Training(self.num_steps, self.batch_size, self.learning_rate)
-        start = starts(known, fixed)
-        settings: dict[str, Any] = {
-            "scales": scales,
-            "training": training,
-            "key": key,
-            "precision": self.precision,
-        }
-        if s.learns_graph:
-            # Without edges first, which is much quicker.
-            edge = start.pop("edge")
-            plain = replace(s, graph=False, learns_graph=False)
-            start, _ = learned(
-                start, fixed, padded, num, priors_of(known), structure=plain, **settings
-            )
-            start["edge"] = edge
-        evidences = joint_log_evidences if s.graph else log_evidences
-        u, self.history_ = learned(
-            start,
-            fixed,
-            padded,
-            num,
-            priors_of(known),
-            structure=s,
-            evidences=evidences,
-            **settings,
-        )
-        cast = lambda x: np.asarray(x, self.precision)
-        if s.learns_graph:
-            u, fixed = self._learn_edges(u, fixed, padded, known, scales, key)
-        found = natural(jax.tree.map(cast, u), jax.tree.map(cast, fixed), scales)
-        self._parameters = jax.tree.map(cast, found)
-        self.parameters_ = {
-            name: float(value) if np.ndim(value) == 0 else np.asarray(value, np.float64)
-            for name, value in found.items()
-            if name != "influence"
-        }
-
-    def _learn_edges(
-        self, u: dict, fixed: dict, trials: Any, known: dict, scales: tuple, key: jax.Array
-    ) -> tuple[dict, dict]:
-        """Find the posterior of the edges, and go on with the mean of their weights."""
-        cast = lambda x: np.asarray(x, self.precision)
-        b, information = quadratic_evidence(
-            jax.tree.map(cast, u),
-            jax.tree.map(cast, fixed),
-            trials,
-            priors_of(known),
-            structure=self._structure,
-            scales=scales,
-        )
-        draws = sampled_edges(
-            b,
-            information,
-            probability=self.edge_probability,
-            slab_sd=EDGE_SD,
-            acyclic=not self.allow_cycles,
-            num_sweeps=_EDGE_SWEEPS,
-            generator=random.host_generator(key, 1),
-        )
-        self.edges_ = edge_posterior(draws)
-        weight = stable(self.edges_.weight)
-        self._graph_weights = self.edges_.probability
-        fixed = {**fixed, "influence": fixed_influence(weight, 1.0)}
-        return {name: value for name, value in u.items() if name != "edge"}, fixed
 
     def _start_memory(self, key: jax.Array) -> None:
         engine = _ENGINES.get(self.inference) if isinstance(self.inference, str) else None
@@ -493,13 +348,9 @@ class KnowledgeTracer(Predictions, BaseEstimator):
         unknown = rows.learner < 0
         if not unknown.any():
             return
-        names = interactions["learner"]
-        names = names.to_numpy() if hasattr(names, "to_numpy") else np.atleast_1d(names)
-        table = self._labels.learner
-        for place in np.flatnonzero(unknown):
-            name = names[rows.order[place]]
-            name = name.item() if hasattr(name, "item") else name
-            rows.learner[place] = table.setdefault(name, len(table))
+        names, table = learner_names(interactions, rows).tolist(), self._labels.learner
+        for place in np.flatnonzero(unknown).tolist():
+            rows.learner[place] = table.setdefault(names[place], len(table))
         self._memory.make_room(len(table))
 
     def __sklearn_is_fitted__(self) -> bool:

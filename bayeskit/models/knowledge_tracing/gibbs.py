@@ -2,8 +2,8 @@ r"""Exact sampling of one learner: Pólya-Gamma numbers, and states filtered and
 
 A sweep draws
 
-1. traits given the Pólya-Gamma numbers, with the states integrated out, by Metropolis steps on
-   the evidence of a Kalman filter;
+1. traits given the Pólya-Gamma numbers, with the states integrated out, by an elliptical slice
+   through the normal numbers that they are made of and the evidence of a Kalman filter;
 2. states given both, exactly (forward filtering, backward sampling);
 3. :math:`\omega_n \mid s_n \sim PG(1, \eta_n)`.
 
@@ -16,10 +16,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from bayeskit.accel import kalman_filter, kalman_log_evidence, kalman_sample
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
+from bayeskit.inference.kernels import EllipticalSlice, NormalPrior
 from bayeskit.inference.measure import Target
 from bayeskit.inference.polya_gamma import polya_gamma
 from bayeskit.inference.transitions import Transition, gibbs, transition
@@ -28,60 +30,55 @@ from bayeskit.models.knowledge_tracing.learner import (
     LearnerData,
     answer_sites,
     chain_of_learner,
+    drifted,
+    num_normals,
+    row_traits,
     trait_names,
 )
 from bayeskit.models.knowledge_tracing.structure import Structure
 
 __all__ = ["GibbsDraws", "gibbs_draws", "learner_gibbs"]
 
-# Metropolis steps of the traits a sweep; each costs a filter.
-_NUM_TRAIT_STEPS = 2
-
 
 def learner_gibbs(data: LearnerData, structure: Structure) -> Transition:
-    """Return the sweep of one learner, on ``{"learner": (traits, states), "omega": ...}``."""
+    """Return the sweep of one learner, on ``{"learner": (normals, states), "omega": ...}``.
+
+    The normals are those of :func:`row_traits`.
+    """
     # Only the name of what is left invariant: the density is never evaluated as a whole.
     posterior = Target(log_density=lambda state: jnp.zeros(()), name="posterior of a learner")
+    num = num_normals(data, structure)
+    kernel = EllipticalSlice(NormalPrior(np.zeros(num), scale=np.ones(num)))
 
-    def collapsed(traits, omega):
+    def chain_and_sites(normals, omega):
+        traits = row_traits(normals, data, structure)
         chain, steps = chain_of_learner(traits, data, structure)
-        sites = answer_sites(omega, data, steps)
-        prior = -0.5 * jnp.sum((traits / data.trait_sd) ** 2)
-        return prior + kalman_log_evidence(chain, sites, method="sequential")
+        return chain, answer_sites(omega, data, steps)
 
     def move_learner(state):
         omega = state["omega"]
+        # Given the Pólya-Gamma numbers, with the states integrated out.
+        collapsed = Target(
+            log_prior=lambda normals: -0.5 * jnp.sum(normals**2),
+            log_likelihood=lambda normals: kalman_log_evidence(
+                *chain_and_sites(normals, omega), method="sequential"
+            ),
+        ).density()
 
         def step(key, learner):
-            traits, states = learner
+            normals, states = learner
             trait_key, path_key = random.split(key)
-
-            def metropolis(step_key, now):
-                traits, value = now
-                draw_key, accept_key = random.split(step_key)
-                # The scale of the prior, less: a learner's rows say little of its traits.
-                noise = random.normal(draw_key, traits.shape, traits.dtype)
-                new = traits + 0.8 * data.trait_sd * noise
-                new_value = collapsed(new, omega)
-                taken = random.accept(accept_key, new_value - value)
-                pick = lambda a, b: jnp.where(taken, a, b)
-                return pick(new, traits), pick(new_value, value)
-
-            def again(step_key, now, _):
-                return metropolis(step_key, now)
-
-            start = traits, collapsed(traits, omega)
-            traits, _ = random.repeat(again, trait_key, start, _NUM_TRAIT_STEPS)
-            chain, steps = chain_of_learner(traits, data, structure)
-            sites = answer_sites(omega, data, steps)
-            normals = random.normal(path_key, states.shape, states.dtype)
-            return traits, kalman_sample(chain, sites, normals, method="sequential")
+            start = kernel.init(normals, collapsed)
+            normals = kernel.step(trait_key, start, collapsed, None)[0].position
+            noise = random.normal(path_key, states.shape, states.dtype)
+            chain, sites = chain_and_sites(normals, omega)
+            return normals, kalman_sample(chain, sites, noise, method="sequential")
 
         return transition(step, posterior, name="traits and states")
 
     def draw_omega(state):
-        traits, states = state["learner"]
-        _, steps = chain_of_learner(traits, data, structure)
+        normals, states = state["learner"]
+        _, steps = chain_of_learner(row_traits(normals, data, structure), data, structure)
         eta = steps.offset + jnp.sum(steps.loading * states, axis=-1)
         return lambda key: polya_gamma(key, eta)
 
@@ -94,14 +91,15 @@ class GibbsDraws(NamedTuple):
     Parameters
     ----------
     traits : (draws, traits) array
-    ability : (draws, parts) array
         At the last row.
+    ahead : (draws, traits) array
+        At a row that follows it.
     belief : JointBelief of (draws, ...)
         After the last row, given the traits and Pólya-Gamma numbers of each draw.
     """
 
     traits: Any
-    ability: Any
+    ahead: Any
     belief: JointBelief
 
 
@@ -127,14 +125,16 @@ def gibbs_draws(
     sweep = learner_gibbs(data, structure)
     rows, count = data.trials.real.shape[0], len(trait_names(structure))
     dtype = data.trials.gap.dtype
-    traits = jnp.zeros(count, dtype)
-    chain, _ = chain_of_learner(traits, data, structure)
+    normals = jnp.zeros(num_normals(data, structure), dtype)
+    chain, _ = chain_of_learner(row_traits(normals, data, structure), data, structure)
     states = jnp.tile(chain.initial_mean, (rows, 1))
-    state = {"learner": (traits, states), "omega": jnp.full(rows, 0.25, dtype)}
+    state = {"learner": (normals, states), "omega": jnp.full(rows, 0.25, dtype)}
 
-    def one(step_key, state, _):
+    def one(draw_key, state, _):
+        step_key, ahead_key = random.split(draw_key)
         state, _ = sweep.step(step_key, state)
-        traits, states = state["learner"]
+        normals, _ = state["learner"]
+        traits = row_traits(normals, data, structure)
         chain, steps = chain_of_learner(traits, data, structure)
         sites = answer_sites(state["omega"], data, steps)
         found = kalman_filter(chain, sites, method="sequential")
@@ -143,7 +143,12 @@ def gibbs_draws(
         after = JointBelief(
             jump @ found.mean[last] + gain, jump @ found.covariance[last] @ jump.T + variance
         )
-        return state, GibbsDraws(traits, states[last, : len(structure.ability)], after)
+        now = ahead = traits[last]
+        if data.drift is not None:
+            constant = data.trait_sd * normals[:count]
+            normal = random.normal(ahead_key, (count,), dtype)
+            ahead = constant + drifted(now - constant, normal, data.drift)
+        return state, GibbsDraws(now, ahead, after)
 
     warm_key, draw_key = random.split(key)
     state = random.repeat(

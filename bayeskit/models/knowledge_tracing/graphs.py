@@ -46,13 +46,16 @@ def given_graph(graph: Any, kc_labels: dict | None) -> tuple[np.ndarray, dict | 
 
     Parameters
     ----------
-    graph : (num_kc, num_kc) array or networkx.DiGraph
-        Entry (i, k), or an edge from i to k: i is a prerequisite of k. Edges may have an
-        attribute ``weight`` in [0, 1].
+    graph : (num_kc, num_kc) array, DataFrame or networkx.DiGraph
+        Entry (i, k), or an edge from i to k: i is a prerequisite of k. A DataFrame has the
+        labels of components as index and columns, in any order. Edges may have an attribute
+        ``weight`` in [0, 1].
     kc_labels : dict, optional
         Components that are known beforehand.
     """
     labels = kc_labels
+    if hasattr(graph, "columns"):
+        graph = _labelled(graph)
     if hasattr(graph, "is_directed"):
         import networkx as nx
 
@@ -74,7 +77,13 @@ def given_graph(graph: Any, kc_labels: dict | None) -> tuple[np.ndarray, dict | 
         full.add_edges_from(graph.edges(data=True))
         A = nx.to_numpy_array(full, nodelist=nodes, weight="weight")
     else:
-        A = np.asarray(graph, np.float64)
+        try:
+            A = np.asarray(graph, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidDataError(
+                f"graph is a {type(graph).__name__} that is no matrix of numbers: make a "
+                "networkx.DiGraph of edges or of a dict, and give that"
+            ) from error
         if A.ndim != 2 or A.shape[0] != A.shape[1]:
             raise InvalidDataError(
                 f"graph must be a square matrix (num_kc, num_kc), got shape {A.shape}"
@@ -82,6 +91,24 @@ def given_graph(graph: Any, kc_labels: dict | None) -> tuple[np.ndarray, dict | 
     if not np.isfinite(A).all() or (A < 0).any() or (A > 1).any():
         raise InvalidDataError("weights of the graph must lie in [0, 1]")
     return A, labels
+
+
+def _labelled(frame: Any) -> Any:
+    """Return a table of weights whose labels are components as a directed graph."""
+    import networkx as nx
+
+    index, columns = list(frame.index), list(frame.columns)
+    if set(index) != set(columns) or len(set(index)) != len(index):
+        raise InvalidDataError(
+            f"graph is a table with rows {index} and columns {columns}: both must be the "
+            "labels of all components, each once"
+        )
+    weights = np.asarray(frame[index], np.float64)
+    graph = nx.DiGraph()
+    graph.add_nodes_from(index)
+    for i, k in np.argwhere(weights != 0).tolist():
+        graph.add_edge(index[i], index[k], weight=weights[i, k])
+    return graph
 
 
 def scaled_graph(

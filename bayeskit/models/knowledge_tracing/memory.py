@@ -86,9 +86,12 @@ class Memory:
         """Return beliefs after the rows of learners, and the forecast of each row."""
         return filter_program(self.parameters, beliefs, trials, structure=self.structure)
 
-    def take_in(self, rows: Interactions, learner: np.ndarray) -> Forecasts:
-        """Filter new rows, keep the beliefs, and return the forecast of each row."""
-        self._check_later(rows, learner)
+    def take_in(self, rows: Interactions, learner: np.ndarray, shown: Any = str) -> Forecasts:
+        """Filter new rows, keep the beliefs, and return the forecast of each row.
+
+        ``shown`` is how a time is shown in messages.
+        """
+        self.check_later(rows, learner, shown)
         forecasts, distinct, beliefs, exposures = self.followed(rows, learner)
         for kept, new in zip(
             jax.tree.leaves(self.beliefs), jax.tree.leaves(beliefs), strict=True
@@ -186,24 +189,35 @@ class Memory:
                 kept[chosen] = np.asarray(new)[: len(chosen)]
         return flat, last
 
-    def _check_later(self, rows: Interactions, learner: np.ndarray) -> None:
+    def check_later(self, rows: Interactions, learner: np.ndarray, shown: Any = str) -> None:
+        """Refuse rows before the last one of their learner."""
         last = self.exposures.last[learner]
         early = rows.time < last
         if early.any():
             place = int(np.argmax(early))
             raise InvalidDataError(
-                f"row {rows.order[place]} is at time {rows.time[place]:g}, before the last row "
-                f"of its learner, which ended at {last[place]:g}: rows must go on in time; "
-                "call fit on all of them instead"
+                f"row {rows.order[place]} is at time {shown(rows.time[place])}, before the "
+                f"last row of its learner, which ended at {shown(last[place])}: rows must go "
+                "on in time. Call fit on all rows of these learners, or, if they are other "
+                "learners, give them labels of their own"
             )
 
-    def rows_of(self, learner: int) -> Interactions:
-        """Return the rows of one learner."""
+    @property
+    def rows(self) -> Interactions:
+        """All rows so far."""
         if len(self._parts) > 1:
             width = max(part.kc.shape[1] for part in self._parts)
             wide = [part._replace(kc=_widened(part.kc, width)) for part in self._parts]
             self._parts = [Interactions(*map(np.concatenate, zip(*wide, strict=True)))]
-        rows = self._parts[0]
+        return self._parts[0]
+
+    def restore(self, rows: Interactions, log_evidence: float) -> None:
+        """Take rows to be what led to the beliefs."""
+        self._parts, self.log_evidence = [rows], log_evidence
+
+    def rows_of(self, learner: int) -> Interactions:
+        """Return the rows of one learner."""
+        rows = self.rows
         return Interactions(*(column[rows.learner == learner] for column in rows))
 
 

@@ -11,7 +11,7 @@ from bayeskit.models.knowledge_tracing.learner import trait_names
 from bayeskit.models.knowledge_tracing.moment_matching import expected_sigmoid
 from bayeskit.models.knowledge_tracing.structure import Structure
 
-__all__ = ["mixture_columns", "trait_table"]
+__all__ = ["mixture_columns", "trait_draws", "trait_table"]
 
 # A central 95 % interval.
 _LEVELS = (0.025, 0.975)
@@ -44,6 +44,29 @@ def _quantile(mean: np.ndarray, variance: np.ndarray, level: float) -> float:
         else:
             high = middle
     return 0.5 * (low + high)
+
+
+def trait_draws(
+    mixtures: dict[int, Any], structure: Structure, num_draws: int, generator: Any
+) -> dict[str, np.ndarray]:
+    """Return joint draws of abilities and traits by name, (1, num_draws, learners)."""
+    names = ["ability" if part == "static" else "drift" for part in structure.ability]
+    found: dict[str, list] = {name: [] for name in (*names, *trait_names(structure))}
+    for code in sorted(mixtures):
+        traits, _, belief = mixtures[code]
+        chosen = generator.integers(len(traits), size=num_draws)
+        parts = len(names)
+        mean, covariance = (
+            belief.mean[chosen, :parts],
+            belief.covariance[chosen, :parts, :parts],
+        )
+        if parts:
+            values, vectors = np.linalg.eigh(covariance)
+            noise = np.sqrt(np.maximum(values, 0.0)) * generator.standard_normal(mean.shape)
+            mean = mean + np.einsum("nij,nj->ni", vectors, noise)
+        for name, column in zip(found, np.hstack([mean, traits[chosen]]).T, strict=True):
+            found[name].append(column)
+    return {name: np.stack(columns, axis=-1)[None] for name, columns in found.items()}
 
 
 def trait_table(table: Any, mixtures: dict[int, Any], structure: Structure) -> Any:

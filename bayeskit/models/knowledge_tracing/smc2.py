@@ -1,14 +1,20 @@
 r"""SMC² of one learner, online: particles of traits, each with a Rao-Blackwellised filter.
 
 A particle of the inner filter is a Gaussian, the law of the states given the Pólya-Gamma
-numbers drawn so far. A row with forecast :math:`\eta \sim N(m, v)` draws
-:math:`\omega \sim PG(1, c)` with :math:`c^2 = m^2 + v` and is weighed by
+numbers drawn so far. A row with forecast :math:`\eta \sim N(m, v)` draws ω from
+
+.. math:: q = (1 - \epsilon)\,PG(1, c) + \epsilon\,PG(1, 0), \qquad c^2 = m^2 + v,
+
+and is weighed by
 
 .. math::
-    \tfrac12 \cosh(c/2)^{-1} e^{c^2 \omega / 2} \int e^{\kappa \eta - \omega \eta^2 / 2}
+    \tfrac12 \frac{PG(\omega; 1, 0)}{q(\omega)} \int e^{\kappa \eta - \omega \eta^2 / 2}
         N(\eta; m, v)\,d\eta, \qquad \kappa = y - \tfrac12 ,
 
 whose mean over ω is P(y): the filter is unbiased, and needs few particles, since ω says little.
+Without the second part of q the weights would have no variance where :math:`c > \pi`, that is
+for answers that are nearly certain; with it they are bounded.
+Where traits drift, what is added to them at a row is drawn with each particle as well.
 """
 
 from __future__ import annotations
@@ -32,17 +38,26 @@ from bayeskit.models.knowledge_tracing.joint_filter import (
     joint_initial,
     joint_steps,
 )
-from bayeskit.models.knowledge_tracing.learner import LearnerData, trait_names, with_traits
+from bayeskit.models.knowledge_tracing.learner import (
+    LearnerData,
+    drifted,
+    trait_names,
+    with_traits,
+)
 from bayeskit.models.knowledge_tracing.rows import STUDY
 from bayeskit.models.knowledge_tracing.structure import Structure
 
 __all__ = ["Online", "learner_model", "learner_smc2", "smc2_advance", "smc2_start"]
 
+# Share of Pólya-Gamma numbers that are drawn from their prior; see above.
+_WIDE = 0.1
+
 
 class GaussianParticle(NamedTuple):
-    """The law of the states after a row, and what the row's answer weighed."""
+    """The law of the states after a row, what drift added to the traits, and the weight."""
 
     belief: JointBelief
+    added: Any
     log_weight: Any
 
 
@@ -59,22 +74,29 @@ class Online(NamedTuple):
     log_evidence: Any
 
 
-def _absorbed(key: Any, before: JointBelief, step: JointStep, outcome: Any) -> GaussianParticle:
-    """Take in one row: move, draw the Pólya-Gamma number, condition, expose."""
+def _absorbed(
+    key: Any, before: JointBelief, step: JointStep, outcome: Any
+) -> tuple[JointBelief, jax.Array]:
+    """Take in one row: move, draw the Pólya-Gamma number, condition, expose; and weigh."""
     mean = step.transition @ before.mean
     P = step.transition @ before.covariance @ step.transition.T + step.noise
     h = step.loading
     Ph = P @ h
     m, v = step.offset + h @ mean, h @ Ph
     c = jnp.sqrt(m**2 + v)
-    omega = polya_gamma(key, c)
+    wide_key, omega_key = random.split(key)
+    is_wide = random.accept(wide_key, jnp.log(jnp.asarray(_WIDE, c.dtype)))
+    omega = polya_gamma(omega_key, jnp.where(is_wide, 0.0, c))
     answered = (outcome != STUDY).astype(m.dtype)
     kappa = outcome - 0.5
     # N(m, v) times exp(κ η - ω η²/2): a normal of variance v/(1 + ω v), and a constant.
     total = 1.0 + omega * v
     log_integral = (m * kappa + 0.5 * kappa**2 * v - 0.5 * omega * m**2) / total
     log_integral -= 0.5 * jnp.log(total)
-    log_ratio = 0.5 * c**2 * omega - jnp.logaddexp(0.5 * c, -0.5 * c)
+    # PG(1, c) over PG(1, 0) is cosh(c/2) exp(-c² ω/2).
+    log_cosh = jnp.logaddexp(0.5 * c, -0.5 * c) - jnp.log(2.0)
+    narrow = jnp.log1p(-_WIDE) + log_cosh - 0.5 * c**2 * omega
+    log_ratio = -jnp.log(2.0) - jnp.logaddexp(narrow, jnp.log(_WIDE))
     shift = answered * (kappa - omega * m) / total
     mean = mean + Ph * shift
     P = P - jnp.outer(Ph, Ph) * (answered * omega / total)
@@ -82,22 +104,41 @@ def _absorbed(key: Any, before: JointBelief, step: JointStep, outcome: Any) -> G
         step.jump @ mean + step.gain,
         step.jump @ P @ step.jump.T + jnp.diag(step.jump_variance),
     )
-    return GaussianParticle(after, answered * (log_integral + log_ratio))
+    return after, answered * (log_integral + log_ratio)
 
 
 def learner_model(traits: Any, data: LearnerData, structure: Structure) -> FeynmanKac:
-    """Return the Rao-Blackwellised filter of a learner with given traits."""
-    own = with_traits(data.parameters, traits)
+    """Return the Rao-Blackwellised filter of a learner with given constant traits."""
+    drift, count = data.drift, len(trait_names(structure))
 
-    def row(t):
-        pick = lambda part: jax.tree.map(lambda x: x[t], part)
-        trial = pick(data.trials)
-        return joint_steps(own, trial, pick(data.since), structure), trial.outcome
+    def draw_added(key, before):
+        if drift is None:
+            return before
+        return drifted(before, random.normal(key, (count,), before.dtype), drift)
+
+    def row(key, t, before, added):
+        trial, since = jax.tree.map(lambda x: x[t], (data.trials, data.since))
+        own = with_traits(data.parameters, traits + added)
+        step = joint_steps(own, trial, since, structure)
+        after, log_weight = _absorbed(key, before, step, trial.outcome)
+        return GaussianParticle(after, added, log_weight)
+
+    def initial(key):
+        drift_key, omega_key = random.split(key)
+        added = jnp.zeros(count, data.trials.gap.dtype)
+        if drift is not None:
+            added = drift.sd * random.normal(drift_key, (count,), added.dtype)
+        first = joint_initial(with_traits(data.parameters, traits + added), structure)
+        return row(omega_key, 0, first, added)
+
+    def onward(key, t, before):
+        drift_key, omega_key = random.split(key)
+        return row(omega_key, t, before.belief, draw_added(drift_key, before.added))
 
     return FeynmanKac(
-        initial=lambda key: _absorbed(key, joint_initial(own, structure), *row(0)),
+        initial=initial,
         log_g0=lambda particle: particle.log_weight,
-        kernel=lambda key, t, before: _absorbed(key, before.belief, *row(t)),
+        kernel=onward,
         log_g=lambda t, before, particle: particle.log_weight,
         num_steps=data.trials.real.shape[0],
     )
@@ -110,6 +151,8 @@ def learner_smc2(
     num_particles: int,
     *,
     num_moves: int = 2,
+    proposal: Any = None,
+    move_always: bool = False,
 ) -> Block:
     """Return SMC² over the traits of one learner, as blocks.
 
@@ -121,6 +164,10 @@ def learner_smc2(
         Particles of traits, and Gaussians for each.
     num_moves : int
         Steps of each move.
+    proposal : Proposal, optional
+        Of the moves. Default: a random walk fitted to the particles.
+    move_always : bool
+        Move at every row: with a proposal that is not fitted the evidence is then unbiased.
     """
     count = len(trait_names(structure))
     dtype = data.trials.gap.dtype
@@ -134,8 +181,9 @@ def learner_smc2(
         lambda traits: learner_model(traits, data, structure),
         num_traits,
         num_particles,
-        fitted_random_walk(),
+        fitted_random_walk() if proposal is None else proposal,
         num_moves=num_moves,
+        move_always=move_always,
     )
 
 

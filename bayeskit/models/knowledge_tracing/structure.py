@@ -177,7 +177,12 @@ def checked_fixed(
                 f"parameters: {name!r} is not a parameter of this model, which has "
                 f"{sorted(shapes)}"
             )
-        array = np.asarray(value, np.float64)
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"parameters[{name!r}] must hold numbers, got {value!r}"
+            ) from error
         try:
             array = np.broadcast_to(array, shapes[name]).copy()
         except ValueError:

@@ -202,7 +202,12 @@ def padded_size(num: int, smallest: int = 1) -> int:
 
 
 def padded_trials(
-    trials: Trials, learner: np.ndarray, structure: Structure, precision: str
+    trials: Trials,
+    learner: np.ndarray,
+    structure: Structure,
+    precision: str,
+    *,
+    fewest_rows: int = 1,
 ) -> tuple[Trials, Placement]:
     """Return trials with axes (learner, row), filled up with rows in which nothing happens.
 
@@ -212,10 +217,12 @@ def padded_trials(
         Flat, sorted by learner.
     learner : (rows,) int array
         Numbers 0, 1, ... in order.
+    fewest_rows : int
+        A power of two, where short series should share one program.
     """
     number = _rank(learner)
     num_learners = padded_size(int(learner[-1]) + 1)
-    num_rows = padded_size(int(number.max()) + 1)
+    num_rows = padded_size(int(number.max()) + 1, fewest_rows)
     blanks = blank_row(structure, trials.kc.shape[1])
 
     def pad(name: str, values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 import bayeskit as bk
 from bayeskit.errors import InvalidDataError
 from bayeskit.models.knowledge_tracing.edges import edge_posterior, sampled_edges
-from bayeskit.models.knowledge_tracing.graphs import cycles_of
+from bayeskit.models.knowledge_tracing.graphs import cycles_of, scaled_graph
 from tests.models.knowledge_tracing.learners import design
 
 K = 4
@@ -116,7 +116,7 @@ def test_partial_fit_along_a_graph(table):
     assert parts.log_evidence_ == pytest.approx(whole.log_evidence_, abs=1e-8)
 
 
-def test_edges_are_found(table):
+def test_edges_are_found(table, tmp_path):
     found = bk.KnowledgeTracer(K, graph="learn", num_steps=60, **SMALL).fit(table)
     off = ~np.eye(K, dtype=bool)
     p = found.graph_.to_numpy()
@@ -127,6 +127,13 @@ def test_edges_are_found(table):
     without = bk.KnowledgeTracer(K, num_steps=60, **SMALL, rate_change=False).fit(table)
     assert found.log_evidence_ > without.log_evidence_ + 20
     assert list(found.graph_.index) == found.kcs_
+    # A file has the posterior, too, and arrays of graphs.
+    found.save(tmp_path / "tracer.bkit")
+    loaded = bk.load(tmp_path / "tracer.bkit")
+    pd.testing.assert_frame_equal(loaded.graph_, found.graph_)
+    np.testing.assert_array_equal(loaded.edges_.weight, found.edges_.weight)
+    query = {"learner": [0, 1], "kc": [0, 3], "time": [1e3, 1e3]}
+    np.testing.assert_array_equal(loaded.predict_proba(query), found.predict_proba(query))
 
 
 def test_sampled_edges_against_enumeration():
@@ -206,8 +213,18 @@ def test_graphs_with_cycles():
     cycle, both = np.array([[0.0, 1.0], [1.0, 0.0]]), np.ones((2, 2))
     found = tracer(cycle, None, allow_cycles=True, parameters={"transfer": 0.9}).fit(TWO)
     assert np.isfinite(found.log_evidence_)
-    with pytest.raises(InvalidDataError, match="would grow without bound"):
-        tracer(both, None, allow_cycles=True, normalise="in_degree").fit(TWO)
+    # A transfer that is learned stays below 1, where a cycle of gain 1 is stable.
+    free = {k: v for k, v in PARAMETERS.items() if k != "transfer"}
+    found = bk.KnowledgeTracer(
+        graph=cycle, allow_cycles=True, num_steps=0, parameters=free, **SMALL
+    ).fit(TWO)
+    assert np.isfinite(found.log_evidence_) and found.parameters_["transfer"] < 1
+    # Either way of scaling keeps the gain at 1 or below; more would be refused.
+    for normalise in ("in_degree", "num_kc"):
+        settings = {"normalise": normalise, "allow_cycles": True}
+        assert scaled_graph(both, [0, 1], max_transfer=0.999, **settings).sum() == 2.0
+        with pytest.raises(InvalidDataError, match="would grow without bound"):
+            scaled_graph(both, [0, 1], max_transfer=1.0, **settings)
     with pytest.raises(ValueError, match="edge_probability"):
         bk.KnowledgeTracer(edge_probability=0.0).fit(TWO)
     with pytest.raises(InvalidDataError, match="no component"):
@@ -235,6 +252,11 @@ def test_the_junyi_map(reference_data):
     first = " -> ".join(map(str, [*found[0], found[0][0]]))
     with pytest.raises(InvalidDataError, match=f"graph is not acyclic: {first}"):
         bk.KnowledgeTracer(graph=graph, num_steps=0).fit(table)
+    # Allowed, its gain is at most 1: stable for every transfer below 1.
+    weights, labels = nx.to_numpy_array(graph), list(graph)
+    settings = {"normalise": "in_degree", "allow_cycles": True, "max_transfer": 0.999}
+    scaled = scaled_graph(weights, labels, **settings)
+    assert scaled.sum(axis=0).max() <= 1.0 + 1e-12
 
 
 def test_reference_design_is_shared():

@@ -20,6 +20,7 @@ def test_first_fold(reference_data, monkeypatch, versions, auc, loss):
     table = benchmark.load()
     table = table if versions else table.drop(columns=["item", "version"])
     test = (np.random.default_rng(0).permutation(320) % 5 == 0)[table["learner"]]
+    table = benchmark.shown(table, ~test)
     tracer = bk.KnowledgeTracer(time_unit="minute", random_state=0).fit(table[~test])
     scored = table[test & table["correct"].notna()]
     p = tracer.predict_next(table[test])[table[test]["correct"].notna()]

@@ -72,6 +72,10 @@ def test_bad_tables(change, words):
         ({"parameters": {"saturation": 1.0}}, r"must lie in \[0, 1\), got 1"),
         ({"parameters": {"sd": [1.0, 2.0, 3.0]}}, "must have the shape"),
         ({"parameters": {"level": np.nan}}, "must be finite"),
+        ({"parameters": {"level": "a"}}, "must hold numbers, got 'a'"),
+        ({"parameters": 5}, "must be a dict"),
+        ({"spacing": "no"}, "spacing must be True or False"),
+        ({"normalise": "q"}, "normalise must be one of"),
         ({"parameters": {"initial_mean": 0.0}}, "both initial_mean and initial_sd"),
         ({"graph": "tree"}, "graph must be None"),
         ({"graph": np.zeros((2, 2)), "parameters": {"transfer": 1.2}}, "must lie in"),
@@ -153,7 +157,7 @@ def test_unknown_labels():
         base.partial_fit({"learner": ["ann"], "kc": ["sum"], "time": [1.0], "correct": [1]})
     with pytest.raises(InvalidDataError, match="learner 'eve' is not known"):
         base.filter("eve")
-    with pytest.raises(InvalidDataError, match="not before the learner's first row"):
+    with pytest.raises(InvalidDataError, match="not lie before the learner's first row"):
         base.filter("ann", [-1.0])
     # A learner that nobody knows is a draw from the population, at any time.
     p = base.predict_proba({"learner": ["eve", "x"], "kc": ["sum"] * 2, "time": [0.0, 99.0]})
@@ -290,6 +294,9 @@ def test_recommendation(fitted):
     assert (np.diff(table["information"]) <= 0).all()
     candidates = pd.DataFrame({"kc": [0, 0, 1]})
     assert len(fitted.recommend(0, 1e6, candidates, num=2)) == 2
+    assert fitted.recommend(0, 1e6, [2, 1])["kc"].tolist() in ([1, 2], [2, 1])
+    with pytest.raises(ValueError, match="num must be at least 1"):
+        fitted.recommend(0, 1e6, num=-1)
 
 
 def test_simulation_of_a_design(truth):

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["AmortizedVariational", "Architecture"]
+__all__ = ["AmortizedVariational", "Architecture", "amortized_engine"]
 
 OBJECTIVES = ("elbo", "published")
 
@@ -143,3 +143,10 @@ def _check_number(name: str, value: Any, *, positive: bool) -> None:
     if not is_number or value < 0 or (positive and value == 0):
         wanted = "positive" if positive else "at least 0"
         raise ValueError(f"{name} must be a number, finite and {wanted}, got {value!r}")
+
+
+def amortized_engine(inference: Any) -> AmortizedVariational | None:
+    """Return the settings of the amortised arm if it is what was asked for."""
+    if isinstance(inference, str):
+        return AmortizedVariational() if inference == "amortized" else None
+    return inference if isinstance(inference, AmortizedVariational) else None

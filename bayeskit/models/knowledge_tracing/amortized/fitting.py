@@ -33,7 +33,7 @@ from bayeskit.models.knowledge_tracing.rows import Interactions, Labels
 from bayeskit.models.knowledge_tracing.structure import Structure, scales_of, starts
 from bayeskit.models.knowledge_tracing.trials import Exposures, padded_trials, trials_of
 
-__all__ = ["amortized_engine", "fit_amortized"]
+__all__ = ["fit_amortized"]
 
 # What the published model does not have, and what each setting may be then: the default of
 # the estimator, which is not looked at, or none of it.
@@ -47,13 +47,6 @@ _WITHOUT: dict[str, tuple] = {
     "jump_noise": (True, False),
     "rate_change": (True, False),
 }
-
-
-def amortized_engine(inference: Any) -> AmortizedVariational | None:
-    """Return the settings of the amortised arm if it is what was asked for."""
-    if isinstance(inference, str):
-        return AmortizedVariational() if inference == "amortized" else None
-    return inference if isinstance(inference, AmortizedVariational) else None
 
 
 def _check_settings(tracer: Any, graph: str) -> None:
@@ -188,8 +181,6 @@ def _keep(
         name: float(value) if np.ndim(value) == 0 else np.asarray(value, np.float64)
         for name, value in parameters.items()
     }
-    # Of an earlier fit by moment matching.
-    tracer.__dict__.pop("edges_", None)
     # No engine of single learners stands behind this one.
     tracer._engine, tracer._took_one = None, False
     tracer._mixtures, tracer._online, tracer._evidences = {}, {}, {}

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "statpractice.json"
 ENGINE_RESULTS = RESULTS.with_name("statpractice_engines.json")
 LONGEST_MINUTES = 2.0
-# Of the networks; more change little.
+# Of the networks: one or two minutes of training on one processor.
 EPOCHS = 60
 GROUPS = ("first encounter", "< 1 min", "1-10 min", "10 min-12 h", "> 12 h")
 

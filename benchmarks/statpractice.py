@@ -2,6 +2,7 @@
 
     python benchmarks/statpractice.py
     python benchmarks/statpractice.py --models 'tracer, versions' --folds 0
+    python benchmarks/statpractice.py --engines --folds 0
 
 320 learners of 122 trials each, scored one step ahead on all answered trials of learners that
 the fit has not seen. Two kinds of models that must not be compared with one another: those that
@@ -31,7 +32,10 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "statpractice.json"
+ENGINE_RESULTS = RESULTS.with_name("statpractice_engines.json")
 LONGEST_MINUTES = 2.0
+# Of the networks: one or two minutes of training on one processor.
+EPOCHS = 60
 GROUPS = ("first encounter", "< 1 min", "1-10 min", "10 min-12 h", "> 12 h")
 
 
@@ -83,6 +87,35 @@ def models() -> dict[str, tuple[bool, Any]]:
     }
 
 
+def engines() -> dict[str, tuple[bool, Any]]:
+    """Return the arms of inference: the tracer, its published dynamics, and networks."""
+    import bayeskit as bk
+    from bayeskit.models.knowledge_tracing import AmortizedVariational
+
+    settings: dict[str, Any] = {"time_unit": "minute", "random_state": 0}
+    published = {
+        "traits": "none",
+        "kc_scales": 1,
+        "item_effects": False,
+        "practice_gain": False,
+        "rate_change": False,
+    }
+
+    def amortized(objective: str) -> Any:
+        engine = AmortizedVariational(objective=objective, num_epochs=EPOCHS)
+        return lambda: bk.KnowledgeTracer(inference=engine, **settings)
+
+    return {
+        "adf": (False, lambda: bk.KnowledgeTracer(**settings)),
+        "adf, published dynamics": (
+            False,
+            lambda: bk.KnowledgeTracer(**published, **settings),
+        ),
+        "amortized, elbo": (False, amortized("elbo")),
+        "amortized, published objective": (False, amortized("published")),
+    }
+
+
 def scores(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import roc_auc_score
 
@@ -125,11 +158,15 @@ def main() -> None:
     )
     parser.add_argument("--models", default=None, help="names separated by ';', default all")
     parser.add_argument("--folds", default="0,1,2,3,4")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--engines", action="store_true", help="compare engines of inference instead"
+    )
+    parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
     table = load()
     fold = (np.random.default_rng(0).permutation(320) % 5)[table["learner"]]
-    known = models()
+    known = engines() if arguments.engines else models()
+    out = arguments.out or (ENGINE_RESULTS if arguments.engines else RESULTS)
     chosen = arguments.models.split(";") if arguments.models else list(known)
     folds = list(map(int, arguments.folds.split(",")))
     y = table["correct"].to_numpy()
@@ -148,7 +185,11 @@ def main() -> None:
             p[test] = model.predict_next(rows_of_fold[test])
             scored = test & ~np.isnan(y)
             row = {"model": name, "fold": number, **scores(y[scored], p[scored])}
-            rows.append({**row, "fit_cpu_s": round(fit_s, 2)})
+            row["fit_cpu_s"] = round(fit_s, 2)
+            if hasattr(model, "evidence_lower_bound_"):
+                answers = int(np.sum(~test & ~np.isnan(y)))
+                row["bound_per_answer"] = model.evidence_lower_bound_ / answers
+            rows.append(row)
             print(json.dumps(rows[-1]), flush=True)
         own = [row for row in rows if row["model"] == name]
         line: dict[str, Any] = {"model": name, "sees_versions": sees_versions}
@@ -162,8 +203,8 @@ def main() -> None:
             line["by_gap"] = by_gap(times, p)
         lines.append(line)
         print(json.dumps(line), flush=True)
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps({"summary": lines, "folds": rows}, indent=1) + "\n")
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps({"summary": lines, "folds": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from bayeskit.accel.program_cache import program_cache
 from bayeskit.inference import random
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.knowledge_tracing.amortized.architecture import amortized_engine
+from bayeskit.models.knowledge_tracing.amortized.fitting import fit_amortized
 from bayeskit.models.knowledge_tracing.graphs import given_graph, is_learned
 from bayeskit.models.knowledge_tracing.learner import LearnerData
 from bayeskit.models.knowledge_tracing.learner_engines import (
@@ -92,12 +94,14 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
         exposures (not with a graph).
     time_unit : {"millisecond", "second", "minute", "hour", "day"}
         Unit of the columns ``time`` and ``time_end``, and of all times in ``parameters_``.
-    inference : {"adf", "gibbs", "smc2"}, LearnerGibbs or LearnerSMC2
+    inference : {"adf", "gibbs", "smc2", "amortized"} or settings of one of them
         Moment matching; or then, with what all learners share as it was learned, exact sampling
         of each learner with traits of its own, constant or slowly varying: how fast it forgets,
         how volatile it is, and how it transfers along a given graph. ``"smc2"`` is online. Both
         are for tens of learners. Forecasts of learners that are not known,
         :meth:`predict_next`, :meth:`filter` and :meth:`smooth` stay those of moment matching.
+        ``"amortized"`` is the published model with its networks, for comparison: see
+        :class:`~bayeskit.models.knowledge_tracing.amortized.AmortizedVariational`.
     normalise : {"in_degree", "num_kc"}
         What each column of the graph is divided by.
     allow_cycles : bool
@@ -262,6 +266,9 @@ class KnowledgeTracer(PopulationFit, Predictions, Saving, BaseEstimator):
         warn_of_nothing(rows, labels, by_name=self.n_kc is None)
         self._structure = structure_of(self, labels)
         self._labels, self._edges = labels, None
+        engine = amortized_engine(self.inference)
+        if engine is not None:
+            return fit_amortized(self, engine, rows, labels, A)
         known = parameters_of(self._structure, self.time_unit)
         fixed: dict[str, Any] = checked_fixed(self.parameters, known, self._structure)
         if A is not None:

@@ -82,6 +82,10 @@ class Memory:
             *(np.concatenate(pair) for pair in zip(self.exposures, blank, strict=True))
         )
 
+    def filtered(self, beliefs: Any, trials: Trials) -> tuple[Any, Any]:
+        """Return beliefs after the rows of learners, and the forecast of each row."""
+        return filter_program(self.parameters, beliefs, trials, structure=self.structure)
+
     def take_in(self, rows: Interactions, learner: np.ndarray, shown: Any = str) -> Forecasts:
         """Filter new rows, keep the beliefs, and return the forecast of each row.
 
@@ -152,9 +156,7 @@ class Memory:
             padded, where = padded_trials(trials, alone, self.structure, self.precision)
             filled = np.r_[who, np.full(padded.real.shape[0] - len(who), who[0])]
             beliefs = jax.tree.map(lambda x, f=filled: x[f], self.beliefs)
-            _, forecasts = filter_program(
-                self.parameters, beliefs, padded, structure=self.structure
-            )
+            _, forecasts = self.filtered(beliefs, padded)
             for kept, new in zip(flat, forecasts, strict=True):
                 kept[part] = np.asarray(new)[where.learner, where.number]
         return flat
@@ -180,9 +182,7 @@ class Memory:
             num = padded.real.shape[0]
             filled = np.r_[chosen, np.full(num - len(chosen), chosen[0])]
             beliefs = jax.tree.map(lambda x, f=filled: x[f], last)
-            beliefs, forecasts = filter_program(
-                self.parameters, beliefs, padded, structure=self.structure
-            )
+            beliefs, forecasts = self.filtered(beliefs, padded)
             for kept, new in zip(flat, forecasts, strict=True):
                 kept[rows] = np.asarray(new)[where.learner, where.number]
             for kept, new in zip(jax.tree.leaves(last), jax.tree.leaves(beliefs), strict=True):

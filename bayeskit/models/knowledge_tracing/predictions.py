@@ -9,6 +9,8 @@ import numpy as np
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.interop.arviz import to_arviz
 from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.knowledge_tracing.amortized.memory import AmortizedMemory
+from bayeskit.models.knowledge_tracing.amortized.simulation import simulator_of
 from bayeskit.models.knowledge_tracing.edges import EdgePosterior
 from bayeskit.models.knowledge_tracing.fitted import Z95
 from bayeskit.models.knowledge_tracing.forecasting import Forecasting
@@ -48,9 +50,21 @@ class Predictions(Forecasting, StatesOverTime):
     def log_evidence_(self) -> float:
         """Log density of all answers so far, given the parameters."""
         self._check_attribute("log_evidence_")
+        if isinstance(self._memory, AmortizedMemory):
+            raise AttributeError(
+                "inference='amortized' has no log_evidence_, only evidence_lower_bound_"
+            )
         if self._evidences:
             return float(sum(self._evidences.values()))
         return self._memory.log_evidence
+
+    @property
+    def evidence_lower_bound_(self) -> float:
+        """Bound of the log density of what was fitted, of ``inference="amortized"`` alone."""
+        self._check_attribute("evidence_lower_bound_")
+        if not isinstance(self._memory, AmortizedMemory):
+            raise AttributeError("evidence_lower_bound_ exists with inference='amortized' only")
+        return self._memory.lower_bound
 
     @property
     def traits_(self) -> Any:
@@ -61,6 +75,8 @@ class Predictions(Forecasting, StatesOverTime):
         import pandas as pd
 
         self._check_attribute("traits_")
+        if isinstance(self._memory, AmortizedMemory):
+            return self._memory.trait_table(self.learners_)
         s, memory = self._structure, self._memory
         parts, num = len(s.ability), memory.size
         beliefs = memory.beliefs
@@ -182,6 +198,7 @@ class Predictions(Forecasting, StatesOverTime):
                 precision=self.precision,
                 key=as_random_key(random_state),
                 states=states,
+                **simulator_of(self._memory),
             )
 
     def to_arviz(self, num_draws: int = 1000, *, random_state: Any = None) -> Any:
@@ -203,6 +220,8 @@ class Predictions(Forecasting, StatesOverTime):
                 draws[name] = table[name].to_numpy() + table[f"{name}_sd"].to_numpy() * noise
         if self._mixtures:
             draws = trait_draws(self._mixtures, self._structure, num_draws, generator)
+        if isinstance(self._memory, AmortizedMemory):
+            draws = self._memory.trait_draws(num_draws, as_random_key(random_state))
         constants = {name: np.asarray(v, np.float64) for name, v in self.parameters_.items()}
         return to_arviz(
             {"posterior": draws, "constant_data": constants},

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayeskit.errors import BayeskitWarning
+from bayeskit.models.knowledge_tracing.amortized.architecture import amortized_engine
 from bayeskit.models.knowledge_tracing.graphs import NORMALISATIONS
 from bayeskit.models.knowledge_tracing.rows import STUDY, Interactions, Labels
 from bayeskit.models.knowledge_tracing.structure import Structure
@@ -38,10 +39,11 @@ def check_settings(tracer: Any, engines: dict[str, Any]) -> None:
             f"{tracer.practice_gain!r}"
         )
     is_name = isinstance(tracer.inference, str) and tracer.inference in engines
-    if not is_name and not hasattr(tracer.inference, "infer"):
+    is_engine = hasattr(tracer.inference, "infer") or amortized_engine(tracer.inference)
+    if not is_name and not is_engine:
         raise ValueError(
-            "inference must be 'adf', 'gibbs', 'smc2', LearnerGibbs() or LearnerSMC2(), "
-            f"got {tracer.inference!r}"
+            "inference must be 'adf', 'gibbs', 'smc2', 'amortized', LearnerGibbs(), "
+            f"LearnerSMC2() or AmortizedVariational(), got {tracer.inference!r}"
         )
     for name, least in (("kc_scales", 1), ("version_scales", 0), ("num_steps", 0)):
         value = getattr(tracer, name)

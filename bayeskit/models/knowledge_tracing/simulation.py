@@ -137,16 +137,24 @@ def simulated_table(
     precision: str,
     key: Any,
     states: bool,
+    draw: Any = None,
+    shown: tuple[str, ...] | None = None,
 ) -> Any:
-    """Return a design with simulated answers; see ``KnowledgeTracer.simulate``."""
+    """Return a design with simulated answers; see ``KnowledgeTracer.simulate``.
+
+    Parameters
+    ----------
+    draw : callable (key, trials, parameters) -> Simulated, optional
+        Of another model; its ``ability`` holds what is called ``shown``.
+    """
     import pandas as pd
 
     table = pd.DataFrame(design).reset_index(drop=True)
     # All learners of a design are new, whatever they are called.
     fresh = labels._replace(learner={})
     rows, _ = interactions_of(table, time_unit=time_unit, labels=fresh, answers=False)
-    names = table["learner"].to_numpy()[rows.order]
-    _, place = np.unique(names, return_inverse=True)
+    learners = table["learner"].to_numpy()[rows.order]
+    _, place = np.unique(learners, return_inverse=True)
     study = np.zeros(len(table), bool)
     if "study" in table:
         study = table["study"].to_numpy().astype(bool)
@@ -155,7 +163,11 @@ def simulated_table(
     trials, _ = trials_of(rows, place, Exposures.none(num, structure), structure)
     outcome = np.empty(len(table))
     logit = np.empty(len(table))
-    ability = np.empty((len(table), len(structure.ability)))
+    if draw is None:
+        draw = lambda *given: _many(*given, structure=structure)
+        shown = tuple("ability" if n == "static" else "drift" for n in structure.ability)
+    names = shown or ()
+    ability = np.empty((len(table), len(names)))
     size = padded_size(int(np.bincount(place).max()))
     for number, begin in enumerate(range(0, num, _CHUNK)):
         chosen = np.flatnonzero((place >= begin) & (place < begin + _CHUNK))
@@ -163,7 +175,7 @@ def simulated_table(
         own = Trials(*(x[order] for x in trials))
         padded, where = padded_trials(own, place[order] - begin, structure, precision)
         padded = _lengthened(padded, size, structure)
-        found = _many(random.fold_in(key, number), padded, parameters, structure=structure)
+        found = draw(random.fold_in(key, number), padded, parameters)
         at = rows.order[order]
         outcome[at] = np.asarray(found.outcome)[where.learner, where.number]
         logit[at] = np.asarray(found.logit)[where.learner, where.number]
@@ -171,8 +183,8 @@ def simulated_table(
     table["correct"] = np.where(outcome == STUDY, np.nan, outcome)
     if states:
         table["logit"] = logit
-        for part, name in enumerate(structure.ability):
-            table["ability" if name == "static" else "drift"] = ability[:, part]
+        for part, name in enumerate(names):
+            table[name] = ability[:, part]
     return table
 
 

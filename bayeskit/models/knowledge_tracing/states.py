@@ -9,6 +9,7 @@ import numpy as np
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError
 from bayeskit.models.base import precision_scope
+from bayeskit.models.knowledge_tracing.amortized.memory import AmortizedMemory
 from bayeskit.models.knowledge_tracing.block_filter import Forecasts
 from bayeskit.models.knowledge_tracing.columns import as_dates, as_times
 from bayeskit.models.knowledge_tracing.fitted import (
@@ -75,6 +76,8 @@ class StatesOverTime(Fitted):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple]:
         self._check_fitted()
         rows = self._with_looks(self._memory.rows_of(self._code_of(learner)), times)
+        if isinstance(self._memory, AmortizedMemory):
+            return self._memory.state_moments(rows, smooth=smooth)
         num, s = len(rows.time), self._structure
         place = np.zeros(num, np.int64)
         trials, _ = trials_of(rows, place, Exposures.none(1, s), s)

@@ -69,7 +69,7 @@ def maximised(
             # Outside of what can be computed: the line search comes back.
             return 1e10 + u @ u, u
         state["sites"] = sites
-        line.show(f"log evidence {value:.4g} after {state['count']} evaluations")
+        line.show(f"evaluation {state['count']}, log evidence {value:.1f}")
         return 0.5 * (u @ u) - value, u - gradient
 
     best: Any = None

@@ -136,7 +136,7 @@ def shown_time(time: float, unit: str, dates: str) -> str:
     return str(as_dates(np.asarray([time]), unit, dates)[0])
 
 
-def outcomes(values: np.ndarray) -> np.ndarray:
+def outcomes(values: np.ndarray, name: str = "correct") -> np.ndarray:
     """Return 0, 1 or 2 for wrong, correct and missing."""
     if values.dtype.kind == "b":
         return values.astype(np.int64)
@@ -151,8 +151,8 @@ def outcomes(values: np.ndarray) -> np.ndarray:
     if not allowed.all():
         row = int(np.argmin(allowed))
         raise InvalidDataError(
-            f"correct is {shown(values[row])} at row {row}: it must be 0, 1, or missing for a "
-            "trial that was only studied"
+            f"{name} is {shown(values[row])} at row {row}: it must be 0, 1, or missing"
+            + (" for a trial that was only studied" if name == "correct" else "")
         )
     return np.where(np.isnan(numbers), STUDY, numbers).astype(np.int64)
 

@@ -37,6 +37,7 @@ __all__ = [
 # Beyond these a unit of time is taken to be a mistake.
 _LONGEST_MEDIAN_DAYS = 30 * 365.25
 _SHORTEST_GAP_DAYS = 1e-9
+_LATEST_DAYS = 2500 * 365.25
 
 
 class Labels(NamedTuple):
@@ -298,15 +299,18 @@ def _check_unit(rows: Interactions, group: np.ndarray, time_unit: str) -> None:
     if not len(gaps):
         return
     middle, longest = float(np.median(gaps)), float(gaps.max())
-    if middle > _LONGEST_MEDIAN_DAYS or 0 < longest < _SHORTEST_GAP_DAYS:
-        what = (
-            f"the median gap between answers is {middle / 365.25:.3g} years"
-            if middle > _LONGEST_MEDIAN_DAYS
-            else f"no gap between answers is longer than {longest * 86_400:.3g} seconds"
-        )
+    latest = float(np.abs(rows.time).max()) * UNIT_DAYS[time_unit]
+    what = ""
+    if middle > _LONGEST_MEDIAN_DAYS:
+        what = f"the median gap between answers is {middle / 365.25:.3g} years"
+    elif 0 < longest < _SHORTEST_GAP_DAYS:
+        what = f"no gap between answers is longer than {longest * 86_400:.3g} seconds"
+    elif latest > _LATEST_DAYS:
+        what = f"times reach {latest / 365.25:.3g} years from zero"
+    if what:
         warnings.warn(
             f"{what} with time_unit={time_unit!r}: is the column in another unit, such as "
-            "milliseconds?",
+            "seconds or milliseconds?",
             BayeskitWarning,
             stacklevel=5,
         )

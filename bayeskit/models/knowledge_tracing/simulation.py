@@ -19,6 +19,7 @@ from bayeskit.models.knowledge_tracing.block_filter import (
     offsets,
     rates,
 )
+from bayeskit.models.knowledge_tracing.columns import outcomes
 from bayeskit.models.knowledge_tracing.joint_filter import (
     SinceLast,
     joint_initial,
@@ -157,7 +158,7 @@ def simulated_table(
     _, place = np.unique(learners, return_inverse=True)
     study = np.zeros(len(table), bool)
     if "study" in table:
-        study = table["study"].to_numpy().astype(bool)
+        study = outcomes(np.asarray(table["study"]), "study") == 1
     rows = rows._replace(outcome=np.where(study[rows.order], STUDY, 0))
     num = int(place.max()) + 1
     trials, _ = trials_of(rows, place, Exposures.none(num, structure), structure)

@@ -132,6 +132,7 @@ def test_columns_with_missing_values(kind, dated):
         (TABLE.assign(kc=["['sum', 'product']"] * 4), "looks like a list"),
         (TABLE.assign(correct=np.nan), "missing in all rows"),
         (pd.concat([TABLE] * 10, ignore_index=True), "more than once"),
+        (TABLE.assign(time=[1.7e9 + 60 * t for t in DAYS]), "times reach .* years from zero"),
     ],
 )
 def test_what_is_warned_of(table, words):

@@ -114,7 +114,7 @@ def test_rows_keep_their_answers():
 
 @pytest.mark.parametrize("scale", [86_400_000.0 * 365, 1e-12])
 def test_mistaken_units(scale):
-    with pytest.warns(BayeskitWarning, match="another unit, such as milliseconds"):
+    with pytest.warns(BayeskitWarning, match="another unit, such as seconds or milli"):
         tracer().fit(TABLE.assign(time=TABLE["time"] * scale))
 
 
@@ -304,6 +304,8 @@ def test_simulation_of_a_design(truth):
     assert table["correct"].isna().equals(table["study"])
     again = truth.simulate(design(5), random_state=0)
     pd.testing.assert_frame_equal(table, again)
+    with pytest.raises(InvalidDataError, match="study is 'no' at row 0: it must be 0, 1"):
+        truth.simulate(design(5).assign(study="no"))
 
 
 def test_arviz(fitted):

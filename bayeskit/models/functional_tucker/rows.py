@@ -168,10 +168,6 @@ def new_table(
     elif hasattr(X, "columns") and names != tuple(range(len(names))):
         missing = [name for name in names if name not in set(X.columns)]
         raise InvalidDataError(f"X lacks the columns {missing}: the fit had {list(names)}")
-    if dates and not hasattr(X, "columns"):
-        raise InvalidDataError(
-            f"the fit had dates in {sorted(map(str, dates))}: give a DataFrame with dates"
-        )
     if hasattr(X, "columns"):
         for place, name in enumerate(names[: X.shape[1]]):
             refuse_other_kind(name in dates, X.iloc[:, place], f"column {name!r}")
@@ -184,5 +180,9 @@ def new_table(
     if len(found) != len(names):
         raise InvalidDataError(
             f"X has {len(found)} columns, but the fit had {len(names)}: {list(names)}"
+        )
+    if dates and not hasattr(X, "columns"):
+        raise InvalidDataError(
+            f"the fit had dates in {sorted(map(str, dates))}: give a DataFrame with dates"
         )
     return table

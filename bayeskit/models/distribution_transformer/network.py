@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.tokens import Tokens
@@ -44,34 +45,34 @@ class Network:
     d_hidden: int = 128
     num_named: int = 0
 
-    def initial(self, key: jax.Array, tokens: Tokens) -> dict[str, Any]:
-        """Return random weights for tokens of these widths."""
-        keys = iter(jax.random.split(key, 16 + 16 * self.num_layers + 4 * len(tokens.rows)))
+    def initial(self, generator: np.random.Generator, tokens: Tokens) -> dict[str, Any]:
+        """Return random weights for tokens of these widths, drawn on the host."""
+        draw = generator
         D, F = self.d_model, self.d_hidden
         weights: dict[str, Any] = {
-            "components": _mlp(keys, tokens.components.shape[-1], D, D),
-            "context": _mlp(keys, tokens.context.shape[-1] + D * len(tokens.rows), D, D),
+            "components": _mlp(draw, tokens.components.shape[-1], D, D),
+            "context": _mlp(draw, tokens.context.shape[-1] + D * len(tokens.rows), D, D),
             "rows": {
-                name: _mlp(keys, values.shape[-1], D, D) for name, values in tokens.rows.items()
+                name: _mlp(draw, values.shape[-1], D, D) for name, values in tokens.rows.items()
             },
             "layers": [
                 {
-                    "self": _attention(keys, D),
-                    "cross": _attention(keys, D),
-                    "block": _mlp(keys, D, F, D, scale=0.3),
+                    "self": _attention(draw, D),
+                    "cross": _attention(draw, D),
+                    "block": _mlp(draw, D, F, D, scale=0.3),
                     "norms": [_norm(D) for _ in range(3)],
                 }
                 for _ in range(self.num_layers)
             ],
             "last_norm": _norm(D),
             "head": {
-                "w": jnp.zeros((D, 1 + self.dim + self.dim * (self.dim + 1) // 2)),
-                "b": jnp.zeros(1 + self.dim + self.dim * (self.dim + 1) // 2),
+                "w": np.zeros((D, 1 + self.dim + self.dim * (self.dim + 1) // 2)),
+                "b": np.zeros(1 + self.dim + self.dim * (self.dim + 1) // 2),
             },
         }
         if self.num_named:
-            weights["names"] = jax.random.normal(next(keys), (self.num_named, D))
-        return weights
+            weights["names"] = generator.standard_normal((self.num_named, D))
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
 
     def __call__(self, weights: dict[str, Any], tokens: Tokens) -> Mixture:
         """Return the change of each component."""
@@ -122,23 +123,27 @@ def num_weights(weights: dict[str, Any]) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
-def _dense(keys: Any, inputs: int, outputs: int, scale: float = 1.0) -> dict[str, jax.Array]:
-    w = jax.random.normal(next(keys), (inputs, outputs)) * scale * max(1, inputs) ** -0.5
-    return {"w": w, "b": jnp.zeros(outputs)}
+def _dense(
+    draw: np.random.Generator, inputs: int, outputs: int, scale: float = 1.0
+) -> dict[str, np.ndarray]:
+    w = draw.standard_normal((inputs, outputs)) * scale * max(1, inputs) ** -0.5
+    return {"w": w, "b": np.zeros(outputs)}
 
 
-def _mlp(keys: Any, inputs: int, hidden: int, outputs: int, scale: float = 1.0) -> dict:
-    first = _dense(keys, inputs, hidden)
-    return {"first": first, "second": _dense(keys, hidden, outputs, scale)}
+def _mlp(
+    draw: np.random.Generator, inputs: int, hidden: int, outputs: int, scale: float = 1.0
+) -> dict:
+    first = _dense(draw, inputs, hidden)
+    return {"first": first, "second": _dense(draw, hidden, outputs, scale)}
 
 
-def _attention(keys: Any, width: int) -> dict:
-    parts = {name: _dense(keys, width, width) for name in ("query", "key", "value")}
-    return {**parts, "out": _dense(keys, width, width, scale=0.3)}
+def _attention(draw: np.random.Generator, width: int) -> dict:
+    parts = {name: _dense(draw, width, width) for name in ("query", "key", "value")}
+    return {**parts, "out": _dense(draw, width, width, scale=0.3)}
 
 
-def _norm(width: int) -> dict[str, jax.Array]:
-    return {"scale": jnp.ones(width), "shift": jnp.zeros(width)}
+def _norm(width: int) -> dict[str, np.ndarray]:
+    return {"scale": np.ones(width), "shift": np.zeros(width)}
 
 
 def _linear(weights: dict, x: jax.Array) -> jax.Array:

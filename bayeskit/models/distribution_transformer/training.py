@@ -21,7 +21,12 @@ from bayeskit.inference.progress import ProgressLine
 from bayeskit.models.distribution_transformer.network import Network
 from bayeskit.models.distribution_transformer.objective import Batch, draw_batch, mean_loss
 from bayeskit.models.distribution_transformer.task import Task
-from bayeskit.models.distribution_transformer.tokens import Scaling, of_problems, scaling_of
+from bayeskit.models.distribution_transformer.tokens import (
+    Scaling,
+    Tokens,
+    of_problems,
+    scaling_of,
+)
 
 __all__ = ["Plan", "Progress", "State", "initial_state", "train"]
 
@@ -81,18 +86,21 @@ def _optimiser() -> optax.GradientTransformation:
 
 def initial_state(plan: Plan, key: jax.Array) -> tuple[State, Scaling]:
     """Return weights before training, and what standardises the tokens."""
-    return _initial_state(plan, key)
-
-
-@functools.partial(quick_jit, optimised=False, static_argnums=0)
-def _initial_state(plan: Plan, key: jax.Array) -> tuple[State, Scaling]:
     of_problems_, of_weights = jax.random.split(key)
-    problems, _ = plan.task.draw(of_problems_, _NUM_EVALUATED)
+    scaling, tokens = _first_tokens(plan, of_problems_)
+    seed = [int(word) for word in np.ravel(jax.random.key_data(of_weights))]
+    weights = plan.network.initial(np.random.default_rng(seed), tokens)
+    zeros = jax.tree.map(np.zeros_like, weights)
+    clip, adam = _optimiser().init(weights)
+    return State(weights, (clip, adam._replace(mu=zeros, nu=zeros))), scaling
+
+
+@functools.partial(quick_jit, static_argnums=0)
+def _first_tokens(plan: Plan, key: jax.Array) -> tuple[Scaling, Tokens]:
+    problems, _ = plan.task.draw(key, _NUM_EVALUATED)
     start = plan.task.start(problems)
     scaling = scaling_of(plan.task, problems, start)
-    tokens = of_problems(plan.task, problems, start, scaling)
-    weights = plan.network.initial(of_weights, tokens)
-    return State(weights, _optimiser().init(weights)), scaling
+    return scaling, of_problems(plan.task, problems, start, scaling)
 
 
 @functools.partial(quick_jit, static_argnums=0)

@@ -19,6 +19,7 @@ _PUBLIC = {
     "FeynmanKac": "bayeskit.inference.feynman_kac",
     "FunctionalCP": "bayeskit.models.functional_tucker",
     "FunctionalTucker": "bayeskit.models.functional_tucker",
+    "GaussianMixture": "bayeskit.models.distribution_transformer",
     "GroupMeanEffect": "bayeskit.models.functional_tucker",
     "KnowledgeTracer": "bayeskit.models.knowledge_tracing",
     "MainEffect": "bayeskit.models.functional_tucker",
@@ -53,6 +54,7 @@ __all__ = [
     "FeynmanKac",
     "FunctionalCP",
     "FunctionalTucker",
+    "GaussianMixture",
     "GroupMeanEffect",
     "KnowledgeTracer",
     "MainEffect",
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     from bayeskit.inference.posterior import Posterior
     from bayeskit.inference.state_space import StateSpaceModel
     from bayeskit.models.bayesian import BayesianModel
+    from bayeskit.models.distribution_transformer import GaussianMixture
     from bayeskit.models.dsl import DSLRegressor
     from bayeskit.models.functional_tucker import (
         BoxCox,

@@ -9,10 +9,10 @@ import bayeskit as bk
 PUBLIC = {
     "bayeskit": """
         BayesianModel BoxCox DSLRegressor EnsembleHMC FeynmanKac FunctionalCP
-        FunctionalTucker GroupMeanEffect KnowledgeTracer MainEffect MarkovGPRegressor
-        NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs Posterior Report SMC
-        SMC2 StateSpaceModel Target WithinGroup accel errors inference load models on
-        validate validation""",
+        FunctionalTucker GaussianMixture GroupMeanEffect KnowledgeTracer MainEffect
+        MarkovGPRegressor NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs
+        Posterior Report SMC SMC2 StateSpaceModel Target WithinGroup accel errors
+        inference load models on validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
         DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis
@@ -50,7 +50,7 @@ PUBLIC = {
         symmetric_p_value two_sample_test validate weighting_discrepancy""",
     "bayeskit.models": """
         BayesianModel DSLRegressor Forecast FunctionalCP FunctionalTucker
-        KnowledgeTracer MarkovGPRegressor StateSpaceEstimator""",
+        GaussianMixture KnowledgeTracer MarkovGPRegressor StateSpaceEstimator""",
 }
 
 

@@ -1,6 +1,7 @@
 """Estimators with scikit-learn's manners."""
 
 from bayeskit.models.bayesian import BayesianModel
+from bayeskit.models.distribution_transformer import GaussianMixture
 from bayeskit.models.dsl import DSLRegressor
 from bayeskit.models.functional_tucker import FunctionalCP, FunctionalTucker
 from bayeskit.models.knowledge_tracing import KnowledgeTracer
@@ -13,6 +14,7 @@ __all__ = [
     "Forecast",
     "FunctionalCP",
     "FunctionalTucker",
+    "GaussianMixture",
     "KnowledgeTracer",
     "MarkovGPRegressor",
     "StateSpaceEstimator",

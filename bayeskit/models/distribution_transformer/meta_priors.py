@@ -195,7 +195,9 @@ class GaussianMixtureMetaPrior:
     def feature_names(self) -> list[str]:
         """Return the names of :meth:`features`."""
         names = [f"mean of the prior, coordinate {i}" for i in range(self.dim)]
-        names += [f"log standard deviation of the prior, coordinate {i}" for i in range(self.dim)]
+        names += [
+            f"log standard deviation of the prior, coordinate {i}" for i in range(self.dim)
+        ]
         return [*names, "log of the smallest scale of a component, relative to the prior"]
 
     @staticmethod

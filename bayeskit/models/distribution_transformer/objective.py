@@ -25,7 +25,7 @@ from bayeskit.models.distribution_transformer.small_matrices import multiply_vec
 from bayeskit.models.distribution_transformer.task import Problems, Start, Task
 from bayeskit.models.distribution_transformer.tokens import Scaling, Tokens, of_problems
 
-__all__ = ["Batch", "draw_batch", "mean_loss", "posterior_of"]
+__all__ = ["Batch", "draw_batch", "may_change", "mean_loss", "posterior_of"]
 
 # The proposal: components of the start, made wider, and the prior, so that no ratio of
 # posterior and proposal is large.
@@ -40,7 +40,8 @@ class Batch(NamedTuple):
     ----------
     tokens : Tokens
     base : Mixture
-    has_data : (batch,) array of bool
+    is_free : (batch,) array of bool
+        Whether the network may change ``base``.
     points : (batch, s, d) array
     shares : (batch, s) array
         Adding up to 1 for each problem.
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
 
     tokens: Tokens
     base: Mixture
-    may_change: jax.Array
+    is_free: jax.Array
     points: jax.Array
     shares: jax.Array
 
@@ -62,10 +63,10 @@ def draw_batch(
     start = task.start(problems)
     tokens = of_problems(task, problems, start, scaling)
     points, shares = _weighted_draws(task, of_points, problems, start, u, num_draws)
-    return Batch(tokens, start.base, _may_change(task, start), points, shares)
+    return Batch(tokens, start.base, may_change(task, start), points, shares)
 
 
-def _may_change(task: Task, start: Start) -> jax.Array:
+def may_change(task: Task, start: Start) -> jax.Array:
     """Without data a mixture is its own posterior; a parametric family is still to be fitted."""
     if task.meta_prior.is_mixture:
         return start.has_data
@@ -124,21 +125,27 @@ def _draws(key: jax.Array, mixture: Mixture, num: int) -> jax.Array:
 
 
 def posterior_of(
-    network: Network, weights: dict, tokens: Tokens, base: Mixture, may_change: jax.Array
+    network: Network, weights: dict, tokens: Tokens, base: Mixture, is_free: jax.Array
 ) -> Mixture:
     """Return the posterior mixtures of a batch, in the precision of ``base``."""
-    by = jax.tree.map(lambda leaf: leaf.astype(base.means.dtype), network(weights, tokens))
+    narrow = jax.tree.map(_as_float32, tokens)
+    by = jax.tree.map(lambda leaf: leaf.astype(base.means.dtype), network(weights, narrow))
     changed = change(base, by)
 
     def chosen(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(may_change.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        return jnp.where(is_free.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(chosen, changed, base)
 
 
+def _as_float32(leaf: jax.Array) -> jax.Array:
+    """Return numbers in the precision of the network, which needs no more."""
+    return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
 def mean_loss(network: Network, weights: dict, batch: Batch) -> jax.Array:
     """Return the objective on a batch."""
-    mixture = posterior_of(network, weights, batch.tokens, batch.base, batch.may_change)
+    mixture = posterior_of(network, weights, batch.tokens, batch.base, batch.is_free)
     at_points = Mixture(*(leaf[:, None] for leaf in mixture))
     log_q = mixture_arrays.log_density(at_points, batch.points)
     return -(batch.shares * log_q).sum(axis=1).mean()

@@ -93,15 +93,15 @@ class ParametricMetaPrior:
         )
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, ParametricMetaPrior) and self._identity() == other._identity()
-        )
+        return isinstance(other, ParametricMetaPrior) and self._identity() == other._identity()
 
     def __hash__(self) -> int:
         return hash(self._identity())
 
     def __repr__(self) -> str:
-        names = ", ".join(f"{latent}: {found.name}" for latent, (found, _) in self.latents.items())
+        names = ", ".join(
+            f"{latent}: {found.name}" for latent, (found, _) in self.latents.items()
+        )
         return f"ParametricMetaPrior({names})"
 
     @property
@@ -166,7 +166,9 @@ class ParametricMetaPrior:
         mean = jnp.stack([jnp.broadcast_to(m, free.shape[:-1]) for m, _ in pairs], axis=-1)
         sd = jnp.stack([jnp.broadcast_to(jnp.sqrt(v), free.shape[:-1]) for _, v in pairs], -1)
         factor = sd[..., None] * jnp.eye(self.dim, dtype=free.dtype)
-        return Mixture(jnp.zeros(shape[:-1], free.dtype), mean[..., None, :], factor[..., None, :, :])
+        return Mixture(
+            jnp.zeros(shape[:-1], free.dtype), mean[..., None, :], factor[..., None, :, :]
+        )
 
     @staticmethod
     def parameter_vector(free: jax.Array) -> jax.Array:

@@ -48,7 +48,9 @@ class _Parameters:
         self.ranges = {name: (float(a), float(b)) for name, (a, b) in (ranges or {}).items()}
         for name, (low, high) in self.ranges.items():
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise ValueError(f"parameters[{name!r}] must be a finite range, got {low, high}")
+                raise ValueError(
+                    f"parameters[{name!r}] must be a finite range, got {low, high}"
+                )
 
     def _is_log(self, name: str) -> bool:
         return self.ranges[name][0] > 0

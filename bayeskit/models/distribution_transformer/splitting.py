@@ -65,9 +65,7 @@ def split(mean: jax.Array, factor: jax.Array, num_components: int) -> Mixture:
     num_components : int
     """
     d = mean.shape[-1]
-    weights, offsets, shared = (
-        jnp.asarray(a, mean.dtype) for a in pattern(num_components, d)
-    )
+    weights, offsets, shared = (jnp.asarray(a, mean.dtype) for a in pattern(num_components, d))
     shape = (*mean.shape[:-1], num_components)
     scale = jnp.broadcast_to(factor[..., None, :, :], (*shape, d, d))
     return Mixture(

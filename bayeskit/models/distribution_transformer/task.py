@@ -12,6 +12,7 @@ from bayeskit.models.distribution_transformer import mixture_arrays
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.simulators import BaseSimulator
 from bayeskit.models.distribution_transformer.small_matrices import (
+    log_diagonal,
     multiply_vector,
     solve_lower,
 )
@@ -165,7 +166,9 @@ class Task:
             k, d = prior.means.shape
             size = NUM_PROBES_PER_AXIS * d
             residuals = jnp.zeros((k, size), prior.means.dtype)
-            tilted = Tilted(jnp.zeros(k, residuals.dtype), prior.means, prior.factors, residuals)
+            tilted = Tilted(
+                jnp.zeros(k, residuals.dtype), prior.means, prior.factors, residuals
+            )
         else:
             update = self._exact_update if self.kind == "exact" else self._tilted_update
             tilted = jax.vmap(lambda mean, factor: update(problem, mean, factor))(*prior[1:])
@@ -188,10 +191,11 @@ class Task:
         assert found is not None
         matrix, noise = (part.astype(mean.dtype) for part in found)
         (name,) = problem.rows
+        mask = problem.masks[name]
         white = solve_lower(noise, problem.rows[name].T).T
-        return linear_gaussian_update(
-            mean, factor, solve_lower(noise, matrix), white, problem.masks[name]
-        )
+        tilted = linear_gaussian_update(mean, factor, solve_lower(noise, matrix), white, mask)
+        change_of_units = mask.sum() * log_diagonal(noise).sum()
+        return tilted._replace(log_evidence=tilted.log_evidence - change_of_units)
 
     def _tilted_update(self, problem: Problems, mean: jax.Array, factor: jax.Array) -> Tilted:
         has_likelihood = self.simulator.has_log_likelihood

@@ -86,7 +86,9 @@ def _raw(task: Task, problems: Problems, start: Start) -> tuple:
     if task.is_linear:
         # Shifts and scales of latent and data are undone: what is left is H in those units.
         rows = jax.vmap(task.white_rows)(problems, before.origin)
-        context.append(jax.vmap(lambda v, s: _operator(task, v, s))(problems.vector, before.scale))
+        context.append(
+            jax.vmap(lambda v, s: _operator(task, v, s))(problems.vector, before.scale)
+        )
     else:
         rows = problems.rows
         context += [before.origin, triangle_entries(before.scale)]

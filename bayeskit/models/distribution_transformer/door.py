@@ -108,7 +108,7 @@ def checked_series(
 
 
 def checked_parameters(values: Any, simulator: BaseSimulator) -> tuple[np.ndarray, bool]:
-    """Return known numbers of the likelihood, scaled, (batch, p), and whether it was a batch."""
+    """Return scaled numbers of the likelihood (batch, p), and whether it was a batch."""
     ranges = simulator.parameters.ranges
     given = dict(values or {})
     if set(given) != set(ranges):
@@ -139,7 +139,7 @@ def checked_parameters(values: Any, simulator: BaseSimulator) -> tuple[np.ndarra
 
 
 def joined(
-    prior: Any, rows: dict[str, Any], masks: dict[str, Any], vector: np.ndarray
+    prior: Any, rows: dict[str, Any], masks: dict[str, Any], vector: Any
 ) -> tuple[Problems, int]:
     """Return one batch of problems; what was given once holds for all.
 
@@ -173,7 +173,8 @@ def padded(problems: Problems, trained_rows: Mapping[str, int], example: Mapping
     """
     batch = len(problems.vector)
     extra = _power_of_two(batch) - batch
-    rows, masks = {}, {}
+    rows: dict[str, Any] = {}
+    masks: dict[str, Any] = {}
     for name, values in problems.rows.items():
         n = values.shape[1]
         wanted = trained_rows[name] if n <= trained_rows[name] else _power_of_two(n)

@@ -17,6 +17,7 @@ from bayeskit.models.distribution_transformer.door import (
     checked_rows,
     joined,
     padded,
+    refuse_more_rows,
 )
 from bayeskit.models.distribution_transformer.filtering import FilterResult, run_filter
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
@@ -114,6 +115,8 @@ class Answers:
             self._check_support(prior)
         arrays, many_priors = own.checked(prior)
         rows, masks, many_rows = checked_rows(z, self.row_sizes_, missing)
+        if self.task_.simulator.has_fixed_rows:
+            refuse_more_rows(rows, self.task_.simulator.num_observations)
         vector, many_vectors = checked_parameters(parameters, self.task_.simulator)
         problems, _ = joined(arrays, rows, masks, vector)
         return problems, many_priors or many_rows or many_vectors

@@ -12,7 +12,14 @@ from bayeskit.errors import InvalidDataError
 from bayeskit.models.distribution_transformer.simulators import BaseSimulator
 from bayeskit.models.distribution_transformer.task import Problems
 
-__all__ = ["checked_parameters", "checked_rows", "checked_series", "joined", "padded"]
+__all__ = [
+    "checked_parameters",
+    "checked_rows",
+    "checked_series",
+    "joined",
+    "padded",
+    "refuse_more_rows",
+]
 
 _MISSING = ("raise", "mask")
 
@@ -160,6 +167,22 @@ def joined(
     batch = lengths.pop() if lengths else 1
     full = jax.tree.map(lambda a: np.broadcast_to(a, (batch, *a.shape[1:])), problems)
     return full, batch
+
+
+def refuse_more_rows(rows: Mapping[str, Any], trained: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse more rows than the simulator can evaluate.
+
+    Raises
+    ------
+    InvalidDataError
+        With both numbers.
+    """
+    for name, values in rows.items():
+        if values.shape[1] > trained[name][1]:
+            raise InvalidDataError(
+                f"z[{name!r}] has {values.shape[1]} observations, but this simulator draws "
+                f"data sets of at most {trained[name][1]}"
+            )
 
 
 def _power_of_two(number: int) -> int:

@@ -182,7 +182,7 @@ class DistributionTransformer(Answers, BaseEstimator):
                 "meta_prior must be a GaussianMixtureMetaPrior or a ParametricMetaPrior, got "
                 f"{type(self.meta_prior).__name__}"
             )
-        support = self.support
+        simulator, support = as_simulator(self.simulator), self.support
         if not self.meta_prior.is_mixture:
             if support is not None:
                 raise ValueError(
@@ -190,7 +190,8 @@ class DistributionTransformer(Answers, BaseEstimator):
                     f"{self.meta_prior.support}"
                 )
             support = list(self.meta_prior.support)
-        simulator = as_simulator(self.simulator)
+        elif support is None and simulator.support is not None:
+            support = list(simulator.support)
         dim = self.meta_prior.dim
         found = as_support("real" if support is None else support, dim)
         return Task(

@@ -111,9 +111,9 @@ class Answers:
         """Return checked problems with a batch axis, and whether the user gave one."""
         self._check_fitted()
         own = self.task_.meta_prior
-        if isinstance(prior, GaussianMixture) and own.is_mixture:
-            self._check_support(prior)
         arrays, many_priors = own.checked(prior)
+        if own.is_mixture:
+            self._check_support(prior)
         rows, masks, many_rows = checked_rows(z, self.row_sizes_, missing)
         if self.task_.simulator.has_fixed_rows:
             refuse_more_rows(rows, self.task_.simulator.num_observations)

@@ -218,6 +218,7 @@ class DistributionTransformer(Answers, BaseEstimator):
             raise ValueError(f"n_draws must be a whole number >= 0, got {self.n_draws!r}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be positive, got {self.lr!r}")
+        precision_scope(self.precision)
         if self.max_steps is None and self.budget_seconds is None:
             raise ValueError("give max_steps or budget_seconds: training would never end")
         if self.max_steps is not None and self.max_steps < 0:

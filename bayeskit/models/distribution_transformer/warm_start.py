@@ -34,8 +34,9 @@ _NUM_NODES = {1: 15, 2: 7, 3: 4}
 # Where the density is compared with its Gaussian, in standard deviations along each axis.
 _PROBES = (-2.5, -1.0, 1.0, 2.5)
 NUM_PROBES_PER_AXIS = len(_PROBES)
-_MAX_NEWTON_STEPS = 30
-_STEP_SIZES = (1.0, 0.5, 0.2, 0.05)
+_MAX_NEWTON_STEPS = 60
+# Long ones too: towards a mode in the tail of an exponential, Newton's own steps are all 1.
+_STEP_SIZES = (10.0, 3.0, 1.0, 0.5, 0.2, 0.05)
 # Longest step of Newton's method, in standard deviations of the prior component.
 _LONGEST_STEP = 10.0
 # Where the log likelihood is convex a posterior variance could exceed that of the prior without
@@ -122,7 +123,7 @@ def tilt(
 
     Notes
     -----
-    Cost: up to 30 gradients and Hessians in d dimensions, and at most 64 + 4 d values.
+    Cost: up to 60 gradients and Hessians in d dimensions, and at most 64 + 4 d values.
     """
     d = len(mean)
 

@@ -15,6 +15,7 @@ _PUBLIC = {
     "BayesianModel": "bayeskit.models.bayesian",
     "BoxCox": "bayeskit.models.functional_tucker",
     "DSLRegressor": "bayeskit.models.dsl",
+    "DistributionTransformer": "bayeskit.models.distribution_transformer",
     "EnsembleHMC": "bayeskit.inference.engines",
     "FeynmanKac": "bayeskit.inference.feynman_kac",
     "FunctionalCP": "bayeskit.models.functional_tucker",
@@ -50,6 +51,7 @@ __all__ = [
     "BayesianModel",
     "BoxCox",
     "DSLRegressor",
+    "DistributionTransformer",
     "EnsembleHMC",
     "FeynmanKac",
     "FunctionalCP",
@@ -95,7 +97,10 @@ if TYPE_CHECKING:
     from bayeskit.inference.posterior import Posterior
     from bayeskit.inference.state_space import StateSpaceModel
     from bayeskit.models.bayesian import BayesianModel
-    from bayeskit.models.distribution_transformer import GaussianMixture
+    from bayeskit.models.distribution_transformer import (
+        DistributionTransformer,
+        GaussianMixture,
+    )
     from bayeskit.models.dsl import DSLRegressor
     from bayeskit.models.functional_tucker import (
         BoxCox,

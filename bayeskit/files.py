@@ -18,7 +18,7 @@ def load(path: str | Path, *, model: Any = None) -> Any:
     path : str or Path
     model : callable, optional
         The model of a saved estimator, which the file does not hold. Without it everything
-        but predictions works.
+        but predictions works. Of a DistributionTransformer, the simulator.
 
     Raises
     ------
@@ -26,7 +26,8 @@ def load(path: str | Path, *, model: Any = None) -> Any:
         If the file is not one of ours or was changed; no code in it is ever run.
     """
     read = container.read_container(
-        path, kinds={"BayesianModel", "MarkovGPRegressor", "Posterior"}
+        path,
+        kinds={"BayesianModel", "DistributionTransformer", "MarkovGPRegressor", "Posterior"},
     )
     if read.kind == "Posterior":
         from bayeskit.inference.posterior import Posterior
@@ -36,6 +37,10 @@ def load(path: str | Path, *, model: Any = None) -> Any:
         from bayeskit.models.markov_gp import MarkovGPRegressor
 
         return MarkovGPRegressor._from_container(read)
+    if read.kind == "DistributionTransformer":
+        from bayeskit.models.distribution_transformer import DistributionTransformer, saving
+
+        return saving.from_container(DistributionTransformer, read, model)
     from bayeskit.models.bayesian import BayesianModel
 
     return BayesianModel._from_container(read, model)

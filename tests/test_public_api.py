@@ -8,8 +8,9 @@ import bayeskit as bk
 
 PUBLIC = {
     "bayeskit": """
-        BayesianModel BoxCox DSLRegressor DistributionTransformer EnsembleHMC FeynmanKac FunctionalCP
-        FunctionalTucker GaussianMixture GroupMeanEffect KnowledgeTracer MainEffect
+        BayesianModel BoxCox DSLRegressor DistributionTransformer EnsembleHMC
+        FeynmanKac FunctionalCP FunctionalTucker GaussianMixture GroupMeanEffect
+        KnowledgeTracer MainEffect
         MarkovGPRegressor NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs
         Posterior Report SMC SMC2 StateSpaceModel Target WithinGroup accel errors
         inference load models on validate validation""",
@@ -49,7 +50,8 @@ PUBLIC = {
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test
         symmetric_p_value two_sample_test validate weighting_discrepancy""",
     "bayeskit.models": """
-        BayesianModel DSLRegressor DistributionTransformer Forecast FunctionalCP FunctionalTucker
+        BayesianModel DSLRegressor DistributionTransformer Forecast FunctionalCP
+        FunctionalTucker
         GaussianMixture KnowledgeTracer MarkovGPRegressor StateSpaceEstimator""",
 }
 

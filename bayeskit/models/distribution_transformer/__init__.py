@@ -5,6 +5,7 @@ from bayeskit.models.distribution_transformer.filtering import FilterResult
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
 from bayeskit.models.distribution_transformer.linear_gaussian import LinearGaussian
 from bayeskit.models.distribution_transformer.meta_priors import GaussianMixtureMetaPrior
+from bayeskit.models.distribution_transformer.numpyro_simulator import NumPyroSimulator
 from bayeskit.models.distribution_transformer.parametric_priors import ParametricMetaPrior
 from bayeskit.models.distribution_transformer.simulators import (
     JointSimulator,
@@ -19,6 +20,7 @@ __all__ = [
     "GaussianMixtureMetaPrior",
     "JointSimulator",
     "LinearGaussian",
+    "NumPyroSimulator",
     "ParametricMetaPrior",
     "Simulator",
     "Source",

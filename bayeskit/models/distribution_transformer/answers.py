@@ -17,6 +17,7 @@ from bayeskit.models.distribution_transformer.door import (
     checked_rows,
     joined,
     padded,
+    refuse_more_rows,
 )
 from bayeskit.models.distribution_transformer.filtering import FilterResult, run_filter
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
@@ -99,7 +100,7 @@ class Answers:
         """
         problems, is_batch = self._problems(z, prior, parameters, missing)
         found = self._answered(problems, strict)
-        mixture = found.mixture
+        mixture: Any = found.mixture
         if not is_batch:
             mixture = Mixture(*(leaf[0] for leaf in mixture))
         return GaussianMixture.of_arrays(mixture, self.task_.support)
@@ -114,6 +115,8 @@ class Answers:
             self._check_support(prior)
         arrays, many_priors = own.checked(prior)
         rows, masks, many_rows = checked_rows(z, self.row_sizes_, missing)
+        if self.task_.simulator.has_fixed_rows:
+            refuse_more_rows(rows, self.task_.simulator.num_observations)
         vector, many_vectors = checked_parameters(parameters, self.task_.simulator)
         problems, _ = joined(arrays, rows, masks, vector)
         return problems, many_priors or many_rows or many_vectors
@@ -125,7 +128,7 @@ class Answers:
                 f"{self.task_.support.spec!r}: give the prior that support"
             )
 
-    def _answered(self, problems: Problems, strict: bool) -> programs.Answer:
+    def _answered(self, problems: Problems, strict: bool) -> Any:
         """Return the answer for a batch, on the host and without padding; sound alarms."""
         batch = len(problems.vector)
         most = {name: n[1] for name, n in self.task_.simulator.num_observations.items()}
@@ -138,7 +141,7 @@ class Answers:
             found = jax.tree.map(lambda leaf: np.asarray(leaf)[:batch], found)
         masks = {name: mask[:batch] for name, mask in full.masks.items()}
         k = found.mixture.log_weights.shape[-1]
-        seen = Seen(found.features, found.units, masks, problems.vector, k)
+        seen = Seen(found.features, found.units, masks, np.asarray(problems.vector), k)
         sound_alarms(self.task_, self.range_, seen, strict=strict, stacklevel=4)
         return found
 

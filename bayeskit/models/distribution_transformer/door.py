@@ -12,7 +12,14 @@ from bayeskit.errors import InvalidDataError
 from bayeskit.models.distribution_transformer.simulators import BaseSimulator
 from bayeskit.models.distribution_transformer.task import Problems
 
-__all__ = ["checked_parameters", "checked_rows", "checked_series", "joined", "padded"]
+__all__ = [
+    "checked_parameters",
+    "checked_rows",
+    "checked_series",
+    "joined",
+    "padded",
+    "refuse_more_rows",
+]
 
 _MISSING = ("raise", "mask")
 
@@ -108,7 +115,7 @@ def checked_series(
 
 
 def checked_parameters(values: Any, simulator: BaseSimulator) -> tuple[np.ndarray, bool]:
-    """Return known numbers of the likelihood, scaled, (batch, p), and whether it was a batch."""
+    """Return scaled numbers of the likelihood (batch, p), and whether it was a batch."""
     ranges = simulator.parameters.ranges
     given = dict(values or {})
     if set(given) != set(ranges):
@@ -139,7 +146,7 @@ def checked_parameters(values: Any, simulator: BaseSimulator) -> tuple[np.ndarra
 
 
 def joined(
-    prior: Any, rows: dict[str, Any], masks: dict[str, Any], vector: np.ndarray
+    prior: Any, rows: dict[str, Any], masks: dict[str, Any], vector: Any
 ) -> tuple[Problems, int]:
     """Return one batch of problems; what was given once holds for all.
 
@@ -162,6 +169,22 @@ def joined(
     return full, batch
 
 
+def refuse_more_rows(rows: Mapping[str, Any], trained: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse more rows than the simulator can evaluate.
+
+    Raises
+    ------
+    InvalidDataError
+        With both numbers.
+    """
+    for name, values in rows.items():
+        if values.shape[1] > trained[name][1]:
+            raise InvalidDataError(
+                f"z[{name!r}] has {values.shape[1]} observations, but this simulator draws "
+                f"data sets of at most {trained[name][1]}"
+            )
+
+
 def _power_of_two(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
@@ -173,7 +196,8 @@ def padded(problems: Problems, trained_rows: Mapping[str, int], example: Mapping
     """
     batch = len(problems.vector)
     extra = _power_of_two(batch) - batch
-    rows, masks = {}, {}
+    rows: dict[str, Any] = {}
+    masks: dict[str, Any] = {}
     for name, values in problems.rows.items():
         n = values.shape[1]
         wanted = trained_rows[name] if n <= trained_rows[name] else _power_of_two(n)

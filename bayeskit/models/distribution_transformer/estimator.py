@@ -18,6 +18,7 @@ from bayeskit.inference.progress import ProgressLine
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.distribution_transformer import saving
 from bayeskit.models.distribution_transformer.answers import Answers
+from bayeskit.models.distribution_transformer.first_sample import FirstSample, first_sample
 from bayeskit.models.distribution_transformer.network import Network
 from bayeskit.models.distribution_transformer.ranges import observed_range
 from bayeskit.models.distribution_transformer.simulators import as_simulator
@@ -41,8 +42,8 @@ class DistributionTransformer(Answers, BaseEstimator):
     .. math:: (p(x), z) \mapsto q(x) = \sum_{i=1}^k w_i\, N(x; \mu_i, \Sigma_i)
               \approx p(x \mid z),
 
-    so that the prior may be changed at each call. Posteriors are mixtures as priors are: one can
-    be the prior of the next observation, as in a filter.
+    so that the prior may be changed at each call. Posteriors are mixtures as priors are: one
+    can be the prior of the next observation, as in a filter.
 
     Parameters
     ----------
@@ -65,8 +66,8 @@ class DistributionTransformer(Answers, BaseEstimator):
     d_model, n_layers, n_heads, d_hidden : int
         Width of a token, layers, heads, and width of the hidden layers.
     max_steps, budget_seconds : int and float, optional
-        Training ends at the first of them. Steps are the same everywhere; seconds, without those
-        of compiling, are not.
+        Training ends at the first of them. Steps are the same everywhere; seconds, without
+        those of compiling, are not.
     batch_size : int
         Problems in a step.
     n_draws : int
@@ -181,7 +182,7 @@ class DistributionTransformer(Answers, BaseEstimator):
                 "meta_prior must be a GaussianMixtureMetaPrior or a ParametricMetaPrior, got "
                 f"{type(self.meta_prior).__name__}"
             )
-        support = self.support
+        simulator, support = as_simulator(self.simulator), self.support
         if not self.meta_prior.is_mixture:
             if support is not None:
                 raise ValueError(
@@ -189,7 +190,8 @@ class DistributionTransformer(Answers, BaseEstimator):
                     f"{self.meta_prior.support}"
                 )
             support = list(self.meta_prior.support)
-        simulator = as_simulator(self.simulator)
+        elif support is None and simulator.support is not None:
+            support = list(simulator.support)
         dim = self.meta_prior.dim
         found = as_support("real" if support is None else support, dim)
         return Task(
@@ -261,12 +263,14 @@ class DistributionTransformer(Answers, BaseEstimator):
             CompileClock() as clock,
         ):
             of_range, of_training = jax.random.split(key)
-            seen = observed_range(task, of_range)
+            sample, features = first_sample(task, of_range)
+            seen = observed_range(task, sample, features)
             progress = Progress()
             if task.kind == "exact":
-                weights, scaling = {}, ()
+                weights: Any = {}
+                scaling: Any = ()
             else:
-                weights, scaling = self._train(task, of_training, progress)
+                weights, scaling = self._train(task, of_training, sample, progress)
         self.task_, self.row_sizes_, self.range_ = task, sizes, seen
         self.weights_, self.scaling_ = weights, scaling
         self.network_ = self._network(task)
@@ -277,9 +281,12 @@ class DistributionTransformer(Answers, BaseEstimator):
     def _on_device(self) -> Any:
         return jax.default_device(None if self.device is None else jax.devices(self.device)[0])
 
-    def _train(self, task: Task, key: jax.Array, progress: Progress) -> tuple[Any, Any]:
+    def _train(
+        self, task: Task, key: jax.Array, sample: FirstSample, progress: Progress
+    ) -> tuple[Any, Any]:
         plan = Plan(task, self._network(task), int(self.batch_size), int(self.n_draws))
-        state, scaling = initial_state(plan, key)
+        of_weights, of_steps = jax.random.split(key)
+        state, scaling = initial_state(plan, of_weights, sample)
         save = None
         if self.checkpoint is not None:
             keeper = saving.Checkpoint(self.checkpoint, self._configuration(task, key))
@@ -292,7 +299,8 @@ class DistributionTransformer(Answers, BaseEstimator):
                 plan,
                 state,
                 scaling,
-                key,
+                of_steps,
+                sample,
                 progress,
                 lr=self.lr,
                 max_steps=self.max_steps,
@@ -315,8 +323,8 @@ class DistributionTransformer(Answers, BaseEstimator):
         return (best if best is not None else state.weights), jax.tree.map(np.asarray, scaling)
 
     def _configuration(self, task: Task, key: jax.Array) -> dict[str, Any]:
-        names = ("n_components", "warm_start", "d_model", "n_layers", "n_heads", "d_hidden")
-        names += ("max_steps", "batch_size", "n_draws", "lr", "patience")
+        names = ["n_components", "warm_start", "d_model", "n_layers", "n_heads", "d_hidden"]
+        names += ["max_steps", "batch_size", "n_draws", "lr", "patience"]
         return {
             **{name: getattr(self, name) for name in names},
             "meta_prior": task.meta_prior.plain(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,18 @@ import numpy as np
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.tokens import Tokens
 
-__all__ = ["Network", "num_weights"]
+__all__ = ["Network", "Widths", "num_weights"]
 
 # Changes of the log of scales are bent off beyond this, softly.
 _LARGEST_LOG_SCALE = 4.0
+
+
+class Widths(NamedTuple):
+    """Numbers in a token of a component, of the context, and of a row of each source."""
+
+    components: int
+    context: int
+    rows: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -45,16 +53,14 @@ class Network:
     d_hidden: int = 128
     num_named: int = 0
 
-    def initial(self, generator: np.random.Generator, tokens: Tokens) -> dict[str, Any]:
-        """Return random weights for tokens of these widths, drawn on the host."""
+    def initial(self, generator: np.random.Generator, widths: Widths) -> dict[str, Any]:
+        """Return random weights, drawn on the host."""
         draw = generator
         D, F = self.d_model, self.d_hidden
         weights: dict[str, Any] = {
-            "components": _mlp(draw, tokens.components.shape[-1], D, D),
-            "context": _mlp(draw, tokens.context.shape[-1] + D * len(tokens.rows), D, D),
-            "rows": {
-                name: _mlp(draw, values.shape[-1], D, D) for name, values in tokens.rows.items()
-            },
+            "components": _mlp(draw, widths.components, D, D),
+            "context": _mlp(draw, widths.context + D * len(widths.rows), D, D),
+            "rows": {name: _mlp(draw, width, D, D) for name, width in widths.rows.items()},
             "layers": [
                 {
                     "self": _attention(draw, D),

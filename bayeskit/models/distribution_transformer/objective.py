@@ -25,7 +25,7 @@ from bayeskit.models.distribution_transformer.small_matrices import multiply_vec
 from bayeskit.models.distribution_transformer.task import Problems, Start, Task
 from bayeskit.models.distribution_transformer.tokens import Scaling, Tokens, of_problems
 
-__all__ = ["Batch", "draw_batch", "may_change", "mean_loss", "posterior_of"]
+__all__ = ["Batch", "batch_of", "draw_batch", "may_change", "mean_loss", "posterior_of"]
 
 # The proposal: components of the start, made wider, and the prior, so that no ratio of
 # posterior and proposal is large.
@@ -60,14 +60,26 @@ def draw_batch(
     """Return fresh problems with ``num_draws + 1`` weighted draws each."""
     of_problem, of_points = jax.random.split(key)
     problems, u = task.draw(of_problem, batch)
-    start = task.start(problems)
+    return batch_of(task, of_points, problems, u, task.start(problems), num_draws, scaling)
+
+
+def batch_of(
+    task: Task,
+    key: jax.Array,
+    problems: Problems,
+    u: jax.Array,
+    start: Start,
+    num_draws: int,
+    scaling: Scaling,
+) -> Batch:
+    """Return problems that were drawn before with ``num_draws + 1`` weighted draws each."""
     tokens = of_problems(task, problems, start, scaling)
-    points, shares = _weighted_draws(task, of_points, problems, start, u, num_draws)
+    points, shares = _weighted_draws(task, key, problems, start, u, num_draws)
     return Batch(tokens, start.base, may_change(task, start), points, shares)
 
 
 def may_change(task: Task, start: Start) -> jax.Array:
-    """Without data a mixture is its own posterior; a parametric family is still to be fitted."""
+    """Without data a mixture is its own posterior; another family is still to be fitted."""
     if task.meta_prior.is_mixture:
         return start.has_data
     return jnp.ones_like(start.has_data)
@@ -114,7 +126,7 @@ def _with_warm_start(task: Task) -> Task:
 def _draws(key: jax.Array, mixture: Mixture, num: int) -> jax.Array:
     """Return (batch, num, d) draws, all noise in two calls."""
     of_component, of_noise = jax.random.split(key)
-    batch, k, d = mixture.means.shape
+    batch, _, d = mixture.means.shape
     chosen = jax.random.categorical(
         of_component, mixture.log_weights[:, None, :], shape=(batch, num)
     )

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.models.distribution_transformer import mixture_arrays
+from bayeskit.models.distribution_transformer.first_sample import predictive_units
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.network import Network
 from bayeskit.models.distribution_transformer.objective import may_change, posterior_of
-from bayeskit.models.distribution_transformer.ranges import predictive_units
 from bayeskit.models.distribution_transformer.task import Problems, Start, Task
 from bayeskit.models.distribution_transformer.tokens import Scaling, of_problems
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import InvalidDataError, OutOfMetaPriorWarning
-from bayeskit.models.distribution_transformer.frames import frame_of
-from bayeskit.models.distribution_transformer.task import Problems, Task
+from bayeskit.models.distribution_transformer.first_sample import FirstSample
+from bayeskit.models.distribution_transformer.task import Task
 
-__all__ = ["Seen", "TrainedRange", "observed_range", "predictive_units", "sound_alarms"]
+__all__ = ["Seen", "TrainedRange", "observed_range", "sound_alarms"]
 
-_NUM_PRIORS = 20_000
-_NUM_DATA = 4096
 # Of priors this share lies outside at each end, for each feature.
 _TAIL = 0.0005
 
@@ -44,44 +38,25 @@ class TrainedRange:
     example: dict[str, np.ndarray]
 
 
-def predictive_units(task: Task, problems: Problems) -> dict[str, jax.Array]:
-    """Return rows in the units in which their range is remembered."""
-    if not task.is_linear:
-        return problems.rows
+def observed_range(task: Task, sample: FirstSample, features: np.ndarray) -> TrainedRange:
+    """Return the range of simulations.
 
-    def one(problem: Problems) -> dict[str, jax.Array]:
-        frame = frame_of(task.meta_prior.as_mixture(problem.prior))
-        matrix, noise = (
-            part.astype(frame.origin.dtype)
-            for part in task.simulator.linear_part(problem.vector)  # type: ignore[union-attr]
-        )
-        spread = matrix @ frame.scale
-        variance = (spread**2).sum(axis=-1) + (noise**2).sum(axis=-1)
-        return {
-            name: (values - matrix @ frame.origin) / jnp.sqrt(variance)
-            for name, values in problem.rows.items()
-        }
-
-    return jax.vmap(one)(problems)
-
-
-@functools.partial(quick_jit, static_argnums=0, optimised=False)
-def _seen(task: Task, key: jax.Array) -> tuple:
-    of_prior, of_data = jax.random.split(key)
-    features = task.meta_prior.features(task.meta_prior.draw(of_prior, _NUM_PRIORS))
-    problems, _ = task.draw(of_data, _NUM_DATA)
-    return features, predictive_units(task, problems), problems.rows, problems.masks
-
-
-def observed_range(task: Task, key: jax.Array) -> TrainedRange:
-    """Return the range of fresh simulations."""
-    features, units, rows, masks = _seen(task, key)
+    Parameters
+    ----------
+    task : Task
+    sample : FirstSample
+    features : (num, f) array
+        Of more priors.
+    """
     prior = np.quantile(np.asarray(features, np.float64), [_TAIL, 1 - _TAIL], axis=0)
     ends, example = {}, {}
-    for name, values in units.items():
-        kept = np.asarray(values, np.float64)[np.asarray(masks[name])]
+    for name, values in sample.units.items():
+        mask = sample.problems.masks[name]
+        # No source is without rows in thousands of problems, unless training has none of it.
+        kept = np.asarray(values, np.float64)[mask] if mask.any() else values[:, 0]
+        rows = np.asarray(sample.problems.rows[name], np.float64)
         ends[name] = np.stack([kept.min(axis=0), kept.max(axis=0)])
-        example[name] = np.asarray(rows[name], np.float64)[np.asarray(masks[name])][0]
+        example[name] = rows[mask][0] if mask.any() else rows[0, 0]
     return TrainedRange(prior, ends, example)
 
 
@@ -171,7 +146,7 @@ def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[str]:
     return findings
 
 
-def _outside(name: str, values: Any, low: float, high: float) -> list[str]:
+def _outside(name: str, values: np.ndarray, low: float, high: float) -> list[str]:
     slack = 1e-6 * (1 + abs(low) + abs(high))
     is_out = (values < low - slack) | (values > high + slack)
     if not is_out.any():

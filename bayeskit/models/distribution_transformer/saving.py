@@ -14,6 +14,7 @@ from bayeskit import container
 from bayeskit.errors import CorruptFileError, InvalidDataError
 from bayeskit.models.distribution_transformer.linear_gaussian import LinearGaussian
 from bayeskit.models.distribution_transformer.meta_priors import GaussianMixtureMetaPrior
+from bayeskit.models.distribution_transformer.network import Widths
 from bayeskit.models.distribution_transformer.parametric_priors import ParametricMetaPrior
 from bayeskit.models.distribution_transformer.ranges import TrainedRange
 from bayeskit.models.distribution_transformer.tokens import Scaling
@@ -137,7 +138,7 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
         simulator = LinearGaussian(**found["simulator"])
     described = dict(found["meta_prior"])
     if described.pop("class") == "mixture":
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
+        values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
         meta_prior: Any = GaussianMixtureMetaPrior(**values)
     else:
         meta_prior = ParametricMetaPrior.from_plain(described)
@@ -185,11 +186,11 @@ def _fill(estimator: Any, arrays: dict[str, np.ndarray]) -> None:
     if task.kind == "exact":
         estimator.weights_, estimator.scaling_ = {}, ()
         return
-    rows = {
+    rows: Any = {
         name: tuple(arrays[f"scaling['rows']['{name}'][{i}]"] for i in (0, 1))
         for name in estimator.row_sizes_
     }
-    context = tuple(arrays[f"scaling['context'][{i}]"] for i in (0, 1))
+    context: Any = tuple(arrays[f"scaling['context'][{i}]"] for i in (0, 1))
     estimator.scaling_ = Scaling(context, rows)
     weights = {k: v for k, v in arrays.items() if k.startswith("weights")}
     like = estimator.network_.initial(
@@ -199,19 +200,11 @@ def _fill(estimator: Any, arrays: dict[str, np.ndarray]) -> None:
     estimator.weights_ = _nested(weights, like, "weights")
 
 
-def _widths(weights: dict[str, np.ndarray], context: int, sources: list[str]) -> Any:
-    """Return tokens without entries that have the widths of those of training."""
-    from bayeskit.models.distribution_transformer.tokens import Tokens
-
-    components = weights["weights['components']['first']['w']"].shape[0]
-    rows = {
-        name: np.zeros((1, 0, weights[f"weights['rows']['{name}']['first']['w']"].shape[0]))
-        for name in sources
-    }
-    masks = {name: np.zeros((1, 0), bool) for name in sources}
-    return Tokens(
-        np.zeros((1, 1, components)), np.ones((1, 1), bool), np.zeros((1, context)), rows, masks
-    )
+def _widths(weights: dict[str, np.ndarray], context: int, sources: list[str]) -> Widths:
+    """Return the widths of tokens that these weights embed."""
+    components = len(weights["weights['components']['first']['w']"])
+    rows = {name: len(weights[f"weights['rows']['{name}']['first']['w']"]) for name in sources}
+    return Widths(components, context, rows)
 
 
 class Checkpoint:

@@ -90,6 +90,10 @@ class BaseSimulator:
     num_observations: dict[str, tuple[int, int]]
     has_log_likelihood: bool
     parameters: _Parameters
+    # Whether no data set can have more rows than those of training.
+    has_fixed_rows = False
+    # Where the latent lives, if the simulator knows.
+    support: Any = None
 
     def simulate_rows(self, key: jax.Array, x: jax.Array, vector: jax.Array) -> dict:
         """Return the largest data set of one problem."""
@@ -238,6 +242,8 @@ class JointSimulator(BaseSimulator):
     parameters : dict of str to (float, float), optional
         As for :class:`Simulator`.
     """
+
+    has_fixed_rows = True
 
     def __init__(
         self,

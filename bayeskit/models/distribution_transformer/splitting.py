@@ -30,7 +30,8 @@ def pattern(num_components: int, d: int) -> tuple[np.ndarray, np.ndarray, np.nda
     --------
     >>> import numpy as np
     >>> w, b, factor = pattern(3, 2)
-    >>> np.allclose(w @ b, 0), np.allclose(b.T @ (w[:, None] * b) + factor @ factor.T, np.eye(2))
+    >>> covariance = b.T @ (w[:, None] * b) + factor @ factor.T
+    >>> np.allclose(w @ b, 0), np.allclose(covariance, np.eye(2))
     (True, True)
     """
     k = num_components

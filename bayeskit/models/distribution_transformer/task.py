@@ -214,7 +214,7 @@ class Task:
         return tilt(log_likelihood, mean, factor)
 
     def white_rows(self, problem: Problems, origin: jax.Array) -> dict[str, jax.Array]:
-        """Return rows of one linear problem with unit noise, around what ``origin`` predicts."""
+        """Return rows of one linear problem with unit noise, less what ``origin`` predicts."""
         found = self.simulator.linear_part(problem.vector)
         assert found is not None
         matrix, noise = (part.astype(origin.dtype) for part in found)

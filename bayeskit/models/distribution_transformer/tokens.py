@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bayeskit.models.distribution_transformer.frames import Frame, frame_of, in_frame
+from bayeskit.models.distribution_transformer.frames import frame_of, in_frame
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.small_matrices import (
     log_diagonal,
@@ -17,7 +18,7 @@ from bayeskit.models.distribution_transformer.small_matrices import (
 )
 from bayeskit.models.distribution_transformer.task import Problems, Start, Task
 
-__all__ = ["Scaling", "Tokens", "of_problems", "scaling_of", "triangle_entries"]
+__all__ = ["Scaling", "Tokens", "of_problems", "raw_numbers", "scaling_of"]
 
 # Weights below this are as good as none.
 _MIN_LOG_WEIGHT = math.log(1e-8)
@@ -51,7 +52,7 @@ class Scaling(NamedTuple):
     rows: dict[str, tuple[jax.Array, jax.Array]]
 
 
-def triangle_entries(factor: jax.Array) -> jax.Array:
+def _triangle_entries(factor: jax.Array) -> jax.Array:
     """Return log diagonal and entries below it (..., d (d + 1) / 2) of Cholesky factors."""
     d = factor.shape[-1]
     row, column = jnp.tril_indices(d, -1)
@@ -61,12 +62,14 @@ def triangle_entries(factor: jax.Array) -> jax.Array:
 def _component_numbers(mixture: Mixture) -> jax.Array:
     log_weights = jnp.maximum(mixture.log_weights, _MIN_LOG_WEIGHT)
     # All within a few units, so that no first layer has to learn the scale.
-    parts = [0.25 * log_weights[..., None], mixture.means, triangle_entries(mixture.factors)]
+    parts = [0.25 * log_weights[..., None], mixture.means, _triangle_entries(mixture.factors)]
     return jnp.clip(jnp.concatenate(parts, axis=-1), -20.0, 20.0)
 
 
-def _raw(task: Task, problems: Problems, start: Start) -> tuple:
-    """Return components, context and rows before standardisation."""
+def raw_numbers(
+    task: Task, problems: Problems, start: Start
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Return components, context and rows before they are standardised."""
     before = frame_of(start.prior)
     components = []
     if task.meta_prior.is_mixture:
@@ -77,7 +80,7 @@ def _raw(task: Task, problems: Problems, start: Start) -> tuple:
         components.append(_component_numbers(in_frame(start.base, after)))
         components.append(0.5 * jnp.clip(start.residuals, -6.0, 4.0))
     moved = solve_lower(before.scale, (after.origin - before.origin)[..., None])[..., 0]
-    shrunk = triangle_entries(solve_lower(before.scale, after.scale))
+    shrunk = _triangle_entries(solve_lower(before.scale, after.scale))
     context = [moved, shrunk, problems.vector, task.meta_prior.parameter_vector(problems.prior)]
     context += [
         jnp.log1p(mask.sum(axis=-1, keepdims=True).astype(moved.dtype))
@@ -91,7 +94,7 @@ def _raw(task: Task, problems: Problems, start: Start) -> tuple:
         )
     else:
         rows = problems.rows
-        context += [before.origin, triangle_entries(before.scale)]
+        context += [before.origin, _triangle_entries(before.scale)]
     return jnp.concatenate(components, axis=-1), jnp.concatenate(context, axis=-1), rows
 
 
@@ -102,24 +105,26 @@ def _operator(task: Task, vector: jax.Array, scale: jax.Array) -> jax.Array:
     return jnp.arcsinh(jnp.ravel(multiply(solve_lower(noise, matrix), scale)))
 
 
-def scaling_of(task: Task, problems: Problems, start: Start) -> Scaling:
-    """Return what standardises the numbers of these problems."""
-    _, context, rows = _raw(task, problems, start)
+def scaling_of(
+    context: np.ndarray, rows: dict[str, np.ndarray], masks: dict[str, np.ndarray]
+) -> Scaling:
+    """Return what standardises raw numbers like these."""
     by_rows = {}
     for name, values in rows.items():
-        weights = problems.masks[name][..., None].astype(values.dtype)
-        total = jnp.maximum(weights.sum(axis=(0, 1)), 1.0)
-        mean = (weights * values).sum(axis=(0, 1)) / total
-        sd = jnp.sqrt((weights * (values - mean) ** 2).sum(axis=(0, 1)) / total)
-        by_rows[name] = (mean, jnp.where(sd > 0, sd, 1.0))
+        kept = values[masks[name]]
+        by_rows[name] = _centre_and_scale(kept if len(kept) else values[:, 0])
+    return Scaling(_centre_and_scale(context), by_rows)
+
+
+def _centre_and_scale(values: np.ndarray) -> Any:
     # A number that never changes in training stands for itself.
-    sd = context.std(axis=0)
-    return Scaling((context.mean(axis=0), jnp.where(sd > 1e-6, sd, 1.0)), by_rows)
+    sd = values.std(axis=0)
+    return values.mean(axis=0), np.where(sd > 1e-6, sd, 1.0).astype(values.dtype)
 
 
 def of_problems(task: Task, problems: Problems, start: Start, scaling: Scaling) -> Tokens:
     """Return the numbers for a batch of problems."""
-    components, context, rows = _raw(task, problems, start)
+    components, context, rows = raw_numbers(task, problems, start)
     mean, sd = scaling.context
     tokens = {}
     for name, values in rows.items():
@@ -134,8 +139,3 @@ def of_problems(task: Task, problems: Problems, start: Start, scaling: Scaling) 
         tokens,
         problems.masks,
     )
-
-
-def frame_of_prior(task: Task, problems: Problems) -> Frame:
-    """Return mean and scale of each prior."""
-    return frame_of(jax.vmap(task.meta_prior.as_mixture)(problems.prior))

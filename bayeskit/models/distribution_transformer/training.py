@@ -18,21 +18,21 @@ import optax
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import NumericalWarning
 from bayeskit.inference.progress import ProgressLine
-from bayeskit.models.distribution_transformer.network import Network
-from bayeskit.models.distribution_transformer.objective import Batch, draw_batch, mean_loss
-from bayeskit.models.distribution_transformer.task import Task
-from bayeskit.models.distribution_transformer.tokens import (
-    Scaling,
-    Tokens,
-    of_problems,
-    scaling_of,
+from bayeskit.models.distribution_transformer.first_sample import SAMPLE_SIZE, FirstSample
+from bayeskit.models.distribution_transformer.network import Network, Widths
+from bayeskit.models.distribution_transformer.objective import (
+    Batch,
+    batch_of,
+    draw_batch,
+    mean_loss,
 )
+from bayeskit.models.distribution_transformer.task import Task
+from bayeskit.models.distribution_transformer.tokens import Scaling, scaling_of
 
 __all__ = ["Plan", "Progress", "State", "initial_state", "train"]
 
 CHUNK = 50
-# Problems whose loss is followed, the same ones through all of training, and their draws.
-_NUM_EVALUATED = 1024
+# Weighted draws of each problem whose loss is followed through all of training.
 _DRAWS_EVALUATED = 64
 # Of progress, in which the step size grows to its largest.
 _WARM_UP = 0.05
@@ -84,23 +84,19 @@ def _optimiser() -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(_LARGEST_GRADIENT), optax.scale_by_adam())
 
 
-def initial_state(plan: Plan, key: jax.Array) -> tuple[State, Scaling]:
+def initial_state(plan: Plan, key: jax.Array, sample: FirstSample) -> tuple[State, Scaling]:
     """Return weights before training, and what standardises the tokens."""
-    of_problems_, of_weights = jax.random.split(key)
-    scaling, tokens = _first_tokens(plan, of_problems_)
-    seed = [int(word) for word in np.ravel(jax.random.key_data(of_weights))]
-    weights = plan.network.initial(np.random.default_rng(seed), tokens)
+    components, context, rows = sample.raw
+    scaling = scaling_of(context, rows, sample.problems.masks)
+    # Rows are seen twice: as they are, and on a scale where large ones come closer.
+    widths = Widths(
+        components.shape[-1], context.shape[-1], {n: 2 * a.shape[-1] for n, a in rows.items()}
+    )
+    seed = [int(word) for word in np.ravel(jax.random.key_data(key))]
+    weights = plan.network.initial(np.random.default_rng(seed), widths)
     zeros = jax.tree.map(np.zeros_like, weights)
     clip, adam = _optimiser().init(weights)
     return State(weights, (clip, adam._replace(mu=zeros, nu=zeros))), scaling
-
-
-@functools.partial(quick_jit, static_argnums=0)
-def _first_tokens(plan: Plan, key: jax.Array) -> tuple[Scaling, Tokens]:
-    problems, _ = plan.task.draw(key, _NUM_EVALUATED)
-    start = plan.task.start(problems)
-    scaling = scaling_of(plan.task, problems, start)
-    return scaling, of_problems(plan.task, problems, start, scaling)
 
 
 @functools.partial(quick_jit, static_argnums=0)
@@ -135,10 +131,12 @@ def _chunk(
     return jax.lax.fori_loop(0, num_steps, step, start)
 
 
-@functools.partial(quick_jit, static_argnums=0)
-def _evaluation_batch(plan: Plan, key: jax.Array, scaling: Scaling) -> Batch:
+@functools.partial(quick_jit, static_argnums=0, optimised=False)
+def _evaluation_batch(
+    plan: Plan, key: jax.Array, sample: FirstSample, scaling: Scaling
+) -> Batch:
     num_draws = _DRAWS_EVALUATED if plan.num_draws else 0
-    return draw_batch(plan.task, key, _NUM_EVALUATED, num_draws, scaling)
+    return batch_of(plan.task, key, sample.problems, sample.u, sample.start, num_draws, scaling)
 
 
 @functools.partial(quick_jit, static_argnums=0)
@@ -158,6 +156,7 @@ def train(
     state: State,
     scaling: Scaling,
     key: jax.Array,
+    sample: FirstSample,
     progress: Progress,
     *,
     lr: float,
@@ -174,6 +173,8 @@ def train(
     Parameters
     ----------
     plan, state, scaling
+    sample : FirstSample
+        Its first problems are those whose loss is followed.
     key : JAX key
         Step i uses ``fold_in(key, i)``: chunks and interruptions change no number.
     lr : float
@@ -185,7 +186,7 @@ def train(
         Called after each chunk.
     """
     of_steps, of_evaluation = jax.random.split(key)
-    batch = _evaluation_batch(plan, of_evaluation, scaling)
+    batch = _evaluation_batch(plan, of_evaluation, sample.head(SAMPLE_SIZE), scaling)
     rates = jnp.zeros(CHUNK)
     # Compiles, and computes nothing.
     jax.block_until_ready(_chunk(plan, state, scaling, of_steps, 0, rates, 0))

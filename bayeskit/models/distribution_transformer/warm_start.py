@@ -1,9 +1,9 @@
 r"""Where the network starts: each component updated on its own, without any training.
 
 A mixture prior :math:`\sum_i w_i N_i` has the posterior
-:math:`\sum_i w_i Z_i \cdot N_i\,p(z|\cdot)/Z_i` with :math:`Z_i = \int N_i\,p(z|\cdot)`. Each tilted
-component is replaced by a Gaussian: exactly where the likelihood is linear and Gaussian, else by
-Newton's method and, in few dimensions, the moments of a quadrature around the mode.
+:math:`\sum_i w_i Z_i \cdot N_i\,p(z|\cdot)/Z_i` with :math:`Z_i = \int N_i\,p(z|\cdot)`. Each
+tilted component is replaced by a Gaussian: exactly where the likelihood is linear and Gaussian,
+else by Newton's method and, in few dimensions, the moments of a quadrature around the mode.
 """
 
 from __future__ import annotations

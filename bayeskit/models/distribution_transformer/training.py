@@ -119,7 +119,7 @@ def _chunk(
         loss, gradient = jax.value_and_grad(lambda w: mean_loss(plan.network, w, batch))(
             state.weights
         )
-        is_fine = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+        is_fine = jnp.isfinite(loss) & _is_finite(gradient)
         updates, moments = optimiser.update(gradient, state.optimiser)
         new = State(
             jax.tree.map(lambda w, u: w - rates[i] * u, state.weights, updates), moments
@@ -129,6 +129,10 @@ def _chunk(
 
     start = (state, jnp.zeros(CHUNK), jnp.zeros(CHUNK, bool))
     return jax.lax.fori_loop(0, num_steps, step, start)
+
+
+def _is_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 @functools.partial(quick_jit, static_argnums=0, optimised=False)

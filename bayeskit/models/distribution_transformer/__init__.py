@@ -5,6 +5,7 @@ from bayeskit.models.distribution_transformer.estimator import DistributionTrans
 from bayeskit.models.distribution_transformer.filtering import FilterResult
 from bayeskit.models.distribution_transformer.fit_mixture import FittedPrior, fit_mixture
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
+from bayeskit.models.distribution_transformer.guided_filter import RefinedFilterResult
 from bayeskit.models.distribution_transformer.linear_gaussian import LinearGaussian
 from bayeskit.models.distribution_transformer.meta_priors import GaussianMixtureMetaPrior
 from bayeskit.models.distribution_transformer.numpyro_simulator import NumPyroSimulator
@@ -28,6 +29,7 @@ __all__ = [
     "NumPyroSimulator",
     "ParametricMetaPrior",
     "RefinedBatch",
+    "RefinedFilterResult",
     "RefinedPosterior",
     "Simulator",
     "Source",

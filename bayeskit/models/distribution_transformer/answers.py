@@ -24,7 +24,7 @@ from bayeskit.models.distribution_transformer.door import (
     padded,
     refuse_more_rows,
 )
-from bayeskit.models.distribution_transformer.filtering import FilterResult, run_filter
+from bayeskit.models.distribution_transformer.filtering import run_filter
 from bayeskit.models.distribution_transformer.fit_mixture import FittedPrior, fit_mixture
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
@@ -222,7 +222,10 @@ class Answers:
         parameters: Any = None,
         missing: str = "raise",
         strict: bool = False,
-    ) -> FilterResult:
+        refine: str | None = None,
+        n_particles: int = 500,
+        random_state: Any = None,
+    ) -> Any:
         r"""Return the posterior of a moving latent at each time, given the data so far.
 
         .. math:: x_t = A x_{t-1} + c + \epsilon_t, \quad \epsilon_t \sim N(0, Q), \qquad
@@ -243,9 +246,17 @@ class Answers:
             As for :meth:`posterior`. Where everything is missing, the posterior is the
             prediction.
 
+        refine : {"particles"}, optional
+            A particle filter that proposes for each particle from the posterior that the
+            network gives it: exact, whatever the network, with an unbiased evidence. It needs a
+            log likelihood, and Q positive definite.
+        n_particles : int
+        random_state : int, numpy random state, JAX key, or None
+
         Returns
         -------
-        FilterResult
+        FilterResult, or RefinedFilterResult with ``refine``
+            A list of the latter for a batch.
 
         Notes
         -----
@@ -255,8 +266,22 @@ class Answers:
         self._check_fitted()
         if not self.task_.meta_prior.is_mixture:
             raise ValueError("filter needs a network for mixture priors")
+        x0, _ = self._standing_for(x0, quiet=False)
         self._check_support(x0)
-        return run_filter(self, zs, A, Q, x0, c, parameters, missing, strict)
+        return run_filter(
+            self,
+            zs,
+            A,
+            Q,
+            x0,
+            c,
+            parameters,
+            missing,
+            strict,
+            refine,
+            int(n_particles),
+            random_state,
+        )
 
     # ------------------------------------------------------------ calibration
 

@@ -21,9 +21,9 @@ PUBLIC = {
         Independent InfinityMALA InformationFilter Involution KalmanParticle Kernel
         LaggedParticles Law LawKind LevelPath Lineage LinearGaussian LocallyInformed
         LogQuadratic MALA MarginalState Measure MomentumState MovePlan MultipleTry
-        NoUTurn NormalPrior PCN Pair Path PointState Population Proposal RandomWalk
-        Replicas Rows Slice StateSpaceModel StateSpaceTarget StepInfo Tagged Target
-        TemperedPath TemperingStage TolerancePath Transition Tuning UnadjustedLangevin
+        NoUTurn NormalPrior PCN Pair Path PointState Population PriorProposal Proposal
+        RandomWalk Replicas Rows Slice StateSpaceModel StateSpaceTarget StepInfo Tagged
+        Target TemperedPath TemperingStage TolerancePath Transition Tuning UnadjustedLangevin
         UnbiasedEstimate UniformOther abc_smc adapt alive_filter
         annealed_importance_sampling auxiliary_particle_filter backward_sampling
         birth_death chain check_collapse choose conditional_ancestors conditional_smc

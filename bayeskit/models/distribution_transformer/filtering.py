@@ -11,10 +11,17 @@ import numpy as np
 
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError
-from bayeskit.models.base import precision_scope
+from bayeskit.inference import random
+from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.distribution_transformer import programs
+from bayeskit.models.distribution_transformer.correcting import check_likelihood
 from bayeskit.models.distribution_transformer.door import checked_parameters, checked_series
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
+from bayeskit.models.distribution_transformer.guided_filter import (
+    RefinedFilterResult,
+    Series,
+    filtered_by_particles,
+)
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
 from bayeskit.models.distribution_transformer.splitting import split
@@ -74,9 +81,14 @@ def run_filter(
     parameters: Any,
     missing: str,
     strict: bool,
-) -> FilterResult:
+    refine: str | None,
+    num_particles: int,
+    random_state: Any,
+) -> Any:
     """Return what :meth:`DistributionTransformer.filter` does."""
     task, d = estimator.task_, estimator.task_.dim
+    if refine not in (None, "particles"):
+        raise ValueError(f"refine must be 'particles' or None in a filter, got {refine!r}")
     prior, many_priors = task.meta_prior.checked(x0)
     matrix, noise = _square(A, "A", d), _noise_factor(_square(Q, "Q", d))
     offset = np.broadcast_to(np.asarray(0.0 if c is None else c, np.float64), (d,))
@@ -104,6 +116,15 @@ def run_filter(
             number = max(task.meta_prior.component_range[1], 1)
             initial = split(initial.means[:, 0], initial.factors[:, 0], number)
         motion = programs.Motion(cast(matrix), cast(offset), cast(noise))
+        if refine is not None:
+            check_likelihood(task, f"refine={refine!r}")
+            _check_definite(noise)
+            start = jax.tree.map(np.asarray, prior)
+            data, known = jax.tree.map(cast, (rows, masks)), cast(vector)
+            series = Series(start, motion, data[0], data[1], known)
+            results = _refined(estimator, series, length, num_particles, random_state)
+            is_batch = many_priors or many_series or many_vectors
+            return results if is_batch else results[0]
         found = programs.filtered(
             task,
             estimator.network_,
@@ -130,6 +151,45 @@ def run_filter(
     sound_alarms(task, estimator.range_, seen, strict=strict, stacklevel=4)
     is_batch = many_priors or many_series or many_vectors
     return _result(task, found, is_batch)
+
+
+def _check_definite(noise: np.ndarray) -> None:
+    """Refuse a motion that has no density."""
+    if np.linalg.matrix_rank(noise) < len(noise):
+        raise ValueError(
+            "refine='particles' weighs by the density of the motion, so Q must be positive "
+            "definite: add a little noise to the coordinates that have none"
+        )
+
+
+def _refined(
+    estimator: Any, all_series: Series, length: int, num: int, random_state: Any
+) -> list[RefinedFilterResult]:
+    """Return the guided filter of each series of a batch."""
+    batch = len(all_series.vector)
+    keys = random.split(as_random_key(random_state), batch)
+    cast, results = estimator._in_precision, []
+    for b, key in enumerate(keys):
+        rows, masks = (
+            {name: np.array(a[:, b]) for name, a in part.items()}
+            for part in (all_series.rows, all_series.masks)
+        )
+        start = jax.tree.map(lambda a, b=b: cast(np.array(a[b])), all_series.initial)
+        vector = np.array(all_series.vector[b])
+        series = Series(start, all_series.motion, rows, masks, vector)
+        results.append(
+            filtered_by_particles(
+                estimator.task_,
+                estimator.network_,
+                estimator.weights_,
+                estimator.scaling_,
+                series,
+                length=length,
+                num_particles=num,
+                key=key,
+            )
+        )
+    return results
 
 
 def _result(task: Any, found: programs.FilterStep, is_batch: bool) -> FilterResult:

@@ -21,7 +21,7 @@ from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.prior_laws import PriorLaw, as_prior_law
 from bayeskit.models.distribution_transformer.supports import Intervals, Support, as_support
 
-__all__ = ["FittedPrior", "fit_mixture"]
+__all__ = ["FittedPrior", "by_expectation_maximisation", "fit_mixture"]
 
 _NUM_DRAWS = 2**13
 # Of a covariance, as a share of the variance of the sample.
@@ -119,7 +119,7 @@ def fit_mixture(
         if found[0] > _MAX_KL:
             seed = int(random.host_generator(start_key).integers(2**31))
             for num_starts in (_NUM_STARTS, _MAX_STARTS - _NUM_STARTS):
-                other = _by_expectation_maximisation(u, num_components, num_starts, seed)
+                other = by_expectation_maximisation(u, num_components, num_starts, seed)
                 kl = _divergence(other, test, log_p)
                 if kl[0] < found[0]:
                     mixture, found = other, kl
@@ -278,7 +278,7 @@ def _fitted_scales(squares: np.ndarray, dim: int, k: int) -> tuple[np.ndarray, n
 # ---------------------------------------------------------------- by draws
 
 
-def _by_expectation_maximisation(u: np.ndarray, k: int, num_starts: int, seed: int) -> Mixture:
+def by_expectation_maximisation(u: np.ndarray, k: int, num_starts: int, seed: int) -> Mixture:
     """Return the mixture of largest likelihood at draws (num, d), over several starts."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture as ExpectationMaximisation

@@ -13,6 +13,10 @@ from bayeskit.models.distribution_transformer.refine.mcmc import chains
 from bayeskit.models.distribution_transformer.refine.posterior import RefinedPosterior
 from bayeskit.models.distribution_transformer.refine.problem import Refinement
 from bayeskit.models.distribution_transformer.refine.psis import importance_sampling
+from bayeskit.models.distribution_transformer.refine.refit import (
+    refitted,
+    resampled_from_refit,
+)
 from bayeskit.models.distribution_transformer.refine.smc import tempered
 
 __all__ = ["METHODS", "refine"]
@@ -28,8 +32,10 @@ def refine(
     - ``"psis"``: importance sampling from the approximation and a twentieth of the prior, with
       Pareto-smoothed weights.
     - ``"smc"``: a population goes from the approximation to the posterior in tempered steps.
-    - ``"mcmc"``: chains from particles of that run, which also propose from the approximation.
-    - ``"auto"``: the first of them that finds no reason for doubt.
+    - ``"mcmc"``: chains from particles of that run, which also propose from a mixture that is
+      fitted to them.
+    - ``"auto"``: the first that finds no reason for doubt; between SMC and chains it tries
+      importance sampling from that mixture.
 
     Parameters
     ----------
@@ -54,12 +60,7 @@ def refine(
     if num_draws < 100:
         raise ValueError(f"num_draws must be at least 100, got {num_draws}")
     with precision_scope("float64"):
-        first, second, third = random.split(accel.as_key(key), 3)
-        found = importance_sampling(refinement, num_draws, first)
-        if method in ("smc", "mcmc") or (method == "auto" and not found.reliable):
-            found = tempered(refinement, num_draws, second, found)
-            if method == "mcmc" or (method == "auto" and not found.reliable):
-                found = chains(refinement, num_draws, third, found)
+        found = _refined(refinement, method, num_draws, accel.as_key(key))
     if found.reasons:
         warnings.warn(
             f"the posterior refined by {found.method} cannot be trusted yet: "
@@ -68,3 +69,22 @@ def refine(
             stacklevel=2,
         )
     return found
+
+
+def _refined(refinement: Refinement, method: str, num_draws: int, key: Any) -> RefinedPosterior:
+    psis_key, smc_key, fit_key, refit_key, mcmc_key = random.split(key, 5)
+    first = importance_sampling(refinement, num_draws, psis_key)
+    if method == "psis" or (method == "auto" and first.reliable):
+        return first
+    smc = tempered(refinement, num_draws, smc_key, first)
+    if method == "smc" or (method == "auto" and smc.reliable):
+        return smc
+    better = refitted(refinement, smc, fit_key)
+    refit = resampled_from_refit(better, num_draws, refit_key, first)
+    if method == "auto" and refit.reliable:
+        return refit
+    mcmc = chains(better, num_draws, mcmc_key, smc)
+    if method == "mcmc" or mcmc.reliable:
+        return mcmc
+    # None can be trusted: the one that has seen most.
+    return max((smc, refit, mcmc), key=lambda one: one.ess)

@@ -1,4 +1,4 @@
-"""Parallel chains from SMC particles, that also propose from the amortised posterior."""
+"""Parallel chains from SMC particles, that also propose from a mixture fitted to them."""
 
 from __future__ import annotations
 

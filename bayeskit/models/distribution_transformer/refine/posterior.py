@@ -35,12 +35,13 @@ class RefinedPosterior:
 
     Parameters
     ----------
-    method : {"psis", "smc", "mcmc"}
-        How the draws were made.
+    method : {"psis", "smc", "refit", "mcmc"}
+        How the draws were made. ``"refit"``: by importance sampling from a mixture that was
+        fitted to the particles of SMC.
     positions : (num, d) array
         In unconstrained coordinates, chain after chain.
     log_weights : (num,) array
-        Normalised. Of ``"psis"`` after Pareto smoothing; equal ones otherwise.
+        Normalised. Of importance sampling after Pareto smoothing; equal ones otherwise.
     ess : float
         Effective sample size: one over the sum of squared weights, or the smallest bulk one.
     khat : float

@@ -223,6 +223,8 @@ class Checkpoint:
 
     def save(self, state: State, progress: Progress) -> None:
         """Write where training stands, so that the file is whole at any time."""
+        if progress.best_weights is None:
+            return
         facts = dataclasses.asdict(dataclasses.replace(progress, best_weights=None, history=[]))
         del facts["best_weights"], facts["history"]
         arrays = _flat(state, "state") | _flat(progress.best_weights, "best")

@@ -71,7 +71,7 @@ def test_losses_that_are_not_finite_are_left_out():
         value = x[0] + jax.random.normal(key)
         return jnp.where(value > 2.5, jnp.nan, value)
 
-    settings = {**SMALL, "max_steps": 20, "n_draws": 0}
+    settings = {**SMALL, "n_layers": 1, "max_steps": 20, "n_draws": 0}
     estimator = bk.DistributionTransformer(Simulator(sometimes_lost), META_PRIOR, **settings)
     with pytest.warns(NumericalWarning, match="the loss was not finite at .* steps, first at"):
         estimator.fit()

@@ -192,8 +192,9 @@ def train(
     of_steps, of_evaluation = jax.random.split(key)
     batch = _evaluation_batch(plan, of_evaluation, sample.head(SAMPLE_SIZE), scaling)
     rates = jnp.zeros(CHUNK)
-    # Compiles, and computes nothing.
-    jax.block_until_ready(_chunk(plan, state, scaling, of_steps, 0, rates, 0))
+    if max_steps != 0:
+        # Compiles, and computes nothing.
+        jax.block_until_ready(_chunk(plan, state, scaling, of_steps, 0, rates, 0))
     if not progress.history:
         _record(plan, state, batch, progress, math.nan)
     skipped_at: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def _plain_number(value: Any) -> Any:
 
 def _plain_support(spec: Any) -> Any:
     """Return a support with lists in place of tuples and text in place of infinities."""
-    return json.loads(json.dumps(spec)) if spec is not None else None
+    if isinstance(spec, list | tuple):
+        return [_plain_support(entry) for entry in spec]
+    return str(spec) if isinstance(spec, float) and math.isinf(spec) else spec
 
 
 def save(estimator: Any, path: str | Path) -> None:
@@ -223,6 +226,8 @@ class Checkpoint:
 
     def save(self, state: State, progress: Progress) -> None:
         """Write where training stands, so that the file is whole at any time."""
+        if progress.best_weights is None:
+            return
         facts = dataclasses.asdict(dataclasses.replace(progress, best_weights=None, history=[]))
         del facts["best_weights"], facts["history"]
         arrays = _flat(state, "state") | _flat(progress.best_weights, "best")

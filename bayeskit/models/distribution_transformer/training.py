@@ -207,7 +207,8 @@ def train(
         start = time.monotonic()
         number = CHUNK if max_steps is None else min(CHUNK, max_steps - progress.step)
         if max_steps is not None:
-            ahead = [(progress.step + i + 1) / max_steps for i in range(number)]
+            each_step = [(progress.step + i + 1) / max_steps for i in range(number)]
+            ahead = [max(p, fraction) for p in each_step]
         else:
             ahead = [fraction] * number
         each = [_rate(min(p, 1.0), lr) for p in ahead]

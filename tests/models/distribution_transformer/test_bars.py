@@ -89,7 +89,16 @@ def test_two_components_without_the_warm_start():
     kl, of_prior = divergences(exact, learned, meta_prior, 1)
     mean, median, high = summary(kl)
     assert of_prior.mean() > 0.3
-    assert mean < 0.003 and median < 0.0005 and high < 0.005
+    # Two seeds gave 0.0005 and 0.0013: one problem of a thousand decides about the mean.
+    assert mean < 0.002 and median < 0.0002 and high < 0.003
+    # One observation under a thousand priors, and a posterior that follows them.
+    prior, _ = linear_problems(meta_prior, 1)
+    p, q = (quietly(e.posterior, [1.0], prior=prior) for e in (exact, learned))
+    draws = p.sample(500, random_state=1)
+    swapped = (p.log_prob(draws) - q.log_prob(draws)).mean(axis=0)
+    assert np.quantile(swapped, 0.95) < 0.005
+    assert np.corrcoef(p.mean[:, 0], q.mean[:, 0])[0, 1] > 0.999
+    assert p.mean.std() > 0.3
     kl = filter_divergences(exact, learned, 1000)
     assert kl[:, 49].mean() < 0.001
     assert kl[:, 999].mean() < 0.005

@@ -114,7 +114,7 @@ def test_infinities_are_refused_even_when_masking(exact, prior):
 
 
 def test_priors_of_mixtures(exact, prior):
-    with pytest.raises(TypeError, match="prior must be a GaussianMixture, got dict"):
+    with pytest.raises(TypeError, match="prior must be a GaussianMixture"):
         exact.posterior([1.0], prior={"loc": 0.0})
     with pytest.raises(InvalidDataError, match="prior has dimension 2"):
         exact.posterior([1.0], prior=bk.GaussianMixture([1.0], [[0.0, 0.0]], np.eye(2)[None]))
@@ -156,6 +156,21 @@ def test_alarms_name_the_feature_and_its_range(exact, prior, variance):
     far = bk.GaussianMixture([1.0], [100.0], [1.0])
     with pytest.raises(InvalidDataError, match="mean of the prior, coordinate 0 is 100"):
         exact.posterior([100.0], prior=far, strict=True)
+
+
+def test_a_few_just_outside_are_expected_in_a_batch(exact, prior):
+    most = exact.range_.rows["z"][1, 0]
+    sd = np.sqrt(prior.cov[0, 0] + 1.0)
+    z = np.zeros((300, 1, 1))
+    z[0] = prior.mean[0] + sd * most * 1.02
+    exact.posterior(z, prior=prior)
+    z[1:5] = z[0]
+    with pytest.warns(OutOfMetaPriorWarning, match="for 5 of 300 problems"):
+        exact.posterior(z, prior=prior)
+    z[0:5] = 0.0
+    z[7] = 100.0
+    with pytest.warns(OutOfMetaPriorWarning, match="for 1 of 300 problems"):
+        exact.posterior(z, prior=prior)
 
 
 def test_scikit_learn_manners():

@@ -9,7 +9,8 @@ from sklearn.base import clone
 import bayeskit as bk
 from bayeskit.errors import CorruptFileError, InvalidDataError, NumericalWarning
 from bayeskit.inference.compile_clock import CompileClock
-from bayeskit.models.distribution_transformer import Simulator
+from bayeskit.models.distribution_transformer import Simulator, saving
+from bayeskit.models.distribution_transformer.supports import as_support
 from tests.models.distribution_transformer.conftest import META_PRIOR, SMALL
 
 Z = [0.7, -0.2]
@@ -38,8 +39,6 @@ def test_the_loss_is_followed(learned):
 
 
 def test_an_interrupted_training_goes_on_to_the_same_bits(learned, tmp_path, monkeypatch):
-    from bayeskit.models.distribution_transformer import saving
-
     path = tmp_path / "training.bkit"
     estimator = clone(learned).set_params(checkpoint=path)
     save = saving.Checkpoint.save
@@ -71,7 +70,7 @@ def test_losses_that_are_not_finite_are_left_out():
         value = x[0] + jax.random.normal(key)
         return jnp.where(value > 2.5, jnp.nan, value)
 
-    settings = {**SMALL, "max_steps": 20, "n_draws": 0}
+    settings = {**SMALL, "n_layers": 1, "max_steps": 20, "n_draws": 0}
     estimator = bk.DistributionTransformer(Simulator(sometimes_lost), META_PRIOR, **settings)
     with pytest.warns(NumericalWarning, match="the loss was not finite at .* steps, first at"):
         estimator.fit()
@@ -96,9 +95,14 @@ def test_files(learned, variance, tmp_path, prior):
     assert all(np.array_equal(a, b) for a, b in zip(first.mixture, second.mixture, strict=True))
 
 
-def test_unknown_versions_are_refused(learned, tmp_path, monkeypatch):
-    from bayeskit.models.distribution_transformer import saving
+def test_supports_are_plain_values():
+    spec = as_support(["real", ("interval", 2.0, np.inf), ("interval", -1.0, 1.0)], 3).spec
+    plain = saving._plain_support(spec)
+    assert plain == ["real", ["interval", 2.0, "inf"], ["interval", -1.0, 1.0]]
+    assert as_support(saving._as_support_spec(plain), 3).spec == spec
 
+
+def test_unknown_versions_are_refused(learned, tmp_path, monkeypatch):
     path = tmp_path / "dt.bkit"
     monkeypatch.setattr(saving, "_VERSION", 99)
     learned.save(path)

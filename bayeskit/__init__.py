@@ -15,10 +15,12 @@ _PUBLIC = {
     "BayesianModel": "bayeskit.models.bayesian",
     "BoxCox": "bayeskit.models.functional_tucker",
     "DSLRegressor": "bayeskit.models.dsl",
+    "DistributionTransformer": "bayeskit.models.distribution_transformer",
     "EnsembleHMC": "bayeskit.inference.engines",
     "FeynmanKac": "bayeskit.inference.feynman_kac",
     "FunctionalCP": "bayeskit.models.functional_tucker",
     "FunctionalTucker": "bayeskit.models.functional_tucker",
+    "GaussianMixture": "bayeskit.models.distribution_transformer",
     "GroupMeanEffect": "bayeskit.models.functional_tucker",
     "KnowledgeTracer": "bayeskit.models.knowledge_tracing",
     "MainEffect": "bayeskit.models.functional_tucker",
@@ -58,10 +60,12 @@ __all__ = [
     "BayesianModel",
     "BoxCox",
     "DSLRegressor",
+    "DistributionTransformer",
     "EnsembleHMC",
     "FeynmanKac",
     "FunctionalCP",
     "FunctionalTucker",
+    "GaussianMixture",
     "GroupMeanEffect",
     "KnowledgeTracer",
     "MainEffect",
@@ -114,6 +118,10 @@ if TYPE_CHECKING:
     from bayeskit.inference.posterior import Posterior
     from bayeskit.inference.state_space import StateSpaceModel
     from bayeskit.models.bayesian import BayesianModel
+    from bayeskit.models.distribution_transformer import (
+        DistributionTransformer,
+        GaussianMixture,
+    )
     from bayeskit.models.dsl import DSLRegressor
     from bayeskit.models.functional_tucker import (
         BoxCox,

@@ -21,7 +21,9 @@ __all__ = [
     "MissingDependencyError",
     "MissingGradientError",
     "NumericalWarning",
+    "OutOfMetaPriorWarning",
     "ParticleCollapseError",
+    "PriorFitWarning",
     "StalledError",
     "TooManyPathsError",
     "TraceLevelError",
@@ -45,6 +47,14 @@ class ConvergenceWarning(BayeskitWarning):
 
 class NumericalWarning(BayeskitWarning):
     """Some density evaluations were not finite; they were counted and given weight zero."""
+
+
+class OutOfMetaPriorWarning(BayeskitWarning):
+    """An amortised posterior was asked for outside of what its network was trained on."""
+
+
+class PriorFitWarning(BayeskitWarning):
+    """A prior is far from the mixture that stands for it."""
 
 
 class InvalidDataError(BayeskitError, ValueError):

@@ -13,12 +13,14 @@ __all__ = ["load"]
 # What a file may hold -> module of its class.
 _KINDS = {
     "BayesianModel": "bayeskit.models.bayesian",
+    "DistributionTransformer": "bayeskit.models.distribution_transformer",
     "FunctionalCP": "bayeskit.models.functional_tucker",
     "FunctionalTucker": "bayeskit.models.functional_tucker",
     "KnowledgeTracer": "bayeskit.models.knowledge_tracing",
     "MarkovGPRegressor": "bayeskit.models.markov_gp",
     "Posterior": "bayeskit.inference.posterior",
 }
+_WITH_MODEL = {"BayesianModel", "DistributionTransformer"}
 
 
 def load(path: str | Path, *, model: Any = None) -> Any:
@@ -28,8 +30,9 @@ def load(path: str | Path, *, model: Any = None) -> Any:
     ----------
     path : str or Path
     model : callable, optional
-        The model of a saved :class:`~bayeskit.BayesianModel`, which the file does not hold.
-        Without it everything but predictions works.
+        What the file does not hold: the model of a saved :class:`~bayeskit.BayesianModel`,
+        without which everything but predictions works, or the simulator of a
+        :class:`~bayeskit.DistributionTransformer`.
 
     Raises
     ------
@@ -40,6 +43,6 @@ def load(path: str | Path, *, model: Any = None) -> Any:
     kind: Any = getattr(importlib.import_module(_KINDS[read.kind]), read.kind)
     if read.kind == "Posterior":
         return kind.unpack(read.parameters, read.arrays)
-    if read.kind == "BayesianModel":
+    if read.kind in _WITH_MODEL:
         return kind._from_container(read, model)
     return kind._from_container(read)

@@ -8,11 +8,12 @@ import bayeskit as bk
 
 PUBLIC = {
     "bayeskit": """
-        BayesianModel BoxCox DSLRegressor EnsembleHMC FeynmanKac FunctionalCP
-        FunctionalTucker GroupMeanEffect KnowledgeTracer MainEffect MarkovGPRegressor
-        NUTS PMMH ParallelTempering ParticleFilter ParticleGibbs Posterior Report SMC
-        SMC2 StateSpaceModel Target WithinGroup accel datasets errors inference interop
-        load models on plots validate validation""",
+        BayesianModel BoxCox DSLRegressor DistributionTransformer EnsembleHMC
+        FeynmanKac FunctionalCP FunctionalTucker GaussianMixture GroupMeanEffect
+        KnowledgeTracer MainEffect MarkovGPRegressor NUTS PMMH ParallelTempering
+        ParticleFilter ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target
+        WithinGroup accel datasets errors inference interop load models on plots
+        validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
         DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis
@@ -20,9 +21,9 @@ PUBLIC = {
         Independent InfinityMALA InformationFilter Involution KalmanParticle Kernel
         LaggedParticles Law LawKind LevelPath Lineage LinearGaussian LocallyInformed
         LogQuadratic MALA MarginalState Measure MomentumState MovePlan MultipleTry
-        NoUTurn NormalPrior PCN Pair Path PointState Population Proposal RandomWalk
-        Replicas Rows Slice StateSpaceModel StateSpaceTarget StepInfo Tagged Target
-        TemperedPath TemperingStage TolerancePath Transition Tuning UnadjustedLangevin
+        NoUTurn NormalPrior PCN Pair Path PointState Population PriorProposal Proposal
+        RandomWalk Replicas Rows Slice StateSpaceModel StateSpaceTarget StepInfo Tagged
+        Target TemperedPath TemperingStage TolerancePath Transition Tuning UnadjustedLangevin
         UnbiasedEstimate UniformOther abc_smc adapt alive_filter
         annealed_importance_sampling auxiliary_particle_filter backward_sampling
         birth_death chain check_collapse choose conditional_ancestors conditional_smc
@@ -49,8 +50,9 @@ PUBLIC = {
         invariance_discrepancy key_reuse_check rank_test sequential_test stein_test
         symmetric_p_value two_sample_test validate weighting_discrepancy""",
     "bayeskit.models": """
-        BayesianModel DSLRegressor Forecast FunctionalCP FunctionalTucker
-        KnowledgeTracer MarkovGPRegressor StateSpaceEstimator""",
+        BayesianModel DSLRegressor DistributionTransformer Forecast FunctionalCP
+        FunctionalTucker
+        GaussianMixture KnowledgeTracer MarkovGPRegressor StateSpaceEstimator""",
 }
 
 

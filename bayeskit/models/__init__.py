@@ -1,6 +1,7 @@
 """Estimators with scikit-learn's manners."""
 
 from bayeskit.models.bayesian import BayesianModel
+from bayeskit.models.distribution_transformer import DistributionTransformer, GaussianMixture
 from bayeskit.models.dsl import DSLRegressor
 from bayeskit.models.functional_tucker import FunctionalCP, FunctionalTucker
 from bayeskit.models.knowledge_tracing import KnowledgeTracer
@@ -10,9 +11,11 @@ from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 __all__ = [
     "BayesianModel",
     "DSLRegressor",
+    "DistributionTransformer",
     "Forecast",
     "FunctionalCP",
     "FunctionalTucker",
+    "GaussianMixture",
     "KnowledgeTracer",
     "MarkovGPRegressor",
     "StateSpaceEstimator",

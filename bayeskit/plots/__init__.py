@@ -1,5 +1,6 @@
 """Plots of results: each takes ``ax``, returns the Axes that it drew on, and never shows it."""
 
+from bayeskit.plots.amortised import expected_coverage, rank_distributions
 from bayeskit.plots.forest import forest
 from bayeskit.plots.functions import function_bands
 from bayeskit.plots.knowledge_tracing import calibration, learner_states
@@ -21,6 +22,7 @@ __all__ = [
     "calibration",
     "compare_coefficients",
     "core_entries",
+    "expected_coverage",
     "factor_functions",
     "forest",
     "function_bands",
@@ -29,6 +31,7 @@ __all__ = [
     "observed_predicted",
     "power_curve",
     "prerequisite_graph",
+    "rank_distributions",
     "smc_history",
     "states_over_time",
     "trace_rank",

@@ -115,8 +115,25 @@ class _Guarded:
         return jnp.where(x[0] > threshold, jnp.nan, self.function(x, *data))
 
 
+@dataclass(frozen=True)
+class _Unguarded:
+    """A function of a prior that takes the data, which the threshold now leads."""
+
+    function: Callable
+
+    def __call__(self, first, threshold, *data):
+        return self.function(first, *data)
+
+
 def _guarded(target: Target, threshold: float) -> Target:
     data = (jnp.asarray(threshold, float), *target.data)
+    if target.prior_takes_data:
+        priors: dict[str, Any] = {
+            name: _Unguarded(function)
+            for name in ("log_prior", "sample_prior")
+            if (function := getattr(target, name)) is not None
+        }
+        target = replace(target, **priors)
     if target.log_likelihood is not None:
         return replace(target, data=data, log_likelihood=_Guarded(target.log_likelihood))
     assert target.log_density is not None

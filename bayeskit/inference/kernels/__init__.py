@@ -22,6 +22,7 @@ from bayeskit.inference.kernels.multiple_try import MultipleTry
 from bayeskit.inference.kernels.normal_prior import NormalPrior
 from bayeskit.inference.kernels.nuts import NoUTurn
 from bayeskit.inference.kernels.pcn import PCN
+from bayeskit.inference.kernels.prior_proposal import PriorProposal
 from bayeskit.inference.kernels.random_walk import RandomWalk
 from bayeskit.inference.kernels.slice import Slice
 from bayeskit.inference.kernels.unadjusted_langevin import UnadjustedLangevin
@@ -45,6 +46,7 @@ __all__ = [
     "MultipleTry",
     "NoUTurn",
     "NormalPrior",
+    "PriorProposal",
     "RandomWalk",
     "Slice",
     "StepInfo",

@@ -1,0 +1,362 @@
+"""What a trained estimator is asked: posteriors, filters, and how they depend on the prior."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.exceptions import NotFittedError
+
+from bayeskit.accel.program_cache import program_cache
+from bayeskit.errors import InvalidDataError, PriorFitWarning
+from bayeskit.inference import random
+from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.distribution_transformer import programs
+from bayeskit.models.distribution_transformer.calibration import CalibrationReport
+from bayeskit.models.distribution_transformer.checking import report_on, simulated_problems
+from bayeskit.models.distribution_transformer.correcting import check_likelihood, refined
+from bayeskit.models.distribution_transformer.door import (
+    checked_parameters,
+    checked_rows,
+    joined,
+    padded,
+    refuse_more_rows,
+)
+from bayeskit.models.distribution_transformer.filtering import run_filter
+from bayeskit.models.distribution_transformer.fit_mixture import FittedPrior, fit_mixture
+from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
+from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
+from bayeskit.models.distribution_transformer.prior_laws import PriorLaw
+from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
+from bayeskit.models.distribution_transformer.refine import RefinedBatch, RefinedPosterior
+from bayeskit.models.distribution_transformer.sensitivity import derivatives
+from bayeskit.models.distribution_transformer.task import Problems
+
+__all__ = ["Answers"]
+
+
+class Answers:
+    """Methods of a trained estimator that leave it as it is."""
+
+    task_: Any
+    network_: Any
+    weights_: Any
+    scaling_: Any
+    range_: Any
+    row_sizes_: dict[str, int]
+    precision: str
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "task_")
+
+    def _check_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError(
+                f"this {type(self).__name__} is not trained yet: call fit first, or load a "
+                "saved one"
+            )
+
+    def _on_device(self) -> Any:
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ posteriors
+
+    def posterior(
+        self,
+        z: Any,
+        *,
+        prior: Any,
+        parameters: Any = None,
+        missing: str = "raise",
+        strict: bool = False,
+        refine: str | None = None,
+        n_draws: int = 4000,
+        random_state: Any = None,
+    ) -> GaussianMixture | RefinedPosterior | RefinedBatch:
+        """Return the posterior of one problem, or of a batch of them.
+
+        Parameters
+        ----------
+        z : array, or dict of arrays by source
+            (n, m) for one data set of n observations of m numbers; (batch, n, m) for several;
+            (n,) for m = 1. None, or no rows: the prior is returned.
+        prior : GaussianMixture, or dict for parametric families
+            One for all problems, or one for each. Where training was on mixtures, also one
+            NumPyro or frozen SciPy distribution, a list with one for each coordinate, or what
+            :func:`fit_mixture` returned: a mixture stands for it, and refinement uses the prior
+            itself.
+        parameters : dict, optional
+            Known numbers of the likelihood, one for all problems, or arrays (batch,).
+        missing : {"raise", "mask"}
+            ``"mask"`` leaves out observations with NaN.
+        strict : bool
+            Raise, instead of warn, outside of what training has seen.
+        refine : {"psis", "smc", "mcmc", "auto"}, optional
+            Correct the posterior to the exact one, which needs a log likelihood: by importance
+            sampling, by tempered SMC, by Markov chains, or by the first of them that finds no
+            reason for doubt. Alarms for what training has not seen are then left to it.
+        n_draws : int
+            Of a refined posterior.
+        random_state : int, numpy random state, JAX key, or None
+            Of a refined posterior.
+
+        Returns
+        -------
+        GaussianMixture, or RefinedPosterior or RefinedBatch with ``refine``
+            With a batch axis if anything had one.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        InvalidDataError
+            For NaN or infinities, shapes and dimensions that do not fit; with ``strict``, for
+            priors and data outside of the range of training.
+
+        Warns
+        -----
+        OutOfMetaPriorWarning
+            With the feature and its range in training.
+        PriorFitWarning
+            If the mixture that stands for a prior is far from it.
+        ConvergenceWarning
+            If a refined posterior cannot be trusted yet.
+        """
+        self._check_fitted()
+        if refine is not None:
+            check_likelihood(self.task_, f"refine={refine!r}")
+        prior, law = self._standing_for(prior, quiet=refine is not None)
+        problems, is_batch = self._problems(z, prior, parameters, missing)
+        found = self._answered(problems, strict, quiet=refine is not None)
+        if refine is not None:
+            return refined(
+                self.task_,
+                self._padded(problems),
+                found.mixture,
+                law=law,
+                method=refine,
+                num_draws=n_draws,
+                random_state=random_state,
+                is_batch=is_batch,
+            )
+        mixture: Any = found.mixture
+        if not is_batch:
+            mixture = Mixture(*(leaf[0] for leaf in mixture))
+        return GaussianMixture.of_arrays(mixture, self.task_.support)
+
+    def _standing_for(self, prior: Any, quiet: bool) -> tuple[Any, PriorLaw | None]:
+        """Return a mixture that stands for a prior, and the prior if they differ."""
+        own = self.task_.meta_prior
+        if isinstance(prior, GaussianMixture) or not own.is_mixture:
+            return prior, None
+        fitted = prior
+        if not isinstance(prior, FittedPrior):
+            with warnings.catch_warnings():
+                if quiet:
+                    # Refinement uses the prior itself.
+                    warnings.simplefilter("ignore", PriorFitWarning)
+                fitted = fit_mixture(prior, own.component_range[1], self.task_.support)
+        return fitted.mixture, None if fitted.is_exact else fitted.law
+
+    def _problems(
+        self, z: Any, prior: Any, parameters: Any, missing: str
+    ) -> tuple[Problems, bool]:
+        """Return checked problems with a batch axis, and whether the user gave one."""
+        self._check_fitted()
+        own = self.task_.meta_prior
+        arrays, many_priors = own.checked(prior)
+        if own.is_mixture:
+            self._check_support(prior)
+        rows, masks, many_rows = checked_rows(z, self.row_sizes_, missing)
+        if self.task_.simulator.has_fixed_rows:
+            refuse_more_rows(rows, self.task_.simulator.num_observations)
+        vector, many_vectors = checked_parameters(parameters, self.task_.simulator)
+        problems, _ = joined(arrays, rows, masks, vector)
+        return problems, many_priors or many_rows or many_vectors
+
+    def _check_support(self, prior: GaussianMixture) -> None:
+        if prior.support.spec != self.task_.support.spec:
+            raise InvalidDataError(
+                f"prior has support {prior.support.spec!r}, but training was on "
+                f"{self.task_.support.spec!r}: give the prior that support"
+            )
+
+    def _padded(self, problems: Problems) -> Problems:
+        """Return problems of rounded sizes."""
+        most = {name: n[1] for name, n in self.task_.simulator.num_observations.items()}
+        return padded(problems, most, self.range_.example)
+
+    def _answered(self, problems: Problems, strict: bool, quiet: bool = False) -> Any:
+        """Return the answer for a batch, on the host and without padding; sound alarms."""
+        batch = len(problems.vector)
+        full = self._padded(problems)
+        with self._on_device(), precision_scope(self.precision), program_cache():
+            full = jax.tree.map(self._in_precision, full)
+            found = programs.answer(
+                self.task_, self.network_, self.weights_, self.scaling_, full
+            )
+            found = jax.tree.map(lambda leaf: np.asarray(leaf)[:batch], found)
+        masks = {name: mask[:batch] for name, mask in full.masks.items()}
+        k = found.mixture.log_weights.shape[-1]
+        seen = Seen(found.features, found.units, masks, np.asarray(problems.vector), k)
+        if strict or not quiet:
+            sound_alarms(self.task_, self.range_, seen, strict=strict, stacklevel=4)
+        return found
+
+    def _in_precision(self, leaf: Any) -> Any:
+        array = np.asarray(leaf)
+        return array.astype(self.precision) if array.dtype.kind == "f" else array
+
+    # ------------------------------------------------------------ filters
+
+    def filter(
+        self,
+        zs: Any,
+        *,
+        A: Any,
+        Q: Any,
+        x0: GaussianMixture,
+        c: Any = None,
+        parameters: Any = None,
+        missing: str = "raise",
+        strict: bool = False,
+        refine: str | None = None,
+        n_particles: int = 500,
+        random_state: Any = None,
+    ) -> Any:
+        r"""Return the posterior of a moving latent at each time, given the data so far.
+
+        .. math:: x_t = A x_{t-1} + c + \epsilon_t, \quad \epsilon_t \sim N(0, Q), \qquad
+                  z_t \sim p(z \mid x_t)
+
+        Components are predicted exactly, and each time is one step of the network.
+
+        Parameters
+        ----------
+        zs : array, or dict of arrays by source
+            (time, m), (time,) for m = 1, or (batch, time, m): one observation a time.
+        A, Q, c : (d, d), (d, d) and (d,) arrays
+            Of the unconstrained latent. Numbers for d = 1.
+        x0 : GaussianMixture
+            The law of :math:`x_0`, before the first motion. A single Gaussian is split into
+            several components with its moments, unless the data are linear and Gaussian.
+        parameters, missing, strict
+            As for :meth:`posterior`. Where everything is missing, the posterior is the
+            prediction.
+
+        refine : {"particles"}, optional
+            A particle filter that proposes for each particle from the posterior that the
+            network gives it: exact, whatever the network, with an unbiased evidence. It needs a
+            log likelihood, and Q positive definite.
+        n_particles : int
+        random_state : int, numpy random state, JAX key, or None
+
+        Returns
+        -------
+        FilterResult, or RefinedFilterResult with ``refine``
+            A list of the latter for a batch.
+
+        Notes
+        -----
+        Time is linear in the number of times, memory too. With the warm start and linear
+        Gaussian data this is a bank of Kalman filters, to rounding.
+        """
+        self._check_fitted()
+        if not self.task_.meta_prior.is_mixture:
+            raise ValueError("filter needs a network for mixture priors")
+        x0, _ = self._standing_for(x0, quiet=False)
+        self._check_support(x0)
+        return run_filter(
+            self,
+            zs,
+            A,
+            Q,
+            x0,
+            c,
+            parameters,
+            missing,
+            strict,
+            refine,
+            int(n_particles),
+            random_state,
+        )
+
+    # ------------------------------------------------------------ calibration
+
+    def calibrate(
+        self,
+        n: int = 500,
+        *,
+        n_draws: int = 99,
+        alpha: float = 1e-4,
+        random_state: Any = None,
+    ) -> CalibrationReport:
+        """Check on fresh simulations that posteriors cover the truth as often as they say.
+
+        Ranks of the true latent, of its likelihood and of its density, and coverage by balls
+        around random points (TARP); over all that training draws from, and by regions of the
+        features of the prior, so that a region that fails is named.
+
+        Parameters
+        ----------
+        n : int
+            Number of problems, at least 100. With more, smaller errors are found.
+        n_draws : int
+            Posterior draws for each problem.
+        alpha : float in (0, 1)
+            Bound on the probability that exact posteriors fail.
+        random_state : int, numpy random state, JAX key, or None
+
+        Returns
+        -------
+        CalibrationReport
+            With ``verdict``, ``worst``, ``failing_regions`` and ``to_frame()``.
+        """
+        self._check_fitted()
+        simulation_key, rank_key = random.split(as_random_key(random_state))
+        with self._on_device(), precision_scope(self.precision), program_cache():
+            simulated = simulated_problems(self.task_, int(n), simulation_key)
+            simulated = jax.tree.map(np.asarray, simulated)
+            found = self._answered(simulated.problems, strict=False, quiet=True)
+            return report_on(
+                self.task_,
+                simulated,
+                found.mixture,
+                num_draws=n_draws,
+                alpha=alpha,
+                random_state=rank_key,
+            )
+
+    # ------------------------------------------------------------ sensitivity
+
+    def prior_sensitivity(
+        self, z: Any, *, prior: Any, parameters: Any = None, missing: str = "raise"
+    ) -> dict[str, dict[str, np.ndarray]]:
+        r"""Return how mean and standard deviation of the posterior move with the prior.
+
+        Derivatives by automatic differentiation, of the mean and of the log of the standard
+        deviation of each unconstrained coordinate.
+
+        Parameters
+        ----------
+        z, prior, parameters, missing
+            As for :meth:`posterior`, for one problem.
+
+        Returns
+        -------
+        dict
+            ``"mean"`` and ``"log_std"``, each a dict by part of the prior: for mixtures
+            ``"log_weights"`` (d, k), ``"means"`` (d, k, d) and ``"log_scales"`` (d, k), where a
+            scale multiplies the factor of a component; for parametric families
+            ``"parameters"`` (d, p) in the order of the families, by logs of positive ones.
+        """
+        problems, is_batch = self._problems(z, prior, parameters, missing)
+        if is_batch:
+            raise InvalidDataError("prior_sensitivity takes one problem at a time, not a batch")
+        full = self._padded(problems)
+        with self._on_device(), precision_scope(self.precision), program_cache():
+            full = jax.tree.map(self._in_precision, full)
+            found = derivatives(self.task_, self.network_, self.weights_, self.scaling_, full)
+            return jax.tree.map(np.asarray, found)

@@ -1,0 +1,376 @@
+"""The estimator of amortised posteriors that take the prior as an input."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from bayeskit.accel.program_cache import program_cache
+from bayeskit.errors import ConvergenceWarning
+from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.inference.progress import ProgressLine
+from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.distribution_transformer import saving
+from bayeskit.models.distribution_transformer.answers import Answers
+from bayeskit.models.distribution_transformer.first_sample import FirstSample, first_sample
+from bayeskit.models.distribution_transformer.network import Network
+from bayeskit.models.distribution_transformer.ranges import observed_range
+from bayeskit.models.distribution_transformer.simulators import as_simulator
+from bayeskit.models.distribution_transformer.supports import as_support
+from bayeskit.models.distribution_transformer.task import Task
+from bayeskit.models.distribution_transformer.training import (
+    Plan,
+    Progress,
+    initial_state,
+    train,
+)
+
+__all__ = ["DistributionTransformer"]
+
+
+class DistributionTransformer(Answers, BaseEstimator):
+    r"""Amortised posteriors for any prior: a Distribution Transformer.
+
+    Trained once on simulations, it maps a prior and data to the posterior in milliseconds,
+
+    .. math:: (p(x), z) \mapsto q(x) = \sum_{i=1}^k w_i\, N(x; \mu_i, \Sigma_i)
+              \approx p(x \mid z),
+
+    so that the prior may be changed at each call. Posteriors are mixtures as priors are: one
+    can be the prior of the next observation, as in a filter.
+
+    Parameters
+    ----------
+    simulator : Simulator, JointSimulator, LinearGaussian, NumPyroSimulator or callable
+        Draws data given a latent; a plain function ``(key, x)`` draws one observation. With a
+        log likelihood, training starts from an update of each component on its own, learns
+        from several weighted draws a problem, and posteriors can be refined.
+    meta_prior : GaussianMixtureMetaPrior or ParametricMetaPrior
+        The law of the priors to be trained on.
+    n_components : int
+        Components of posteriors for parametric priors. For mixtures there are as many as the
+        prior has.
+    support : str, tuple or list, optional
+        Where the latent lives, for mixture priors: ``"real"``, ``"positive"``, ``"unit"``,
+        ``("interval", low, high)``, ``"simplex"``, ``"correlation"``, or a list. Mixtures are
+        those of the unconstrained latent. Parametric families bring theirs.
+    warm_start : bool
+        Start from the exact update of linear Gaussian data, and else from Newton's method and a
+        quadrature for each component. False starts from the prior.
+    d_model, n_layers, n_heads, d_hidden : int
+        Width of a token, layers, heads, and width of the hidden layers.
+    max_steps, budget_seconds : int and float, optional
+        Training ends at the first of them. Steps are the same everywhere; seconds, without
+        those of compiling, are not.
+    batch_size : int
+        Problems in a step.
+    n_draws : int
+        Weighted posterior draws of each problem beside the latent that made the data, where the
+        likelihood is known.
+    lr : float
+        Largest step size of Adam; it grows over the first 5 % and falls to zero by a cosine.
+    patience : int, optional
+        Stop after this many chunks of 50 steps without a better loss on fixed problems.
+    checkpoint : str or Path, optional
+        A file written after each chunk. The same call goes on from it, to the same bits.
+    progress : "auto" or bool
+    random_state : int, numpy random state, JAX key, or None
+    precision : {"float64", "float32"}
+        Of everything but the network, which is float32.
+    device : str, optional
+        Such as ``"cpu"`` or ``"gpu"``; by default that of JAX.
+
+    Attributes
+    ----------
+    history_ : DataFrame
+        Step, seconds, loss of the chunk, loss on fixed problems, steps skipped for NaN.
+    n_steps_ : int
+    train_seconds_ : float
+    loss_, start_loss_ : float
+        Expected negative log density of the posterior draws of fixed problems, with the best
+        weights and without training; their difference is that of expected Kullback-Leibler
+        divergences.
+    weights_, scaling_, range_ : what was learned
+    timing_ : dict of float
+        Seconds of compiling and of running.
+
+    Notes
+    -----
+    Mixture priors with linear Gaussian data have mixtures as posteriors, which the warm start
+    gives exactly: nothing is trained.
+
+    The best weights on the fixed problems are kept, those before training among them.
+
+    References
+    ----------
+    Whittle, Ziomek, Rawling & Osborne (2025), *Distribution Transformers: Fast Approximate
+    Bayesian Inference With On-The-Fly Prior Adaptation*.
+
+    Examples
+    --------
+    >>> import bayeskit as bk
+    >>> from bayeskit.models.distribution_transformer import (
+    ...     GaussianMixtureMetaPrior,
+    ...     LinearGaussian,
+    ... )
+    >>> dt = bk.DistributionTransformer(
+    ...     simulator=LinearGaussian(1.0, 1.0, num_observations=(1, 10)),
+    ...     meta_prior=GaussianMixtureMetaPrior(dim=1, num_components=(1, 3)),
+    ...     random_state=0,
+    ... ).fit()
+    >>> prior = bk.GaussianMixture([0.5, 0.5], [-2.0, 2.0], [1.0, 1.0])
+    >>> dt.posterior([1.0], prior=prior).mean.round(3)
+    array([1.262])
+    """
+
+    def __init__(
+        self,
+        simulator: Any = None,
+        meta_prior: Any = None,
+        *,
+        n_components: int = 5,
+        support: Any = None,
+        warm_start: bool = True,
+        d_model: int = 64,
+        n_layers: int = 3,
+        n_heads: int = 4,
+        d_hidden: int = 128,
+        max_steps: int | None = None,
+        budget_seconds: float | None = 120.0,
+        batch_size: int = 512,
+        n_draws: int = 16,
+        lr: float = 1e-3,
+        patience: int | None = None,
+        checkpoint: str | Path | None = None,
+        progress: str | bool = "auto",
+        random_state: Any = None,
+        precision: str = "float64",
+        device: str | None = None,
+    ):
+        self.simulator = simulator
+        self.meta_prior = meta_prior
+        self.n_components = n_components
+        self.support = support
+        self.warm_start = warm_start
+        self.d_model = d_model
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self.d_hidden = d_hidden
+        self.max_steps = max_steps
+        self.budget_seconds = budget_seconds
+        self.batch_size = batch_size
+        self.n_draws = n_draws
+        self.lr = lr
+        self.patience = patience
+        self.checkpoint = checkpoint
+        self.progress = progress
+        self.random_state = random_state
+        self.precision = precision
+        self.device = device
+
+    # ------------------------------------------------------------ what is trained
+
+    def _task(self) -> Task:
+        if not hasattr(self.meta_prior, "draw_latent"):
+            raise TypeError(
+                "meta_prior must be a GaussianMixtureMetaPrior or a ParametricMetaPrior, got "
+                f"{type(self.meta_prior).__name__}"
+            )
+        simulator, support = as_simulator(self.simulator), self.support
+        if not self.meta_prior.is_mixture:
+            if support is not None:
+                raise ValueError(
+                    "support must be None for a ParametricMetaPrior: its families bring "
+                    f"{self.meta_prior.support}"
+                )
+            support = list(self.meta_prior.support)
+        elif support is None and simulator.support is not None:
+            support = list(simulator.support)
+        dim = self.meta_prior.dim
+        found = as_support("real" if support is None else support, dim)
+        return Task(
+            self.meta_prior, simulator, found, int(self.n_components), bool(self.warm_start)
+        )
+
+    def _network(self, task: Task) -> Network:
+        named = 0 if task.meta_prior.is_mixture else task.num_components
+        return Network(
+            task.dim, self.d_model, self.n_layers, self.n_heads, self.d_hidden, named
+        )
+
+    def _check_settings(self) -> None:
+        counts = ("n_components", "d_model", "n_layers", "n_heads", "d_hidden", "batch_size")
+        for name in counts:
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"d_model must be a multiple of n_heads, got {self.d_model} and {self.n_heads}"
+            )
+        if not isinstance(self.n_draws, int) or self.n_draws < 0:
+            raise ValueError(f"n_draws must be a whole number >= 0, got {self.n_draws!r}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr must be positive, got {self.lr!r}")
+        precision_scope(self.precision)
+        if self.max_steps is None and self.budget_seconds is None:
+            raise ValueError("give max_steps or budget_seconds: training would never end")
+        if self.max_steps is not None and self.max_steps < 0:
+            raise ValueError(f"max_steps must be at least 0, got {self.max_steps!r}")
+        if self.budget_seconds is not None and not self.budget_seconds > 0:
+            raise ValueError(f"budget_seconds must be positive, got {self.budget_seconds!r}")
+
+    # ------------------------------------------------------------ fitting
+
+    def fit(self, X: Any = None, y: Any = None) -> DistributionTransformer:
+        """Train on simulations.
+
+        Parameters
+        ----------
+        X, y
+            Not used; there for scikit-learn. All data are simulated.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            For settings that cannot be used and simulators that cannot be called, before
+            anything is compiled.
+
+        Warns
+        -----
+        NumericalWarning
+            If the loss was not finite; those steps are left out.
+        ConvergenceWarning
+            If training was interrupted; the best weights so far are kept.
+        """
+        self._check_settings()
+        task = self._task()
+        sizes = task.simulator.row_sizes(task.support.constrained_dim)
+        key = as_random_key(self.random_state)
+        with (
+            self._on_device(),
+            precision_scope("float32"),
+            program_cache(),
+            CompileClock() as clock,
+        ):
+            of_range, of_training = jax.random.split(key)
+            sample, features = first_sample(task, of_range)
+            seen = observed_range(task, sample, features)
+            progress = Progress()
+            if task.kind == "exact":
+                weights: Any = {}
+                scaling: Any = ()
+            else:
+                weights, scaling = self._train(task, of_training, sample, progress)
+        self.task_, self.row_sizes_, self.range_ = task, sizes, seen
+        self.weights_, self.scaling_ = weights, scaling
+        self.network_ = self._network(task)
+        self._keep_progress(progress)
+        self.timing_ = clock.timing()
+        return self
+
+    def _on_device(self) -> Any:
+        return jax.default_device(None if self.device is None else jax.devices(self.device)[0])
+
+    def _train(
+        self, task: Task, key: jax.Array, sample: FirstSample, progress: Progress
+    ) -> tuple[Any, Any]:
+        plan = Plan(task, self._network(task), int(self.batch_size), int(self.n_draws))
+        of_weights, of_steps = jax.random.split(key)
+        state, scaling = initial_state(plan, of_weights, sample)
+        save = None
+        if self.checkpoint is not None:
+            keeper = saving.Checkpoint(self.checkpoint, self._configuration(task, key))
+            state, found = keeper.restored(state, progress)
+            progress.__dict__.update(found.__dict__)
+            save = keeper.save
+        line = ProgressLine("DistributionTransformer", self.progress)
+        try:
+            train(
+                plan,
+                state,
+                scaling,
+                of_steps,
+                sample,
+                progress,
+                lr=self.lr,
+                max_steps=self.max_steps,
+                budget_seconds=self.budget_seconds,
+                patience=self.patience,
+                line=line,
+                save=save,
+            )
+        except KeyboardInterrupt:
+            if progress.best_weights is None:
+                raise
+            warnings.warn(
+                f"training was interrupted at step {progress.step}; the best weights so far "
+                "are kept",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        line.close(f"{progress.step} steps, loss {progress.best_loss:.4f}")
+        best = progress.best_weights
+        return (best if best is not None else state.weights), jax.tree.map(np.asarray, scaling)
+
+    def _configuration(self, task: Task, key: jax.Array) -> dict[str, Any]:
+        names = ["n_components", "warm_start", "d_model", "n_layers", "n_heads", "d_hidden"]
+        names += ["max_steps", "batch_size", "n_draws", "lr", "patience"]
+        return {
+            **{name: getattr(self, name) for name in names},
+            "meta_prior": task.meta_prior.plain(),
+            "key": [int(word) for word in np.ravel(jax.random.key_data(key))],
+        }
+
+    def _keep_progress(self, progress: Progress) -> None:
+        import pandas as pd
+
+        columns = ["step", "seconds", "loss", "evaluated_loss", "skipped"]
+        self.history_ = pd.DataFrame(progress.history, columns=columns)
+        self.n_steps_, self.train_seconds_ = progress.step, progress.seconds
+        self.loss_ = progress.best_loss if progress.history else math.nan
+        first = progress.history[0]["evaluated_loss"] if progress.history else math.nan
+        self.start_loss_ = first
+
+    # ------------------------------------------------------------ files
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained estimator to one file that holds numbers and text only.
+
+        The simulator is not in the file, unless it is :class:`LinearGaussian`: it is code.
+        """
+        self._check_fitted()
+        saving.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, simulator: Any = None) -> DistributionTransformer:
+        """Return the estimator that was saved at ``path``.
+
+        Parameters
+        ----------
+        path : str or Path
+        simulator : optional
+            That of training. It is needed where the file does not hold it.
+
+        Raises
+        ------
+        CorruptFileError
+            If the file is not one of ours, was changed, or has an unknown version.
+        ValueError
+            Without the simulator, where it is needed.
+        """
+        return saving.load(cls, path, simulator)
+
+    @classmethod
+    def _from_container(cls, read: Any, simulator: Any) -> DistributionTransformer:
+        return saving.from_container(cls, read, simulator)

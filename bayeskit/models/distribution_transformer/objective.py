@@ -1,0 +1,163 @@
+r"""What training minimises: the expected negative log density of posterior draws.
+
+.. math:: E_{\phi, z} \left[ -\sum_s \bar w_s \log q(u_s \mid z, \phi) \right]
+          = E_{\phi, z}\, KL(p(\cdot|z,\phi) \,\|\, q(\cdot|z,\phi)) + \mathrm{const}
+
+The latent that made the data is a draw from the posterior. Where the likelihood is known, it is
+joined by draws from a proposal, all weighed by posterior over proposal. Choosing one of them by
+these weights is a move of iterated sampling importance resampling, which leaves the posterior
+as it is: the average over them has the same expectation as the one draw, and less variance.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeskit.models.distribution_transformer import mixture_arrays
+from bayeskit.models.distribution_transformer.frames import change
+from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
+from bayeskit.models.distribution_transformer.network import Network
+from bayeskit.models.distribution_transformer.small_matrices import multiply_vector
+from bayeskit.models.distribution_transformer.task import Problems, Start, Task
+from bayeskit.models.distribution_transformer.tokens import Scaling, Tokens, of_problems
+
+__all__ = ["Batch", "batch_of", "draw_batch", "may_change", "mean_loss", "posterior_of"]
+
+# The proposal: components of the start, made wider, and the prior, so that no ratio of
+# posterior and proposal is large.
+_WIDENING = 1.25
+_SHARE_OF_PRIOR = 0.2
+
+
+class Batch(NamedTuple):
+    """Problems as the network sees them, and weighted draws from their posteriors.
+
+    Attributes
+    ----------
+    tokens : Tokens
+    base : Mixture
+    is_free : (batch,) array of bool
+        Whether the network may change ``base``.
+    points : (batch, s, d) array
+    shares : (batch, s) array
+        Adding up to 1 for each problem.
+    """
+
+    tokens: Tokens
+    base: Mixture
+    is_free: jax.Array
+    points: jax.Array
+    shares: jax.Array
+
+
+def draw_batch(
+    task: Task, key: jax.Array, batch: int, num_draws: int, scaling: Scaling
+) -> Batch:
+    """Return fresh problems with ``num_draws + 1`` weighted draws each."""
+    of_problem, of_points = jax.random.split(key)
+    problems, u = task.draw(of_problem, batch)
+    return batch_of(task, of_points, problems, u, task.start(problems), num_draws, scaling)
+
+
+def batch_of(
+    task: Task,
+    key: jax.Array,
+    problems: Problems,
+    u: jax.Array,
+    start: Start,
+    num_draws: int,
+    scaling: Scaling,
+) -> Batch:
+    """Return problems that were drawn before with ``num_draws + 1`` weighted draws each."""
+    tokens = of_problems(task, problems, start, scaling)
+    points, shares = _weighted_draws(task, key, problems, start, u, num_draws)
+    return Batch(tokens, start.base, may_change(task, start), points, shares)
+
+
+def may_change(task: Task, start: Start) -> jax.Array:
+    """Without data a mixture is its own posterior; another family is still to be fitted."""
+    if task.meta_prior.is_mixture:
+        return start.has_data
+    return jnp.ones_like(start.has_data)
+
+
+def _weighted_draws(
+    task: Task, key: jax.Array, problems: Problems, start: Start, u: jax.Array, num_draws: int
+) -> tuple[jax.Array, jax.Array]:
+    if not task.simulator.has_log_likelihood or not num_draws:
+        return u[:, None, :], jnp.ones((len(u), 1), u.dtype)
+    if task.kind == "prior":
+        start = _with_warm_start(task).start(problems)
+    proposal = Mixture(
+        jnp.concatenate(
+            [
+                start.base.log_weights + np.log1p(-_SHARE_OF_PRIOR),
+                start.prior.log_weights + np.log(_SHARE_OF_PRIOR),
+            ],
+            axis=-1,
+        ),
+        jnp.concatenate([start.base.means, start.prior.means], axis=-2),
+        jnp.concatenate(
+            [_WIDENING * start.base.factors, _WIDENING * start.prior.factors], axis=-3
+        ),
+    )
+    points = jnp.concatenate([u[:, None, :], _draws(key, proposal, num_draws)], axis=1)
+    log_proposal = mixture_arrays.log_density(
+        Mixture(*(leaf[:, None] for leaf in proposal)), points
+    )
+    log_joint = jax.vmap(lambda p, x: jax.vmap(lambda one: task.log_joint(p, one))(x))
+    ratio = log_joint(problems, points) - log_proposal
+    ratio = jnp.where(jnp.isfinite(ratio), ratio, -jnp.inf)
+    # Should not even the true latent have a density, it is all that there is.
+    first = jnp.arange(points.shape[1]) == 0
+    is_lost = (ratio == -jnp.inf).all(axis=1, keepdims=True)
+    ratio = jnp.where(is_lost & first, 0.0, ratio)
+    return points, jax.nn.softmax(ratio, axis=1)
+
+
+def _with_warm_start(task: Task) -> Task:
+    return Task(task.meta_prior, task.simulator, task.support, task.num_components, True)
+
+
+def _draws(key: jax.Array, mixture: Mixture, num: int) -> jax.Array:
+    """Return (batch, num, d) draws, all noise in two calls."""
+    of_component, of_noise = jax.random.split(key)
+    batch, _, d = mixture.means.shape
+    chosen = jax.random.categorical(
+        of_component, mixture.log_weights[:, None, :], shape=(batch, num)
+    )
+    mean = jnp.take_along_axis(mixture.means, chosen[..., None], axis=1)
+    factor = jnp.take_along_axis(mixture.factors, chosen[..., None, None], axis=1)
+    noise = jax.random.normal(of_noise, (batch, num, d), mean.dtype)
+    return mean + multiply_vector(factor, noise)
+
+
+def posterior_of(
+    network: Network, weights: dict, tokens: Tokens, base: Mixture, is_free: jax.Array
+) -> Mixture:
+    """Return the posterior mixtures of a batch, in the precision of ``base``."""
+    narrow = jax.tree.map(_as_float32, tokens)
+    by = jax.tree.map(lambda leaf: leaf.astype(base.means.dtype), network(weights, narrow))
+    changed = change(base, by)
+
+    def chosen(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(is_free.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(chosen, changed, base)
+
+
+def _as_float32(leaf: jax.Array) -> jax.Array:
+    """Return numbers in the precision of the network, which needs no more."""
+    return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def mean_loss(network: Network, weights: dict, batch: Batch) -> jax.Array:
+    """Return the objective on a batch."""
+    mixture = posterior_of(network, weights, batch.tokens, batch.base, batch.is_free)
+    at_points = Mixture(*(leaf[:, None] for leaf in mixture))
+    log_q = mixture_arrays.log_density(at_points, batch.points)
+    return -(batch.shares * log_q).sum(axis=1).mean()

@@ -1,0 +1,283 @@
+"""Files of trained estimators and of training that goes on: numbers and text only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bayeskit import container
+from bayeskit.errors import CorruptFileError, InvalidDataError
+from bayeskit.models.distribution_transformer.linear_gaussian import LinearGaussian
+from bayeskit.models.distribution_transformer.meta_priors import GaussianMixtureMetaPrior
+from bayeskit.models.distribution_transformer.network import Widths
+from bayeskit.models.distribution_transformer.parametric_priors import ParametricMetaPrior
+from bayeskit.models.distribution_transformer.ranges import TrainedRange
+from bayeskit.models.distribution_transformer.tokens import Scaling
+from bayeskit.models.distribution_transformer.training import Progress, State
+
+__all__ = ["Checkpoint", "load", "save"]
+
+# Of what stands in the container; a reader refuses any other.
+_VERSION = 1
+_KIND = "DistributionTransformer"
+_CHECKPOINT = "DistributionTransformerCheckpoint"
+_SETTINGS = (
+    "n_components",
+    "warm_start",
+    "d_model",
+    "n_layers",
+    "n_heads",
+    "d_hidden",
+    "max_steps",
+    "budget_seconds",
+    "batch_size",
+    "n_draws",
+    "lr",
+    "patience",
+    "precision",
+)
+
+
+def _flat(tree: Any, name: str) -> dict[str, np.ndarray]:
+    """Return the leaves of nested dicts and lists by their path."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {name + jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _nested(arrays: dict[str, np.ndarray], like: Any, name: str) -> Any:
+    """Return a tree like another one with leaves from the arrays.
+
+    Raises
+    ------
+    CorruptFileError
+        For a leaf that is missing or has another shape.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    found = []
+    for path, leaf in leaves:
+        key = name + jax.tree_util.keystr(path)
+        if key not in arrays or arrays[key].shape != np.shape(leaf):
+            raise CorruptFileError(
+                f"the file lacks the array {key!r} of shape {np.shape(leaf)}"
+            )
+        found.append(arrays[key])
+    return jax.tree_util.tree_unflatten(structure, found)
+
+
+def _plain_number(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _plain_support(spec: Any) -> Any:
+    """Return a support with lists in place of tuples and text in place of infinities."""
+    if isinstance(spec, list | tuple):
+        return [_plain_support(entry) for entry in spec]
+    return str(spec) if isinstance(spec, float) and math.isinf(spec) else spec
+
+
+def save(estimator: Any, path: str | Path) -> None:
+    """Write an estimator; see :meth:`DistributionTransformer.save`."""
+    task, seen = estimator.task_, estimator.range_
+    simulator = task.simulator.plain() if isinstance(task.simulator, LinearGaussian) else None
+    is_mixture = isinstance(task.meta_prior, GaussianMixtureMetaPrior)
+    parameters = {
+        "version": _VERSION,
+        "settings": {name: _plain_number(getattr(estimator, name)) for name in _SETTINGS},
+        "support": _plain_support(task.support.spec) if is_mixture else None,
+        "meta_prior": {
+            "class": "mixture" if is_mixture else "parametric",
+            **task.meta_prior.plain(),
+        },
+        "simulator": simulator,
+        "row_sizes": dict(estimator.row_sizes_),
+        "timing": estimator.timing_,
+        "progress": [estimator.n_steps_, estimator.train_seconds_],
+    }
+    arrays = _flat(estimator.weights_, "weights")
+    if estimator.weights_:
+        arrays |= _flat(estimator.scaling_._asdict(), "scaling")
+    arrays |= {"range:prior": seen.prior}
+    for name in seen.rows:
+        arrays[f"range:rows:{name}"] = seen.rows[name]
+        arrays[f"range:example:{name}"] = seen.example[name]
+    history = estimator.history_
+    arrays |= {f"history:{name}": history[name].to_numpy(float) for name in history}
+    container.write_container(path, _KIND, parameters, arrays)
+
+
+def load(cls: type, path: str | Path, simulator: Any) -> Any:
+    """Return an estimator; see :meth:`DistributionTransformer.load`."""
+    return from_container(cls, container.read_container(path, kinds={_KIND}), simulator)
+
+
+def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
+    """Return the estimator in a container.
+
+    Raises
+    ------
+    CorruptFileError
+        For a version that is not known.
+    ValueError
+        Without the simulator, where the file does not hold it.
+    """
+    found, arrays = read.parameters, read.arrays
+    if found.get("version") != _VERSION:
+        raise CorruptFileError(
+            f"the file has version {found.get('version')!r} of the Distribution Transformer, "
+            f"this bayeskit reads version {_VERSION}"
+        )
+    if simulator is None:
+        if found["simulator"] is None:
+            raise ValueError(
+                "the file does not hold the simulator, which is code: pass that of training "
+                "as simulator= (or model= in bayeskit.load)"
+            )
+        simulator = LinearGaussian(**found["simulator"])
+    described = dict(found["meta_prior"])
+    if described.pop("class") == "mixture":
+        values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
+        meta_prior: Any = GaussianMixtureMetaPrior(**values)
+    else:
+        meta_prior = ParametricMetaPrior.from_plain(described)
+    estimator = cls(
+        simulator, meta_prior, support=_as_support_spec(found["support"]), **found["settings"]
+    )
+    task = estimator._task()
+    sizes = task.simulator.row_sizes(task.support.constrained_dim)
+    if sizes != found["row_sizes"]:
+        raise ValueError(
+            f"the simulator gives observations of sizes {sizes}, in training they were "
+            f"{found['row_sizes']}"
+        )
+    estimator.task_, estimator.row_sizes_ = task, sizes
+    estimator.network_ = estimator._network(task)
+    _fill(estimator, arrays)
+    progress = Progress(int(found["progress"][0]), float(found["progress"][1]))
+    names = [name for name in arrays if name.startswith("history:")]
+    columns = {name.removeprefix("history:"): arrays[name].tolist() for name in names}
+    progress.history = [
+        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    ]
+    losses = columns.get("evaluated_loss") or [np.inf]
+    progress.best_loss = float(min(losses))
+    estimator._keep_progress(progress)
+    estimator.timing_ = found["timing"]
+    return estimator
+
+
+def _as_support_spec(spec: Any) -> Any:
+    """Return a support as :func:`as_support` takes it, intervals as tuples again."""
+    if not isinstance(spec, list):
+        return spec
+    return [tuple(entry) if isinstance(entry, list) else entry for entry in spec]
+
+
+def _fill(estimator: Any, arrays: dict[str, np.ndarray]) -> None:
+    """Give an estimator its weights and ranges."""
+    task = estimator.task_
+    estimator.range_ = TrainedRange(
+        arrays["range:prior"],
+        {name: arrays[f"range:rows:{name}"] for name in estimator.row_sizes_},
+        {name: arrays[f"range:example:{name}"] for name in estimator.row_sizes_},
+    )
+    if task.kind == "exact":
+        estimator.weights_, estimator.scaling_ = {}, ()
+        return
+    rows: Any = {
+        name: tuple(arrays[f"scaling['rows']['{name}'][{i}]"] for i in (0, 1))
+        for name in estimator.row_sizes_
+    }
+    context: Any = tuple(arrays[f"scaling['context'][{i}]"] for i in (0, 1))
+    estimator.scaling_ = Scaling(context, rows)
+    weights = {k: v for k, v in arrays.items() if k.startswith("weights")}
+    like = estimator.network_.initial(
+        np.random.default_rng(0),
+        _widths(weights, len(context[0]), list(estimator.row_sizes_)),
+    )
+    estimator.weights_ = _nested(weights, like, "weights")
+
+
+def _widths(weights: dict[str, np.ndarray], context: int, sources: list[str]) -> Widths:
+    """Return the widths of tokens that these weights embed."""
+    components = len(weights["weights['components']['first']['w']"])
+    rows = {name: len(weights[f"weights['rows']['{name}']['first']['w']"]) for name in sources}
+    return Widths(components, context, rows)
+
+
+class Checkpoint:
+    """A file that training goes on from.
+
+    Parameters
+    ----------
+    path : str or Path
+    configuration : dict
+        Plain values; training with other ones is refused.
+    """
+
+    def __init__(self, path: str | Path, configuration: dict[str, Any]):
+        self.path = Path(path)
+        self.configuration = json.loads(json.dumps(configuration, default=_plain_number))
+
+    def save(self, state: State, progress: Progress) -> None:
+        """Write where training stands, so that the file is whole at any time."""
+        if progress.best_weights is None:
+            return
+        facts = dataclasses.asdict(dataclasses.replace(progress, best_weights=None, history=[]))
+        del facts["best_weights"], facts["history"]
+        arrays = _flat(state, "state") | _flat(progress.best_weights, "best")
+        for name in progress.history[0]:
+            column = [float(entry[name]) for entry in progress.history]
+            arrays[f"history:{name}"] = np.asarray(column)
+        parameters = {"version": _VERSION, "progress": facts, **self._described()}
+        container.write_container(self.path, _CHECKPOINT, parameters, arrays)
+
+    def _described(self) -> dict[str, Any]:
+        return {"configuration": self.configuration}
+
+    def restored(self, state: State, progress: Progress) -> tuple[State, Progress]:
+        """Return what the file holds; the arguments if there is none.
+
+        Raises
+        ------
+        InvalidDataError
+            If the file belongs to other settings.
+        """
+        if not self.path.exists():
+            return state, progress
+        read = container.read_container(self.path, kinds={_CHECKPOINT})
+        if read.parameters.get("version") != _VERSION:
+            raise CorruptFileError(
+                f"the checkpoint has version {read.parameters.get('version')!r}, this bayeskit "
+                f"reads version {_VERSION}"
+            )
+        known = read.parameters["configuration"]
+        differing = [k for k, v in self.configuration.items() if known.get(k) != v]
+        if differing:
+            raise InvalidDataError(
+                f"the checkpoint {str(self.path)!r} belongs to a training with other "
+                f"{', '.join(differing)}: use another file, or the same settings and "
+                "random_state"
+            )
+        columns = {
+            name.removeprefix("history:"): array.tolist()
+            for name, array in read.arrays.items()
+            if name.startswith("history:")
+        }
+        found = Progress(
+            **read.parameters["progress"],
+            best_weights=_nested(read.arrays, state.weights, "best"),
+            history=[
+                {
+                    name: int(value) if name in ("step", "skipped") else value
+                    for name, value in zip(columns, row, strict=True)
+                }
+                for row in zip(*columns.values(), strict=True)
+            ],
+        )
+        return _nested(read.arrays, state, "state"), found

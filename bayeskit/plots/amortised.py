@@ -1,0 +1,86 @@
+"""Whether amortised posteriors are calibrated: ranks, and how often the truth is covered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
+
+__all__ = ["expected_coverage", "rank_distributions"]
+
+_NAMES = {"log density": "highest density", "distance": "balls around random points (TARP)"}
+
+
+def rank_distributions(report: Any, *, ax: Any = None) -> Any:
+    """Draw the distribution function of each rank, less that of a uniform one.
+
+    Lines of exact posteriors all stay inside the grey band with probability 0.95. A hill means
+    truths that lie too low, a valley too high; a hill before a valley means posteriors that are
+    too narrow, a valley before a hill too wide.
+
+    Parameters
+    ----------
+    report : CalibrationReport
+    ax : matplotlib Axes, optional
+        Default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = ax or new_axes(6.4, 3.8)
+    band = report.band()
+    ax.fill_between([0.0, 1.0], -band, band, color=MUTED, alpha=0.14, linewidth=0)
+    ax.axhline(0.0, color=MUTED, linewidth=0.9)
+    for i, (name, ranks) in enumerate(report.ranks.items()):
+        values = np.sort(ranks)
+        heights = np.arange(1, len(values) + 1) / len(values) - values
+        style = "-" if i < len(COLORS) else "--"
+        ax.plot(
+            values, heights, style, color=COLORS[i % len(COLORS)], linewidth=1.4, label=name
+        )
+    ax.set_xlim(0.0, 1.0)
+    reach = 1.15 * max(band, *(np.abs(line.get_ydata()).max() for line in ax.lines[1:]))
+    ax.set_ylim(-reach, reach)
+    ax.set_xlabel("rank")
+    ax.set_ylabel("share of problems below, less the rank")
+    tidy(ax)
+    headline(ax, f"{report.verdict}: ranks of {report.num_problems} truths")
+    ax.legend(frameon=False, fontsize=8.5, ncols=3, loc="upper center", labelcolor=INK)
+    return ax
+
+
+def expected_coverage(report: Any, *, ax: Any = None) -> Any:
+    """Draw how often credible sets cover the truth against how often they say so.
+
+    Below the diagonal posteriors are too sure of themselves, above it too cautious.
+
+    Parameters
+    ----------
+    report : CalibrationReport
+    ax : matplotlib Axes, optional
+        Default: those of a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = ax or new_axes(4.6, 4.4)
+    band = report.band()
+    ends = np.array([0.0, 1.0])
+    ax.fill_between(ends, ends - band, ends + band, color=MUTED, alpha=0.14, linewidth=0)
+    ax.plot(ends, ends, color=MUTED, linewidth=0.9)
+    for color, (name, label) in zip(COLORS, _NAMES.items(), strict=False):
+        levels, covered = report.coverage(name)
+        ax.plot(levels, covered, color=color, linewidth=1.6, label=label)
+    ax.set_xlim(0.0, 1.0)
+    ax.set_ylim(0.0, 1.0)
+    ax.set_aspect("equal")
+    ax.set_xlabel("level of the credible set")
+    ax.set_ylabel("share of truths inside")
+    tidy(ax, "both")
+    headline(ax, f"{report.verdict}: coverage of {report.num_problems} truths")
+    ax.legend(frameon=False, fontsize=8.5, loc="upper left", labelcolor=INK)
+    return ax

@@ -1,0 +1,187 @@
+"""The estimator's corrections: refinement, priors of any kind, calibration."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayeskit as bk
+from bayeskit.errors import OutOfMetaPriorWarning, PriorFitWarning
+from bayeskit.inference.compile_clock import CompileClock
+from bayeskit.models.distribution_transformer import (
+    GaussianMixtureMetaPrior,
+    ParametricMetaPrior,
+    RefinedBatch,
+    Simulator,
+    fit_mixture,
+)
+
+PRIOR = bk.GaussianMixture([0.5, 0.5], [-2.0, 2.0], [1.0, 1.0])
+UNTRAINED = {
+    "max_steps": 0,
+    "budget_seconds": None,
+    "random_state": 0,
+    "d_model": 8,
+    "n_layers": 1,
+    "n_heads": 1,
+    "d_hidden": 8,
+}
+
+
+def student_noise(key, x):
+    return x + jax.random.t(key, 4.0, x.shape)
+
+
+def log_student(z, x):
+    return jax.scipy.stats.t.logpdf(z, 4.0, x).sum()
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """Start values alone: rough, so that there is something to correct."""
+    return bk.DistributionTransformer(
+        Simulator(student_noise, log_student, num_observations=(1, 4)),
+        GaussianMixtureMetaPrior(dim=1, num_components=(1, 3)),
+        warm_start=False,
+        **UNTRAINED,
+    ).fit()
+
+
+Z = np.array([0.8, 1.9, 1.1])
+
+
+def density_of_mixture(x):
+    return np.exp(PRIOR.log_prob(x[:, None]))
+
+
+def quadrature(prior_density, z=Z):
+    """Return mean, sd and log evidence on a grid."""
+    x = np.linspace(-25.0, 25.0, 100_001)
+    joint = prior_density(x) * np.exp(stats.t(4.0).logpdf(z[:, None] - x).sum(axis=0))
+    total = np.trapezoid(joint, x)
+    mean = np.trapezoid(joint * x, x) / total
+    return mean, np.sqrt(np.trapezoid(joint * (x - mean) ** 2, x) / total), np.log(total)
+
+
+def assert_exact(found, density, z=Z):
+    """Within 5.5 standard errors: false alarms below 1e-6."""
+    mean, sd, log_evidence = quadrature(density, z)
+    assert found.reliable
+    assert abs(found.mean[0] - mean) < 5.5 * sd / np.sqrt(found.ess)
+    assert abs(found.log_evidence - log_evidence) < 5.5 * found.log_evidence_se
+
+
+@pytest.mark.parametrize("method", ["psis", "smc", "mcmc", "auto"])
+def test_refined_posteriors_are_exact(untrained, method):
+    found = untrained.posterior(Z, prior=PRIOR, refine=method, random_state=0)
+    assert_exact(found, density_of_mixture)
+    # What is corrected is far off, and would not pass.
+    rough = untrained.posterior(Z, prior=PRIOR)
+    assert (
+        abs(rough.mean[0] - quadrature(lambda x: np.exp(PRIOR.log_prob(x[:, None])))[0]) > 0.1
+    )
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [stats.laplace(0.5, 1.0), stats.cauchy(), stats.uniform(-1.0, 4.0)],
+    ids=["laplace", "cauchy", "uniform"],
+)
+def test_priors_of_any_kind_are_used_themselves(untrained, prior):
+    with warnings.catch_warnings():
+        # That a mixture only stands for the prior is no matter here.
+        warnings.simplefilter("error", PriorFitWarning)
+        found = untrained.posterior(Z, prior=prior, refine="auto", random_state=0)
+    assert_exact(found, prior.pdf)
+
+
+def test_a_fitted_prior_is_fitted_once(untrained):
+    prior = stats.laplace(0.5, 1.0)
+    fitted = fit_mixture(prior, 3)
+    with CompileClock() as clock:
+        untrained.posterior(Z, prior=fitted, refine="psis", random_state=0)
+    again = untrained.posterior(Z + 0.1, prior=fitted, refine="psis", random_state=0)
+    assert clock.num_compiled <= 2
+    assert_exact(again, prior.pdf, Z + 0.1)
+
+
+def test_a_batch_is_refined_one_by_one_without_compiling_again(untrained):
+    untrained.posterior(Z, prior=PRIOR, refine="psis", random_state=0)
+    z = np.stack([Z, Z - 1.0])[:, :, None]
+    untrained.posterior(z, prior=PRIOR)
+    with CompileClock() as clock:
+        both = untrained.posterior(z, prior=PRIOR, refine="psis", random_state=0)
+    assert clock.num_compiled == 0
+    assert isinstance(both, RefinedBatch) and len(both) == 2
+    for one, data in zip(both, (Z, Z - 1.0), strict=True):
+        assert_exact(one, density_of_mixture, data)
+
+
+def test_alarms_are_left_to_the_correction(untrained):
+    far = bk.GaussianMixture([1.0], [30.0], [1.0])
+    with pytest.warns(OutOfMetaPriorWarning, match="mean of the prior"):
+        untrained.posterior(Z + 30.0, prior=far)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = untrained.posterior(Z + 30.0, prior=far, refine="auto", random_state=0)
+    assert abs(found.mean[0] - 31.2) < 0.5
+    with pytest.raises(ValueError, match="outside of what the network was trained on"):
+        untrained.posterior(Z + 30.0, prior=far, refine="auto", strict=True)
+
+
+def test_the_same_state_gives_the_same_bits(untrained):
+    first, again = (
+        untrained.posterior(Z, prior=PRIOR, refine="psis", random_state=3) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.draws, again.draws)
+
+
+def test_without_a_likelihood_refinement_is_refused():
+    simulator = Simulator(student_noise)
+    dt = bk.DistributionTransformer(simulator, GaussianMixtureMetaPrior(), **UNTRAINED).fit()
+    with pytest.raises(ValueError, match="needs the log likelihood"):
+        dt.posterior(Z[:1], prior=PRIOR, refine="psis")
+
+
+def test_parametric_priors_are_refined():
+    """Inverse-gamma variances: the posterior is one too. Within 5.5 standard errors."""
+    law = stats.invgamma(4.5, scale=6.0 + 0.5 * 1.3**2)
+    dt = bk.DistributionTransformer(
+        Simulator(
+            lambda key, x: jnp.sqrt(x) * jax.random.normal(key, (1,)),
+            lambda z, x: jax.scipy.stats.norm.logpdf(z, 0.0, jnp.sqrt(x)).sum(),
+        ),
+        ParametricMetaPrior("inverse_gamma", concentration=4.0, rate=6.0),
+        **UNTRAINED,
+    ).fit()
+    prior = {"concentration": 4.0, "rate": 6.0}
+    for method in ("auto", "smc"):
+        found = dt.posterior([1.3], prior=prior, refine=method, random_state=0)
+        assert found.reliable and found.support.spec == ["positive"]
+        assert abs(found.mean[0] - law.mean()) < 5.5 * law.std() / np.sqrt(found.ess)
+        gap = found.log_prob(np.array([[1.0], [2.0]])) - law.logpdf([1.0, 2.0])
+        assert np.all(np.abs(gap) < 5.5 * found.log_evidence_se)
+
+
+def test_calibration_of_exact_and_of_rough_posteriors(untrained):
+    """Linear Gaussian posteriors are exact; false-alarm rate 1e-6. The prior for the posterior,
+    which the untrained network returns, fails."""
+    from bayeskit.models.distribution_transformer import LinearGaussian
+
+    exact = bk.DistributionTransformer(
+        LinearGaussian(1.0, 1.0, num_observations=(1, 4)),
+        GaussianMixtureMetaPrior(dim=1, num_components=(1, 3)),
+        random_state=0,
+    ).fit()
+    report = exact.calibrate(400, alpha=1e-6, random_state=0)
+    assert report.verdict == "pass"
+    assert any("number of observations" in region for region in report.to_frame()["region"])
+    rough = untrained.calibrate(400, alpha=1e-6, random_state=0)
+    assert rough.verdict == "fail" and "likelihood" in rough.worst
+    with CompileClock() as clock:
+        again = exact.calibrate(400, alpha=1e-6, random_state=0)
+    assert clock.num_compiled == 0
+    np.testing.assert_array_equal(again.ranks["x[0]"], report.ranks["x[0]"])

@@ -1,0 +1,186 @@
+"""Bad input: what the user gets, with the name of the argument."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+import bayeskit as bk
+from bayeskit.errors import InvalidDataError, OutOfMetaPriorWarning
+from bayeskit.models.distribution_transformer import (
+    GaussianMixtureMetaPrior,
+    JointSimulator,
+    LinearGaussian,
+    ParametricMetaPrior,
+    Simulator,
+    Source,
+)
+
+LINEAR = LinearGaussian(1.0, 1.0)
+META_PRIOR = GaussianMixtureMetaPrior()
+
+
+def fails_to_fit(error, match, simulator=LINEAR, meta_prior=META_PRIOR, **settings):
+    with pytest.raises(error, match=match):
+        bk.DistributionTransformer(simulator, meta_prior, **settings).fit()
+
+
+def test_before_fit(prior):
+    estimator = bk.DistributionTransformer(LINEAR, META_PRIOR)
+    for call in (
+        lambda: estimator.posterior([1.0], prior=prior),
+        lambda: estimator.filter([1.0], A=1.0, Q=1.0, x0=prior),
+        lambda: estimator.prior_sensitivity([1.0], prior=prior),
+        lambda: estimator.save("nowhere.bkit"),
+    ):
+        with pytest.raises(NotFittedError, match="not trained yet"):
+            call()
+
+
+def test_settings():
+    fails_to_fit(TypeError, "meta_prior must be", meta_prior=None)
+    fails_to_fit(TypeError, "simulator must be", simulator=3)
+    fails_to_fit(ValueError, "d_model must be a whole number", d_model=0)
+    fails_to_fit(ValueError, "multiple of n_heads", d_model=10, n_heads=4)
+    fails_to_fit(ValueError, "lr must be positive", lr=-1.0)
+    fails_to_fit(ValueError, "training would never end", budget_seconds=None)
+    fails_to_fit(ValueError, "budget_seconds must be positive", budget_seconds=0.0)
+    fails_to_fit(ValueError, "n_draws", n_draws=-1)
+    fails_to_fit(ValueError, "support must be one of", support="positiv")
+    fails_to_fit(ValueError, "precision must be", precision="float16")
+
+
+def test_simulators():
+    fails_to_fit(TypeError, "cannot be called", simulator=lambda key: key)
+    fails_to_fit(TypeError, "must be a JAX function", simulator=lambda key, x: np.sin(x[0]))
+    with pytest.raises(ValueError, match="num_observations of 'z'"):
+        Simulator(lambda key, x: x, num_observations=(3, 1))
+    with pytest.raises(ValueError, match="at least one source"):
+        Simulator({})
+    with pytest.raises(ValueError, match="positive definite"):
+        LinearGaussian(1.0, -1.0)
+    with pytest.raises(ValueError, match="must be symmetric"):
+        LinearGaussian(np.eye(2), [[1.0, 0.5], [0.0, 1.0]])
+    with pytest.raises(ValueError, match="matrix has 1 rows and noise_covariance 2"):
+        LinearGaussian([[1.0]], np.eye(2))
+    with pytest.raises(ValueError, match="there are no parameters"):
+        LinearGaussian(lambda p: 1.0, 1.0)
+    with pytest.raises(ValueError, match="must be a finite range"):
+        Simulator(lambda key, x: x, parameters={"noise": (2.0, 1.0)})
+    short = JointSimulator(lambda key, x: jax.random.normal(key, (3, 1)), 4)
+    fails_to_fit(TypeError, "must return 4 rows", simulator=short)
+
+
+def test_meta_priors():
+    for settings in (
+        {"dim": 0},
+        {"num_components": (3, 1)},
+        {"covariance": "full"},
+        {"scale_bounds": (2.0, 3.0)},
+        {"sharp_share": 2.0},
+        {"concentration": 0.0},
+    ):
+        with pytest.raises(ValueError, match="GaussianMixtureMetaPrior"):
+            GaussianMixtureMetaPrior(**settings)
+    with pytest.raises(ValueError, match="the family 'cauchy'"):
+        ParametricMetaPrior("cauchy", loc=0.0)
+    with pytest.raises(ValueError, match="has the parameters"):
+        ParametricMetaPrior("normal", loc=0.0)
+    with pytest.raises(ValueError, match="belong into the dict"):
+        ParametricMetaPrior({"x": ("normal", {"loc": 0.0, "scale": 1.0})}, loc=1.0)
+
+
+@pytest.mark.parametrize(
+    ("z", "match"),
+    [
+        ([np.nan, 1.0], "contains nan at index"),
+        ([np.inf], "contains inf at index"),
+        (["a"], "must hold real numbers"),
+        (np.zeros((2, 2)), r"must have shape \(n, 1\)"),
+        ({"y": [1.0]}, r"unknown sources \['y'\]"),
+    ],
+)
+def test_data(exact, prior, z, match):
+    with pytest.raises(InvalidDataError, match=match):
+        exact.posterior(z, prior=prior)
+
+
+def test_infinities_are_refused_even_when_masking(exact, prior):
+    with pytest.raises(InvalidDataError, match="contains inf"):
+        exact.posterior([np.inf], prior=prior, missing="mask")
+    with pytest.raises(ValueError, match="missing must be one of"):
+        exact.posterior([1.0], prior=prior, missing="drop")
+
+
+def test_priors_of_mixtures(exact, prior):
+    with pytest.raises(TypeError, match="prior must be a GaussianMixture"):
+        exact.posterior([1.0], prior={"loc": 0.0})
+    with pytest.raises(InvalidDataError, match="prior has dimension 2"):
+        exact.posterior([1.0], prior=bk.GaussianMixture([1.0], [[0.0, 0.0]], np.eye(2)[None]))
+    positive = bk.GaussianMixture([1.0], [0.0], [1.0], support="positive")
+    with pytest.raises(InvalidDataError, match="support"):
+        exact.posterior([1.0], prior=positive)
+    priors = bk.GaussianMixture(np.ones((3, 1)), np.zeros((3, 1)), np.ones((3, 1)))
+    with pytest.raises(InvalidDataError, match="batches have different lengths"):
+        exact.posterior(np.zeros((2, 1, 1)), prior=priors)
+    with pytest.raises(InvalidDataError, match="parameters must be a dict"):
+        exact.posterior([1.0], prior=prior, parameters={"noise": 1.0})
+
+
+def test_priors_of_families(variance):
+    good = {"concentration": 2.0, "rate": 2.0}
+    for bad, match in (
+        ({"concentration": 2.0}, "must be a dict of"),
+        ({**good, "rate": -1.0}, "rate of the prior of 'x' must be positive"),
+        ({**good, "rate": np.nan}, "must be a finite number"),
+        ({"concentration": np.ones(2), "rate": np.ones(3)}, "different lengths"),
+    ):
+        with pytest.raises(InvalidDataError, match=match):
+            variance.posterior([1.0], prior=bad)
+    with pytest.raises(TypeError, match="prior must be a dict"):
+        variance.posterior([1.0], prior=bk.GaussianMixture([1.0], [0.0], [1.0]))
+    with pytest.raises(ValueError, match="needs a network for mixture priors"):
+        variance.filter([1.0], A=1.0, Q=1.0, x0=bk.GaussianMixture([1.0], [0.0], [1.0]))
+
+
+def test_alarms_name_the_feature_and_its_range(exact, prior, variance):
+    with pytest.warns(
+        OutOfMetaPriorWarning, match="10 observations of 'z', trained with up to 4"
+    ):
+        exact.posterior(np.zeros(10), prior=prior)
+    with pytest.warns(OutOfMetaPriorWarning, match=r"observation 'z', in standard deviations"):
+        exact.posterior([50.0], prior=prior)
+    with pytest.warns(OutOfMetaPriorWarning, match=r"log rate of x is 9.21.*trained on \["):
+        variance.posterior([1.0], prior={"concentration": 2.0, "rate": 1e4})
+    far = bk.GaussianMixture([1.0], [100.0], [1.0])
+    with pytest.raises(InvalidDataError, match="mean of the prior, coordinate 0 is 100"):
+        exact.posterior([100.0], prior=far, strict=True)
+
+
+def test_a_few_just_outside_are_expected_in_a_batch(exact, prior):
+    most = exact.range_.rows["z"][1, 0]
+    sd = np.sqrt(prior.cov[0, 0] + 1.0)
+    z = np.zeros((300, 1, 1))
+    z[0] = prior.mean[0] + sd * most * 1.02
+    exact.posterior(z, prior=prior)
+    z[1:5] = z[0]
+    with pytest.warns(OutOfMetaPriorWarning, match="for 5 of 300 problems"):
+        exact.posterior(z, prior=prior)
+    z[0:5] = 0.0
+    z[7] = 100.0
+    with pytest.warns(OutOfMetaPriorWarning, match="for 1 of 300 problems"):
+        exact.posterior(z, prior=prior)
+
+
+def test_scikit_learn_manners():
+    estimator = bk.DistributionTransformer(LINEAR, META_PRIOR, lr=0.1)
+    copy = clone(estimator)
+    assert copy.lr == 0.1 and copy.get_params()["n_layers"] == 3
+    assert copy.set_params(n_layers=1).n_layers == 1
+
+
+def test_sources_are_named(prior):
+    two = Simulator({"a": Source(lambda key, x: x), "b": Source(lambda key, x: 2 * x)})
+    assert two.row_sizes(1) == {"a": 1, "b": 1}
+    assert not two.has_log_likelihood

@@ -57,7 +57,9 @@ def test_wheel_has_the_package_and_nothing_else(wheel):
 def test_distributions_are_small(distributions):
     sizes = {p.suffix: p.stat().st_size for p in distributions.iterdir()}
     assert set(sizes) == {".whl", ".gz"}
-    assert max(sizes.values()) < MEGABYTE
+    assert sizes[".gz"] < MEGABYTE
+    # A wheel packs each of many files by itself, and seven models are in it.
+    assert sizes[".whl"] < 1.5 * MEGABYTE
 
 
 def test_core_needs_neither_torch_nor_pyro():

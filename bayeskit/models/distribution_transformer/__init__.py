@@ -16,6 +16,7 @@ from bayeskit.models.distribution_transformer.simulators import (
     Simulator,
     Source,
 )
+from bayeskit.models.distribution_transformer.surprise import PredictiveCheck
 
 __all__ = [
     "CalibrationReport",
@@ -28,6 +29,7 @@ __all__ = [
     "LinearGaussian",
     "NumPyroSimulator",
     "ParametricMetaPrior",
+    "PredictiveCheck",
     "RefinedBatch",
     "RefinedFilterResult",
     "RefinedPosterior",

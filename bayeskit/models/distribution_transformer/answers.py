@@ -11,11 +11,8 @@ from sklearn.exceptions import NotFittedError
 
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError, PriorFitWarning
-from bayeskit.inference import random
-from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.base import precision_scope
 from bayeskit.models.distribution_transformer import programs
-from bayeskit.models.distribution_transformer.calibration import CalibrationReport
-from bayeskit.models.distribution_transformer.checking import report_on, simulated_problems
 from bayeskit.models.distribution_transformer.correcting import check_likelihood, refined
 from bayeskit.models.distribution_transformer.door import (
     checked_parameters,
@@ -282,52 +279,6 @@ class Answers:
             int(n_particles),
             random_state,
         )
-
-    # ------------------------------------------------------------ calibration
-
-    def calibrate(
-        self,
-        n: int = 500,
-        *,
-        n_draws: int = 99,
-        alpha: float = 1e-4,
-        random_state: Any = None,
-    ) -> CalibrationReport:
-        """Check on fresh simulations that posteriors cover the truth as often as they say.
-
-        Ranks of the true latent, of its likelihood and of its density, and coverage by balls
-        around random points (TARP); over all that training draws from, and by regions of the
-        features of the prior, so that a region that fails is named.
-
-        Parameters
-        ----------
-        n : int
-            Number of problems, at least 100. With more, smaller errors are found.
-        n_draws : int
-            Posterior draws for each problem.
-        alpha : float in (0, 1)
-            Bound on the probability that exact posteriors fail.
-        random_state : int, numpy random state, JAX key, or None
-
-        Returns
-        -------
-        CalibrationReport
-            With ``verdict``, ``worst``, ``failing_regions`` and ``to_frame()``.
-        """
-        self._check_fitted()
-        simulation_key, rank_key = random.split(as_random_key(random_state))
-        with self._on_device(), precision_scope(self.precision), program_cache():
-            simulated = simulated_problems(self.task_, int(n), simulation_key)
-            simulated = jax.tree.map(np.asarray, simulated)
-            found = self._answered(simulated.problems, strict=False, quiet=True)
-            return report_on(
-                self.task_,
-                simulated,
-                found.mixture,
-                num_draws=n_draws,
-                alpha=alpha,
-                random_state=rank_key,
-            )
 
     # ------------------------------------------------------------ sensitivity
 

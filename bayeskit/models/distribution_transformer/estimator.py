@@ -17,7 +17,7 @@ from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.progress import ProgressLine
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.distribution_transformer import saving
-from bayeskit.models.distribution_transformer.answers import Answers
+from bayeskit.models.distribution_transformer.checks import Checks
 from bayeskit.models.distribution_transformer.first_sample import FirstSample, first_sample
 from bayeskit.models.distribution_transformer.network import Network
 from bayeskit.models.distribution_transformer.ranges import observed_range
@@ -34,7 +34,7 @@ from bayeskit.models.distribution_transformer.training import (
 __all__ = ["DistributionTransformer"]
 
 
-class DistributionTransformer(Answers, BaseEstimator):
+class DistributionTransformer(Checks, BaseEstimator):
     r"""Amortised posteriors for any prior: a Distribution Transformer.
 
     Trained once on simulations, it maps a prior and data to the posterior in milliseconds,

@@ -158,12 +158,11 @@ def test_parametric_priors_are_refined():
         **UNTRAINED,
     ).fit()
     prior = {"concentration": 4.0, "rate": 6.0}
-    for method in ("auto", "smc"):
-        found = dt.posterior([1.3], prior=prior, refine=method, random_state=0)
-        assert found.reliable and found.support.spec == ["positive"]
-        assert abs(found.mean[0] - law.mean()) < 5.5 * law.std() / np.sqrt(found.ess)
-        gap = found.log_prob(np.array([[1.0], [2.0]])) - law.logpdf([1.0, 2.0])
-        assert np.all(np.abs(gap) < 5.5 * found.log_evidence_se)
+    found = dt.posterior([1.3], prior=prior, refine="auto", random_state=0)
+    assert found.reliable and found.support.spec == ["positive"]
+    assert abs(found.mean[0] - law.mean()) < 5.5 * law.std() / np.sqrt(found.ess)
+    gap = found.log_prob(np.array([[1.0], [2.0]])) - law.logpdf([1.0, 2.0])
+    assert np.all(np.abs(gap) < 5.5 * found.log_evidence_se)
 
 
 def test_calibration_of_exact_and_of_rough_posteriors(untrained):
@@ -185,3 +184,25 @@ def test_calibration_of_exact_and_of_rough_posteriors(untrained):
         again = exact.calibrate(400, alpha=1e-6, random_state=0)
     assert clock.num_compiled == 0
     np.testing.assert_array_equal(again.ranks["x[0]"], report.ranks["x[0]"])
+
+
+def test_data_at_odds_with_the_prior_are_told(exact):
+    """Tails within 5 standard errors of 255 simulations; ten standard deviations off warn."""
+    prior = bk.GaussianMixture([1.0], [0.0], [1.0])
+    z = np.array([[[0.5]], [[-2.0]]])
+    found = exact.predictive_check(z, prior=prior, random_state=0)
+    assert not found.is_unusual.any()
+    law = stats.norm(0.0, np.sqrt(2.0))
+    np.testing.assert_allclose(found.log_evidence, law.logpdf(z[:, 0, 0]), atol=1e-6)
+    tails = 2 * law.sf(np.abs(z[:, 0, 0]))
+    errors = np.sqrt(tails * (1 - tails) / 255)
+    assert np.all(np.abs(found.tail_probability - tails) < 5 * errors + 1 / 256)
+    with pytest.warns(OutOfMetaPriorWarning, match="unusual for their prior"):
+        exact.predictive_check([10.0 * np.sqrt(2.0)], prior=prior, random_state=0)
+    with pytest.raises(ValueError, match="simulates up to 4 observations"):
+        exact.predictive_check(np.zeros(9), prior=prior)
+
+
+def test_a_check_needs_the_evidence(untrained):
+    with pytest.raises(ValueError, match="needs the evidence"):
+        untrained.predictive_check(Z, prior=PRIOR)

@@ -402,10 +402,10 @@ def sample(key: Key, distribution: Any) -> jax.Array:
             f"{type(distribution).__name__} has no finite support: the exact mode cannot "
             "enumerate it. Validate in statistical mode"
         )
-    return distribution.sample(_threefry(real_key(key)))
+    return distribution.sample(threefry(real_key(key)))
 
 
-def _threefry(key: jax.Array) -> jax.Array:
+def threefry(key: jax.Array) -> jax.Array:
     """Return a key that every sampler of JAX takes; that of Poisson takes no other."""
     if "fry" in str(key.dtype):
         return key

@@ -27,6 +27,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from bayeskit.errors import InvalidDataError, NumericalWarning
+from bayeskit.inference import random
 from bayeskit.models.bayesian import BayesianModel
 
 __all__ = [
@@ -126,9 +127,7 @@ class _Poisson(dist.Poisson):
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         # jax.random.poisson takes keys of one generator only.
-        words = jax.random.bits(key, (2,), jnp.uint32)
-        threefry = jax.random.wrap_key_data(words, impl="threefry2x32")
-        return super().sample(threefry, sample_shape)
+        return super().sample(random.threefry(key), sample_shape)
 
 
 def _linear_predictor(X: Any, intercept: dist.Distribution, coefficient_sd: Any) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit.inference import random
 from bayeskit.models.distribution_transformer.simulators import (
     BaseSimulator,
     _Parameters,
@@ -103,7 +104,7 @@ class NumPyroSimulator(BaseSimulator):
 
         model = handlers.substitute(self.model, data=values)
         if key is not None:
-            model = handlers.seed(model, key)
+            model = handlers.seed(model, random.threefry(key))
         traced = handlers.trace(model).get_trace(**arguments)
         return {name: site for name, site in traced.items() if site["type"] == "sample"}
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit.inference import random
+
 __all__ = ["JointSimulator", "Simulator", "Source", "as_simulator"]
 
 
@@ -19,7 +21,8 @@ class Source:
     Parameters
     ----------
     simulate : callable (key, x) -> (m,) array or number
-        Draws one observation, in JAX. x is the latent (d,), constrained.
+        Draws one observation, in JAX. x is the latent (d,), constrained; the key is one that
+        all of ``jax.random`` takes.
     log_likelihood : callable (z, x) -> number, optional
         Log density of one observation z (m,).
     num_observations : int or (int, int)
@@ -209,7 +212,9 @@ class Simulator(BaseSimulator):
         keys = jax.random.split(key, len(self.sources))
         for part, (name, source) in zip(keys, self.sources.items(), strict=True):
             each = jax.random.split(part, self.num_observations[name][1])
-            drawn = jax.vmap(lambda k, s=source: jnp.ravel(s.simulate(k, x, *more)))(each)
+            drawn = jax.vmap(
+                lambda k, s=source: jnp.ravel(s.simulate(random.threefry(k), x, *more))
+            )(each)
             rows[name] = drawn.astype(jnp.zeros(()).dtype)
         return rows
 
@@ -266,7 +271,7 @@ class JointSimulator(BaseSimulator):
 
     def simulate_rows(self, key: jax.Array, x: jax.Array, vector: jax.Array) -> dict:
         """Return the largest data set of one problem."""
-        drawn = self.simulate(key, x, *self._more(vector))
+        drawn = self.simulate(random.threefry(key), x, *self._more(vector))
         rows = dict(drawn) if isinstance(drawn, Mapping) else {"z": drawn}
         dtype = jnp.zeros(()).dtype
         for name, (_, high) in self.num_observations.items():

@@ -8,8 +8,10 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
+from bayeskit import accel
 from bayeskit.models.distribution_transformer import (
     GaussianMixtureMetaPrior,
+    JointSimulator,
     LinearGaussian,
     NumPyroSimulator,
     ParametricMetaPrior,
@@ -149,6 +151,35 @@ def test_numpyro_models_are_the_same_as_functions(x64):
     )
     levels = stats.t(3.0, 0.4, 1.7).cdf(np.asarray(many).ravel())
     assert stats.kstest(levels, "uniform").pvalue > 1e-7
+
+
+def test_counts_are_drawn_with_keys_of_every_generator():
+    """``jax.random.poisson`` takes keys of one generator, which estimators do not use."""
+
+    def counting_model():
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", 3):
+            numpyro.sample("z", dist.Poisson(jnp.exp(x)))
+
+    def count(key, x):
+        return jax.random.poisson(key, jnp.exp(x))
+
+    def counts(key, x):
+        return jax.random.poisson(key, jnp.exp(x), (3, 1))
+
+    keys = jax.random.split(accel.as_key(0), 2000)
+    assert "fry" not in str(keys.dtype)
+    simulators = (
+        Simulator(count, num_observations=3),
+        JointSimulator(counts, 3),
+        NumPyroSimulator(counting_model, "z"),
+    )
+    for simulator in simulators:
+        rows = jax.vmap(
+            lambda k, s=simulator: s.simulate_rows(k, jnp.array([0.5]), jnp.zeros(0))["z"]
+        )(keys)
+        off = (np.asarray(rows).mean() - np.exp(0.5)) / np.sqrt(np.exp(0.5) / rows.size)
+        assert abs(off) < 5.5  # fails by chance once in 1e7
 
 
 def test_numpyro_models_that_cannot_be_used():

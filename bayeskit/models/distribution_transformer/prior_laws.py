@@ -59,8 +59,19 @@ class _LogDistribution:
         total = self.support.log_det(u)
         for piece, one in zip(pieces, distributions, strict=True):
             value = piece[0] if not one.event_shape and jnp.ndim(piece) else piece
-            total = total + jnp.sum(one.log_prob(value))
+            total = total + _log_probability(one, value)
         return total
+
+
+def _log_probability(distribution: Any, x: jax.Array) -> jax.Array:
+    """Return the log density at x, which is -inf outside of the support.
+
+    NumPyro's own is that of a formula there, and finite for many families.
+    """
+    inside = jnp.all(distribution.support(x))
+    # The formula is evaluated inside only: a NaN would reach the gradient through the choice.
+    safe = jnp.where(inside, x, distribution.support.feasible_like(x))
+    return jnp.where(inside, jnp.sum(distribution.log_prob(safe)), -jnp.inf)
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,12 @@ def as_prior_law(prior: Any, support: Support) -> PriorLaw:
         return mixture_law(prior.mixture)
     given = list(prior) if isinstance(prior, list | tuple) else [prior]
     distributions = tuple(numpyro_distribution(one) for one in given)
+    for one in distributions:
+        if one.support is not None and one.support.is_discrete:
+            raise InvalidDataError(
+                f"prior {type(one).__name__} is a distribution of whole numbers, but the "
+                "latent is continuous: give a distribution with a density"
+            )
     size = support.constrained_dim
     if len(distributions) == 1 and not distributions[0].event_shape:
         (one,) = distributions

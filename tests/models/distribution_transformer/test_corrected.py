@@ -5,11 +5,12 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
 import bayeskit as bk
-from bayeskit.errors import OutOfMetaPriorWarning, PriorFitWarning
+from bayeskit.errors import InvalidDataError, OutOfMetaPriorWarning, PriorFitWarning
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.distribution_transformer import (
     GaussianMixtureMetaPrior,
@@ -96,6 +97,20 @@ def test_priors_of_any_kind_are_used_themselves(untrained, prior):
         warnings.simplefilter("error", PriorFitWarning)
         found = untrained.posterior(Z, prior=prior, refine="auto", random_state=0)
     assert_exact(found, prior.pdf)
+
+
+def test_priors_that_end_where_the_data_are(untrained):
+    """NumPyro's densities are finite beyond the support of many families."""
+    z = np.array([-0.9, -0.2, 0.1])
+    prior = stats.halfnorm()
+    found = untrained.posterior(z, prior=prior, refine="auto", random_state=0)
+    assert_exact(found, prior.pdf, z)
+    assert (found.draws >= 0).all()
+    # The density of the formula, which was taken once, is far off.
+    wrong = quadrature(lambda x: 2 * stats.norm().pdf(x), z)
+    assert abs(found.log_evidence - wrong[2]) > 50 * found.log_evidence_se
+    with pytest.raises(InvalidDataError, match="Poisson is a distribution of whole numbers"):
+        untrained.posterior(z, prior=dist.Poisson(2.0))
 
 
 def test_a_fitted_prior_is_fitted_once(untrained):

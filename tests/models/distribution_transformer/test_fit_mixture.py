@@ -1,5 +1,6 @@
 """Mixtures that stand for priors: exact ones, fitted ones, and how far those are off."""
 
+import jax
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -105,6 +106,19 @@ def test_the_law_is_that_of_the_prior():
         log_det = float(space.log_det(u))
         wanted = prior.logpdf(space.constrain(u)[0]) + log_det
         assert log_p == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [dist.HalfNormal(1.0), dist.Gamma(2.0, 1.0), dist.Beta(2.0, 3.0), stats.uniform(0.5, 1.0)],
+)
+def test_the_density_ends_with_the_support(prior):
+    law = as_prior_law(prior, as_support("real", 1))
+    outside, inside = np.array([-0.3]), np.array([0.7])
+    value, slope = jax.value_and_grad(law.log_density)(outside, law.values)
+    assert value == -np.inf
+    assert np.isfinite(slope).all()
+    assert np.isfinite(law.log_density(inside, law.values))
 
 
 def test_a_bad_fit_is_said():

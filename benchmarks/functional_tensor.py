@@ -93,8 +93,8 @@ US_TEMP = {
         "CP 7, constant": cp(7, mean="constant", **ROUGH),
         "CP 7": cp(7, **ROUGH),
         "CP 5, Student-t": cp(5, likelihood="student_t", **ROUGH),
-        "Tucker 3x5x3, constant": tucker((3, 5, 3), **ROUGH),
-        "Tucker 3x5x3": tucker((3, 5, 3), mean="additive", **ROUGH),
+        "Tucker 3x5x3, constant": tucker((3, 5, 3), mean="constant", **ROUGH),
+        "Tucker 3x5x3": tucker((3, 5, 3), **ROUGH),
     },
     "years": {"main effects": cp(0), "CP 5": cp(5, **ROUGH)},
     "cells": {"main effects": cp(0), "CP 5": cp(5, **ROUGH)},
@@ -102,21 +102,21 @@ US_TEMP = {
 SYNTHETIC = {
     "CP 1, Matern 3/2": cp(1, mean="constant"),
     "CP 1, Matern 5/2": cp(1, mean="constant", kernel="matern52"),
-    "Tucker 1x1, Matern 3/2": tucker(1),
+    "Tucker 1x1, Matern 3/2": tucker(1, mean="constant"),
 }
 PM25 = {
     "main effects": cp(0),
     "CP 2, constant, Matern 1/2": cp(2, mean="constant", **ROUGH),
     "CP 2, constant": cp(2, mean="constant"),
     "CP 2": cp(2),
-    "Tucker 2x2x2, constant": tucker(2),
-    "Tucker 2x2x2": tucker(2, mean="additive"),
+    "Tucker 2x2x2, constant": tucker(2, mean="constant"),
+    "Tucker 2x2x2": tucker(2),
 }
 EPOCHS = {
     "CP 2": cp(2, mean="constant", max_iter=10, **ROUGH),
-    "Tucker 2x2x2": tucker(2, max_iter=10, **ROUGH),
+    "Tucker 2x2x2": tucker(2, mean="constant", max_iter=10, **ROUGH),
 }
-MEMORY = {"Tucker 7x7x7": tucker(7, max_iter=10, **ROUGH)}
+MEMORY = {"Tucker 7x7x7": tucker(7, mean="constant", max_iter=10, **ROUGH)}
 
 
 # ---------------------------------------------------------------- data

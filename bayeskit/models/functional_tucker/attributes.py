@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +14,34 @@ from bayeskit.models.functional_tucker.joint import MeanField
 from bayeskit.models.functional_tucker.naming import factor_names, term_names
 from bayeskit.models.functional_tucker.sampled import Sampled
 
-__all__ = ["ATTRIBUTES", "learned_attributes"]
+__all__ = ["ATTRIBUTES", "learned_attributes", "why_absent"]
 
 # Those that depend on the engine or the model; a new fit removes the old ones.
 ATTRIBUTES = ("log_evidence_", "log_evidence_se_", "elbo_", "n_iter_", "core_", "posterior_")
+_WHERE = {
+    "log_evidence_": "engine='smc', and engine='cavi' at rank 0 with normal noise, set it",
+    "log_evidence_se_": "engine='smc' sets it",
+    "elbo_": "engine='cavi' with components or Student-t noise sets it",
+    "n_iter_": "engine='cavi' with components or Student-t noise sets it",
+    "core_": "FunctionalTucker with engine='cavi' sets it",
+    "posterior_": "engine='gibbs' and engine='smc' set it",
+}
+
+
+def why_absent(name: str, has: Mapping[str, Any]) -> str:
+    """Return what a user does who misses one of the attributes.
+
+    Parameters
+    ----------
+    name : str
+        One of ATTRIBUTES.
+    has : dict
+        What the estimator has.
+    """
+    if "_posterior" not in has:
+        return f"call fit(X, y) first; {_WHERE[name]}"
+    there = [one for one in ATTRIBUTES if one in has]
+    return f"{_WHERE[name]}; this fit has {', '.join(there)}"
 
 
 def learned_attributes(

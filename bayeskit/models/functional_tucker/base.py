@@ -16,7 +16,11 @@ from bayeskit.inference.gp_kernels.hyperparametric import checked_hyperparameter
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.functional_tucker import additive
 from bayeskit.models.functional_tucker.additive.learning import with_kernels
-from bayeskit.models.functional_tucker.attributes import ATTRIBUTES, learned_attributes
+from bayeskit.models.functional_tucker.attributes import (
+    ATTRIBUTES,
+    learned_attributes,
+    why_absent,
+)
 from bayeskit.models.functional_tucker.joint import MeanField, fit_mean_field
 from bayeskit.models.functional_tucker.low_rank.layout import Layout
 from bayeskit.models.functional_tucker.low_rank.noise import Gamma, NoisePrior
@@ -89,6 +93,13 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
     context: str
     random_state: Any
 
+    def __getattr__(self, name: str) -> Any:
+        """Say when a learned attribute that is absent would be there."""
+        kind = type(self).__name__
+        if name in ATTRIBUTES:
+            raise AttributeError(f"{kind} has no {name}: {why_absent(name, self.__dict__)}")
+        raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+
     def _layout(self, num_modes: int) -> Layout:
         """Return the layout that the parameters ask for; an empty one has no modes."""
         raise NotImplementedError
@@ -145,7 +156,7 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y)
-        table, categories = self._new_table(X), self.categories_
+        table, categories = self._new_table(X, may_be_unseen=True), self.categories_
         if hasattr(X, "columns"):
             categories = table_of(X[list(self.names_)], categories)[2]
         more = observations(y, len(table), allow_none=True)

@@ -117,8 +117,8 @@ class FunctionalCP(FunctionalTensor):
     Steps of the hyper-parameters of factors are stretched while the bound rises (adaptive
     over-relaxation): the search ends at a higher bound after as many epochs.
 
-    A category that no training row has is one more draw from the prior of its mode, and its
-    predictions are as wide.
+    A category that no training row has is one more draw from the prior of its mode: its
+    predictions are as wide, and come with a warning.
 
     Independent laws are narrower than the posterior. The bands of single functions are for
     looking; those of predictions are checked in the benchmarks.

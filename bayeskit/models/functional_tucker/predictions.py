@@ -218,9 +218,9 @@ class Predictions:
             raise ValueError(f"context must be one of {_CONTEXTS}, got {self.context!r}")
         return self.context
 
-    def _new_table(self, X: Any) -> np.ndarray:
+    def _new_table(self, X: Any, may_be_unseen: bool = False) -> np.ndarray:
         self._check_fitted()
-        return new_table(X, self.names_, self.categories_, self._dates)
+        return new_table(X, self.names_, self.categories_, self._dates, may_be_unseen)
 
     def _coordinates_of(self, grid: Any, mode: Any) -> np.ndarray:
         if mode not in self.categories_:

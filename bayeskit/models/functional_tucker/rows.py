@@ -153,7 +153,11 @@ def coordinates_of(values: Any, mode: Hashable, categories: Categories) -> np.nd
 
 
 def new_table(
-    X: Any, names: tuple[Hashable, ...], categories: Categories, dates: frozenset[Hashable]
+    X: Any,
+    names: tuple[Hashable, ...],
+    categories: Categories,
+    dates: frozenset[Hashable],
+    may_be_unseen: bool = False,
 ) -> np.ndarray:
     """Return coordinates of new rows, in the order of the modes of the fit.
 
@@ -162,6 +166,11 @@ def new_table(
     InvalidDataError
         For modes that are missing, another number of columns, and columns of another kind than
         in the fit: numbers, dates or categories.
+
+    Warns
+    -----
+    UserWarning
+        For categories that the fit has not seen, unless they may be unseen.
     """
     if hasattr(X, "columns") and set(names) <= set(X.columns):
         X = X[list(names)]
@@ -170,6 +179,11 @@ def new_table(
         raise InvalidDataError(f"X lacks the columns {missing}: the fit had {list(names)}")
     if not hasattr(X, "columns") and np.ndim(X) == 2:
         _refuse_other_number(np.shape(X)[1], names)
+    if categories and not hasattr(X, "columns"):
+        raise InvalidDataError(
+            f"the fit had categories in {sorted(map(str, categories))}: give a DataFrame with "
+            "their names"
+        )
     if dates and not hasattr(X, "columns"):
         raise InvalidDataError(
             f"the fit had dates in {sorted(map(str, dates))}: give a DataFrame with dates"
@@ -184,7 +198,24 @@ def new_table(
             f"column {strange[0]!r} of X holds categories, but the fit had numbers there"
         )
     _refuse_other_number(len(found), names)
+    for place, name in enumerate(names if kinds and not may_be_unseen else ()):
+        _warn_of_unseen(kinds.get(name, ()), categories.get(name, ()), table[:, place], name)
     return table
+
+
+def _warn_of_unseen(values: Any, known: Any, codes: np.ndarray, name: Hashable) -> None:
+    """Warn of rows whose categories come after those that are known."""
+    strange = list(values[len(known) :]) if len(known) else []
+    if strange:
+        num = int(np.sum(codes >= len(known)))
+        warnings.warn(
+            f"column {name!r} of X holds categories that the fit has not seen, such as "
+            f"{strange[0]!r}, in {num} of {len(codes)} rows: their effects are draws from the "
+            "prior, and predictions as wide",
+            UserWarning,
+            # Who calls predict.
+            stacklevel=6,
+        )
 
 
 def _refuse_other_number(num: int, names: tuple[Hashable, ...]) -> None:

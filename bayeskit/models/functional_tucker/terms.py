@@ -202,6 +202,13 @@ def check_terms(terms: Sequence[Any], names: Sequence[Hashable]) -> tuple[Any, .
             "at most one WithinGroup is possible: give it a sum of kernels, "
             "on(mode, kernel) + on(other, kernel)"
         )
+    labels = [term_label(term) for term in found]
+    twice = [label for label in dict.fromkeys(labels) if labels.count(label) > 1]
+    if twice:
+        raise ValueError(
+            f"{twice[0]} is given twice, and only the sum of the two is a function that data "
+            "tell of: give one term a sum of kernels, such as Matern32() + White()"
+        )
     for term in within:
         others = [name for name in names if name != term.by]
         if not others:

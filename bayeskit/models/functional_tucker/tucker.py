@@ -29,9 +29,9 @@ class FunctionalTucker(FunctionalTensor):
     ----------
     ranks : int, or sequence of one int for each mode
         Number of functions of each mode, at least 1.
-    mean : "constant", "additive", None, or sequence of terms
-        As in :class:`~bayeskit.FunctionalCP`, but ``"constant"`` by default: a core has room
-        for main effects. Compare the two forms with equal means.
+    mean : "additive", "constant", None, or sequence of terms
+        As in :class:`~bayeskit.FunctionalCP`. ``"constant"`` leaves main effects to the core,
+        as published Tucker models do.
     kernel : str, kernel, one for each mode, or dict by mode
         Covariance of the functions. What is None in a kernel is learned, for each function by
         itself: one whose standard deviation runs towards zero is switched off. ``White()``
@@ -80,7 +80,7 @@ class FunctionalTucker(FunctionalTensor):
         self,
         ranks: Any = 2,
         *,
-        mean: Any = "constant",
+        mean: Any = "additive",
         kernel: Any = "matern32",
         transform: Any = None,
         noise_std: Any = None,

@@ -158,17 +158,28 @@ class Predictions:
             f = self.likelihood_.rate(f)
         return np.swapaxes(f, 0, 1).reshape(-1, len(x))[:num_draws]
 
-    def bands(self, X: Any, *, of: str = "function") -> Any:
+    def bands(self, X: Any, *, of: str = "function", level: float = 0.9) -> Any:
         """Return mean, sd and quantiles at any coordinates, as a table.
+
+        Parameters
+        ----------
+        X : array
+        of : {"observation", "function", "rate"}
+            As for :meth:`predict`.
+        level : float
+            Probability between the outer quantiles, whose tails are equal.
 
         Returns
         -------
         pandas.DataFrame
-            By coordinate, with columns mean, sd, 5%, median and 95%.
+            By coordinate, with columns mean, sd, 5%, median and 95%, or those of the level.
         """
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}")
         means, variances = self._moments_of(X, of)
-        quantiles = self.predict_quantiles(X, of=of)
-        return _table(X, *mixture_moments(means, variances), quantiles)
+        levels = (0.5 - 0.5 * level, 0.5, 0.5 + 0.5 * level)
+        quantiles = self.predict_quantiles(X, levels, of=of)
+        return _table(X, *mixture_moments(means, variances), quantiles, levels)
 
     def components(self, X: Any) -> Any:
         """Return the posterior of each summand of the kernel at any coordinates.
@@ -188,8 +199,10 @@ class Predictions:
             tables[name] = _table(X, *mixture_moments(m, v), function_quantiles(m, v, _LEVELS))
         return pd.concat(tables, names=["component", "x"])
 
-    def plot(self, X: Any = None, *, of: str = "rate", ax: Any = None) -> Any:
-        """Draw data, median and the band from 5 % to 95 %, and return the Axes.
+    def plot(
+        self, X: Any = None, *, of: str = "rate", level: float = 0.9, ax: Any = None
+    ) -> Any:
+        """Draw data, median and a band, and return the Axes.
 
         Parameters
         ----------
@@ -198,6 +211,8 @@ class Predictions:
         of : {"observation", "function", "rate"}
             As for :meth:`predict`. The rate, which is the function where noise is added to it,
             is on the scale of the data.
+        level : float
+            Probability of the band, whose tails are equal; the default goes from 5 % to 95 %.
         """
         from bayeskit.plots import function_bands
 
@@ -205,7 +220,8 @@ class Predictions:
         x, y, _ = self._rows
         if X is None:
             X = self._as_given(np.linspace(x.min(), x.max(), 400))
-        ax = function_bands(self.bands(X, of=of), observations=(self._as_given(x), y), ax=ax)
+        bands = self.bands(X, of=of, level=level)
+        ax = function_bands(bands, observations=(self._as_given(x), y), ax=ax)
         ax.set_ylabel(self.likelihood_.rate_name if of == "rate" else of)
         if self._have_zone:
             ax.set_xlabel("x, UTC")
@@ -356,10 +372,13 @@ def _expected_density(
     return logsumexp(likelihood.log_density(y[:, None], f, variance[:, None]), axis=1, b=w)
 
 
-def _table(X: Any, mean: np.ndarray, variance: np.ndarray, quantiles: np.ndarray) -> Any:
+def _table(
+    X: Any, mean: np.ndarray, variance: np.ndarray, quantiles: np.ndarray, levels: Any = _LEVELS
+) -> Any:
     import pandas as pd
 
     index = pd.Index(np.ravel(np.asarray(X)), name="x")
+    names = f"{100 * levels[0]:.6g}%", "median", f"{100 * levels[-1]:.6g}%"
     columns = {"mean": mean, "sd": np.sqrt(variance)}
-    columns |= dict(zip(("5%", "median", "95%"), quantiles, strict=True))
+    columns |= dict(zip(names, quantiles, strict=True))
     return pd.DataFrame(columns, index=index)

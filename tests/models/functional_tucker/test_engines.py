@@ -266,7 +266,8 @@ def test_categories_are_exchangeable_modes():
     slopes = model.factors("station", ["north", "east", "south"])[:, 0]
     assert np.corrcoef(slopes, level[:3])[0, 1] ** 2 > 0.99
     # Of a station that was not seen nothing is known but how much stations differ.
-    _, std = model.predict(X, return_std=True)
+    with pytest.warns(UserWarning, match="not seen, such as 'far'"):
+        _, std = model.predict(X, return_std=True)
     assert std[~known & (np.sin(x) ** 2 > 0.5)].min() > 2 * std[known].max()
     with pytest.raises(InvalidDataError, match="mode 'station' has no category 'west'"):
         model.factors("station", ["west"])

@@ -42,7 +42,7 @@ def cp(**options):
 
 
 def tucker(**options):
-    return bk.FunctionalTucker((2, 1), **{**FEW, **options})
+    return bk.FunctionalTucker((2, 1), mean="constant", **{**FEW, **options})
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,8 @@ def test_shift_and_scale_of_coordinates(make, fitted, data):
 def test_permuted_modes_have_the_same_fixed_points(data):
     """A Tucker model with one function a mode and fixed scales: one optimum but for signs."""
     X, y = data
-    one = bk.FunctionalTucker(1, noise_std=0.3, kernel=[Matern32(1.0, 2.0), Matern12(1.0, 4.0)])
+    kernel = [Matern32(1.0, 2.0), Matern12(1.0, 4.0)]
+    one = bk.FunctionalTucker(1, mean="constant", noise_std=0.3, kernel=kernel)
     two = clone(one).set_params(kernel=[Matern12(1.0, 4.0), Matern32(1.0, 2.0)])
     options = {"max_iter": 500, "tol": 0.0, "num_starts": 1, "random_state": 0}
     first = one.set_params(**options).fit(X, y)
@@ -293,12 +294,59 @@ def test_text_and_numbers_are_told_apart(data):
         model.fit(text, y)
     with pytest.raises(InvalidDataError, match="but the fit had text there, such as"):
         model.predict(X)
+    with pytest.raises(InvalidDataError, match=r"had categories in \['b'\]: give a DataFrame"):
+        model.predict(X.to_numpy())
     # What is declared has the order that was stated, and raises no doubt.
     order = [str(i) for i in range(10, -1, -1)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(text.astype({"b": pd.CategoricalDtype(order)}), y)
     assert model.categories_["b"].tolist() == order
+
+
+def test_predictions_at_categories_that_the_fit_has_not_seen(data):
+    X, y = data
+    named = X.assign(b="station " + X["b"].astype(str))
+    effect = bk.MainEffect("b", White(2.0))
+    model = bk.FunctionalCP(0, mean=[effect], noise_std=0.3).fit(named, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(named.iloc[:3])
+    new = named.iloc[:3].assign(b=["station 1", "elsewhere", "elsewhere"])
+    with pytest.warns(UserWarning, match=r"not seen, such as 'elsewhere', in 2 of 3 rows"):
+        _, std = model.predict(new, return_std=True)
+    # A draw from the prior of the effect, beside the noise.
+    scale = y.std(ddof=1)
+    assert std[1] == std[2] >= scale * np.hypot(2.0, 0.3)
+    # Rows that are learned from are no surprise.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.partial_fit(new, y[:3])
+        assert model.predict(new, return_std=True)[1][1] < 0.5 * std[1]
+
+
+def test_an_effect_is_stated_once():
+    X, y = make_table(0)
+    twice = [bk.MainEffect("a"), bk.MainEffect("b"), bk.MainEffect("a", White())]
+    with pytest.raises(ValueError, match=r"MainEffect\(a\) is given twice.*a sum of kernels"):
+        bk.FunctionalCP(0, mean=twice).fit(X, y)
+
+
+def test_both_forms_have_the_same_defaults():
+    one, two = bk.FunctionalCP().get_params(), bk.FunctionalTucker().get_params()
+    assert one.pop("rank") == two.pop("ranks")
+    assert one == two
+
+
+def test_attributes_that_are_absent_say_where_they_are(fitted):
+    with pytest.raises(AttributeError, match=r"no elbo_: call fit\(X, y\) first"):
+        _ = bk.FunctionalCP().elbo_
+    with pytest.raises(AttributeError, match=r"engine='smc'.*; this fit has elbo_, n_iter_"):
+        _ = fitted.log_evidence_
+    with pytest.raises(AttributeError, match="'gibbs' and engine='smc' set it"):
+        _ = fitted.posterior_
+    with pytest.raises(AttributeError, match="object has no attribute 'plot_cores'"):
+        _ = fitted.plot_cores
 
 
 def test_pictures_of_what_is_not_there(data):

@@ -207,6 +207,14 @@ def test_quantiles(fitted):
     assert list(fitted.bands(NEW).columns) == ["mean", "sd", "5%", "median", "95%"]
     ax = fitted.plot()
     assert len(ax.lines) == 2 and len(ax.collections) == 1
+    wide = fitted.bands(NEW, of="rate", level=0.95)
+    assert list(wide.columns) == ["mean", "sd", "2.5%", "median", "97.5%"]
+    mean, sd = fitted.predict(NEW, return_std=True, of="rate")
+    np.testing.assert_allclose(wide["97.5%"] - mean, 1.95996398 * sd, rtol=1e-6)
+    with pytest.raises(ValueError, match="level must lie strictly between 0 and 1, got 95"):
+        fitted.plot(level=95)
+    legend = fitted.plot(level=0.95).get_legend().get_texts()[0].get_text()
+    assert legend == "median, 2.5 % to 97.5 %"
 
 
 # ---------------------------------------------------------------- manners

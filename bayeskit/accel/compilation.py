@@ -72,7 +72,7 @@ def quick_jit(
     wanted = {**_QUICK, **_LEVELS[optimised]}
 
     @functools.cache
-    def compiled() -> Callable:
+    def compiled() -> Any:
         known = {name: value for name, value in wanted.items() if _is_supported(name, value)}
         return jax.jit(function, compiler_options=known, **options)
 

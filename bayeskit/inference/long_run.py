@@ -140,6 +140,7 @@ class LongRun:
         self._signal: int | None = None
         self._pace: float | None = None
         self._size = 0
+        self._deadline = self._next_write = math.inf
         self.stopped = ""
 
     def __enter__(self) -> LongRun:
@@ -180,7 +181,7 @@ class LongRun:
         ----------
         part : str
         like : callable () -> pytree of arrays
-            The structure of the state, with the dtypes and numbers of axes of its arrays.
+            The structure of the state, with the dtypes of its arrays.
         """
         own = {name: v for name, v in self._saved.items() if name.partition("/")[0] == part}
         if not own:
@@ -322,10 +323,10 @@ def _unpacked(part: str, arrays: dict[str, np.ndarray], like: Any) -> Any:
         if _is_key(leaf):
             found.append(jax.random.wrap_key_data(values, impl=jax.random.key_impl(leaf)))
             continue
-        if values.dtype != leaf.dtype or values.ndim != len(leaf.shape):
+        if values.dtype != leaf.dtype:
             raise CheckpointMismatchError(
-                f"the array {name} of the checkpoint is {values.dtype} with {values.ndim} "
-                f"axes, expected {leaf.dtype} with {len(leaf.shape)}. Delete it to start anew"
+                f"the array {name} of the checkpoint is {values.dtype}, expected {leaf.dtype}. "
+                "Delete it to start anew"
             )
         found.append(jnp.asarray(values) if isinstance(leaf, jax.Array) else values)
     return jax.tree.unflatten(treedef, found)

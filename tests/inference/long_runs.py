@@ -42,6 +42,17 @@ ENGINES = {
     "smc": lambda **more: bk.SMC(progress=False, **SMC, **more),
     "bridge": lambda **more: bk.SMC(progress=False, bridge=True, **SMC, **more),
     "unbiased": lambda **more: bk.SMC(progress=False, unbiased=True, **SMC, **more),
+    "ensemble": lambda **more: bk.EnsembleHMC(
+        num_chains=8, num_warmup=75, num_draws=90, progress=False, mapping="together", **more
+    ),
+    "ensemble to an ESS": lambda **more: bk.EnsembleHMC(
+        num_chains=8,
+        num_warmup=75,
+        target_ess=1500,
+        progress=False,
+        mapping="together",
+        **more,
+    ),
     "nuts": lambda **more: bk.NUTS(120, 60, 2, progress=False, **more),
 }
 

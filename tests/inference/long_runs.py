@@ -9,9 +9,10 @@ import sys
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 
 import bayeskit as bk
-from bayeskit.inference import random
+from bayeskit.inference import Rows, StateSpaceTarget, random
 
 Y = np.linspace(-1.0, 2.0, 20).astype(np.float32)
 
@@ -54,10 +55,26 @@ ENGINES = {
         **more,
     ),
     "nuts": lambda **more: bk.NUTS(120, 60, 2, progress=False, **more),
+    "pmmh": lambda **more: bk.PMMH(20, 80, 40, 2, progress=False, **more),
+    "gibbs": lambda **more: bk.ParticleGibbs(5, 80, 40, 2, progress=False, **more),
+    "smc2": lambda **more: bk.SMC2(16, 10, progress=False, **more),
+    "unbiased smc2": lambda **more: bk.SMC2(16, 10, progress=False, unbiased=True, **more),
+    "tempering": lambda **more: bk.ParallelTempering(4, 80, 40, 2, progress=False, **more),
 }
 
 
+LEVEL = bk.StateSpaceModel(
+    initial=lambda p: dist.Normal(0.0, 1.5),
+    transition=lambda p, x, t: dist.Normal(p["rho"] * x, 1.0),
+    observation=lambda p, x, t: dist.Normal(x, 0.8),
+    params={"rho": dist.Uniform(-1.0, 1.0)},
+)
+OF_STATE_SPACE = ("pmmh", "gibbs", "smc2", "unbiased smc2")
+
+
 def target_of(name):
+    if name in OF_STATE_SPACE:
+        return StateSpaceTarget.of(LEVEL, Rows(Y))
     return target()
 
 

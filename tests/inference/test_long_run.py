@@ -39,7 +39,7 @@ EVERY_PIECE = {"max_seconds": 1e-6}
 
 @pytest.fixture(autouse=True)
 def _short_pieces(monkeypatch):
-    monkeypatch.setattr(long_run_module, "_FIRST_PIECE", 23)
+    monkeypatch.setattr(long_run_module, "_FIRST_PIECE", 7)
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,19 @@ class CheckpointFile:
     Beside the file stand ``<path>.prev``, the checkpoint before the last one, and while a run
     goes on ``<path>.lock`` with the number of the process. The operating system frees the lock
     of a process that dies, however it dies.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from bayeskit.inference import CheckpointFile
+    >>> path = os.path.join(tempfile.mkdtemp(), "run.bkit")
+    >>> with CheckpointFile(path, {"rate": "0.1"}) as file:
+    ...     file.read(), file.write({"step": np.array(3)})
+    (None, True)
+    >>> with CheckpointFile(path, {"rate": "0.1"}) as file:
+    ...     int(file.read()["step"])
+    3
     """
 
     def __init__(

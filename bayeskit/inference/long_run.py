@@ -127,6 +127,27 @@ class LongRun:
     In the main thread the first Ctrl-C waits for the end of a piece, the second ends the run at
     once. Handlers of the caller's own for SIGINT are left alone. SIGTERM waits for the
     end of a piece, and is sent again after the checkpoint was written.
+
+    Examples
+    --------
+    A loop of one's own, here one that adds up numbers:
+
+    >>> import numpy as np
+    >>> from bayeskit.inference import LongRun, LongRunSettings
+    >>> def total_of(settings):
+    ...     total, i = np.zeros(()), np.zeros((), int)
+    ...     with LongRun(settings, lambda: {"sum": "of squares"}) as run:
+    ...         state = lambda: {"total": total, "i": i}
+    ...         if saved := run.resumed("sum", state):
+    ...             total, i = saved["total"], saved["i"]
+    ...         while i < 1000 and not run.stopped:
+    ...             total, i = total + i**2, i + 1
+    ...             run.reached("sum", state)
+    ...     return float(total), run.stopped
+    >>> total_of(LongRunSettings())
+    (332833500.0, '')
+    >>> total_of(LongRunSettings(max_seconds=1e-9))
+    (0.0, 'the time limit')
     """
 
     def __init__(self, engine: LongRunSettings, identity: Callable[[], Mapping[str, str]]):

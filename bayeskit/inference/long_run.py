@@ -125,8 +125,8 @@ class LongRun:
     Notes
     -----
     In the main thread the first Ctrl-C waits for the end of a piece, the second ends the run at
-    once. Handlers of the caller's own for SIGINT are left alone. SIGTERM waits for the
-    end of a piece, and is sent again after the checkpoint was written.
+    once. Handlers of the caller's own for SIGINT are left alone. With a checkpoint,
+    SIGTERM waits for the end of a piece, and is sent again after the checkpoint was written.
 
     Examples
     --------
@@ -306,6 +306,9 @@ class LongRun:
             return
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_signal)
+        if self._file is None:
+            # Whoever ends the process has nothing to wait for.
+            return
         own = signal.getsignal(signal.SIGTERM)
         # None: installed by C code, and could not be put back.
         if own is not None and own is not signal.SIG_IGN:

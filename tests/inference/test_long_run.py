@@ -308,6 +308,18 @@ def test_terminated_run_is_kept_and_the_signal_sent_again(monkeypatch, tmp_path,
     assert digest(run("smc", tmp_path / "run.bkit")) == digest(uninterrupted("smc"))
 
 
+def test_without_checkpoint_sigterm_is_left_alone(monkeypatch):
+    own, found, reached = signal.getsignal(signal.SIGTERM), [], LongRun.reached
+
+    def looking(run, part, state):
+        found.append(signal.getsignal(signal.SIGTERM))
+        return reached(run, part, state)
+
+    monkeypatch.setattr(LongRun, "reached", looking)
+    ENGINES["smc"]().run(target(), key=3)
+    assert set(found) == {own}
+
+
 def test_handlers_of_the_caller_stay(monkeypatch):
     own = lambda number, frame: None
     previous = signal.signal(signal.SIGINT, own)
@@ -334,6 +346,31 @@ def test_other_threads_leave_signals_alone(uninterrupted):
     thread.start()
     thread.join()
     assert found == [expected]
+
+
+# ------------------------------------------------------------ estimators
+
+
+@pytest.mark.filterwarnings("ignore::bayeskit.errors.BayeskitWarning")
+def test_estimator_goes_on(tmp_path):
+    """Settings pass through `inference`, in float64; a partial result says that it is one."""
+
+    def fit(**more):
+        inference = bk.EnsembleHMC(
+            num_chains=8, num_warmup=25, num_draws=60, progress=False, **more
+        )
+        return bk.BayesianModel(target(), inference=inference, random_state=5).fit(y=Y)
+
+    path = tmp_path / "run.bkit"
+    whole, partial = fit(), []
+    while not (partial and not partial[-1].interrupted_):
+        with contextlib.suppress(UnfinishedRunError):
+            partial.append(fit(checkpoint=path, **EVERY_PIECE))
+    assert [est.interrupted_ for est in partial] == [True, True, False]
+    assert not whole.interrupted_
+    assert digest(partial[-1].result_) == digest(whole.result_)
+    partial[0].save(tmp_path / "est.bkit")
+    assert bk.load(tmp_path / "est.bkit", model=target()).interrupted_
 
 
 # ------------------------------------------------------------ whose file it is

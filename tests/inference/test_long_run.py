@@ -31,6 +31,7 @@ from bayeskit.errors import (
     UnfinishedRunError,
 )
 from bayeskit.inference import long_run as long_run_module
+from bayeskit.inference.engines.auto import run_auto
 from bayeskit.inference.long_run import LongRun
 from tests.inference.long_runs import ENGINES, Y, digest, log_prior, target, target_of
 
@@ -371,6 +372,15 @@ def test_estimator_goes_on(tmp_path):
     assert digest(partial[-1].result_) == digest(whole.result_)
     partial[0].save(tmp_path / "est.bkit")
     assert bk.load(tmp_path / "est.bkit", model=target()).interrupted_
+
+
+@pytest.mark.filterwarnings("ignore::bayeskit.errors.BayeskitWarning")
+def test_automatic_choice_ends_with_the_engine_that_is_stopped(monkeypatch):
+    """Ctrl-C in the second chunk of draws: no other engine begins, though none converged."""
+    InterruptedAt(monkeypatch, 7)
+    result, _ = run_auto(target(), None, 3)
+    assert result.interrupted and result.positions.shape[1] == 50
+    assert result.engine.startswith("EnsembleHMC")
 
 
 # ------------------------------------------------------------ whose file it is

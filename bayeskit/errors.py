@@ -7,11 +7,15 @@ argument and the first offending place; never the data in bulk.
 __all__ = [
     "BayeskitError",
     "BayeskitWarning",
+    "CheckpointLockedError",
+    "CheckpointMismatchError",
+    "CheckpointWarning",
     "ConvergenceWarning",
     "CorruptFileError",
     "DegenerateWeightsError",
     "ImproperPriorError",
     "InitializationError",
+    "InterruptedRunWarning",
     "InvalidDataError",
     "InvalidWeightsError",
     "KernelBuildError",
@@ -28,6 +32,7 @@ __all__ = [
     "TooManyPathsError",
     "TraceLevelError",
     "UnenumerableDrawError",
+    "UnfinishedRunError",
     "UnknownParameterError",
     "ValidationFailed",
 ]
@@ -55,6 +60,26 @@ class OutOfMetaPriorWarning(BayeskitWarning):
 
 class PriorFitWarning(BayeskitWarning):
     """A prior is far from the mixture that stands for it."""
+
+
+class InterruptedRunWarning(BayeskitWarning):
+    """A run was stopped early; its result is made of the draws until then."""
+
+
+class CheckpointWarning(BayeskitWarning):
+    """A checkpoint could not be written, locked, or read, and the run goes on without."""
+
+
+class CheckpointMismatchError(BayeskitError, ValueError):
+    """A checkpoint belongs to other settings, data, model or key."""
+
+
+class CheckpointLockedError(BayeskitError, RuntimeError):
+    """Another process is using the checkpoint."""
+
+
+class UnfinishedRunError(BayeskitError, TimeoutError):
+    """A run was stopped before there was any result; its checkpoint goes on from there."""
 
 
 class InvalidDataError(BayeskitError, ValueError):

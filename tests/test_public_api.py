@@ -15,15 +15,16 @@ PUBLIC = {
         WithinGroup accel datasets errors inference interop load models on plots
         validate validation""",
     "bayeskit.inference": """
-        ABCMove AdditiveParticle Auxiliary Barker Bijector Block DataPath DataTerms
-        DelayedRejection Density DifferenceEstimate DiscreteGibbs DiscreteMetropolis
-        EllipticalSlice FeynmanKac FittedProposal GHMC GaussianDynamics HMC History
-        Independent InfinityMALA InformationFilter Involution KalmanParticle Kernel
-        LaggedParticles Law LawKind LevelPath Lineage LinearGaussian LocallyInformed
-        LogQuadratic MALA MarginalState Measure MomentumState MovePlan MultipleTry
-        NoUTurn NormalPrior PCN Pair Path PointState Population PriorProposal Proposal
-        RandomWalk Replicas Rows Slice StateSpaceModel StateSpaceTarget StepInfo Tagged
-        Target TemperedPath TemperingStage TolerancePath Transition Tuning UnadjustedLangevin
+        ABCMove AdditiveParticle Auxiliary Barker Bijector Block CheckpointFile DataPath
+        DataTerms DelayedRejection Density DifferenceEstimate DiscreteGibbs
+        DiscreteMetropolis EllipticalSlice FeynmanKac FittedProposal GHMC
+        GaussianDynamics HMC History Independent InfinityMALA InformationFilter
+        Involution KalmanParticle Kernel LaggedParticles Law LawKind LevelPath Lineage
+        LinearGaussian LocallyInformed LogQuadratic LongRun LongRunSettings MALA
+        MarginalState Measure MomentumState MovePlan MultipleTry NoUTurn NormalPrior PCN
+        Pair Path PointState Population PriorProposal Proposal RandomWalk Replicas Rows Slice
+        StateSpaceModel StateSpaceTarget StepInfo Tagged Target TemperedPath
+        TemperingStage TolerancePath Transition Tuning UnadjustedLangevin
         UnbiasedEstimate UniformOther abc_smc adapt alive_filter
         annealed_importance_sampling auxiliary_particle_filter backward_sampling
         birth_death chain check_collapse choose conditional_ancestors conditional_smc

@@ -34,7 +34,7 @@ def _is_supported(name: str, value: Any) -> bool:
 
 def quick_jit(
     function: Callable | None = None, *, optimised: bool | str = True, **options: Any
-) -> Callable:
+) -> Any:
     """Return ``jax.jit`` of a function, compiled in a shorter time.
 
     For programs on top, not for functions that other programs call: JAX takes compiler options
@@ -53,6 +53,7 @@ def quick_jit(
     Returns
     -------
     callable
+        With ``eval_shape``, as that of ``jax.jit``: shapes of results, nothing compiled.
 
     Notes
     -----
@@ -71,12 +72,16 @@ def quick_jit(
     wanted = {**_QUICK, **_LEVELS[optimised]}
 
     @functools.cache
-    def compiled() -> Callable:
+    def compiled() -> Any:
         known = {name: value for name, value in wanted.items() if _is_supported(name, value)}
         return jax.jit(function, compiler_options=known, **options)
 
-    @functools.wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:
         return compiled()(*args, **keywords)
 
-    return call
+    def eval_shape(*args: Any, **keywords: Any) -> Any:
+        return compiled().eval_shape(*args, **keywords)
+
+    wrapped: Any = functools.wraps(function)(call)
+    wrapped.eval_shape = eval_shape
+    return wrapped

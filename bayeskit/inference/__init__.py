@@ -81,6 +81,7 @@ from bayeskit.inference.blocks import (
     weigh,
     when,
 )
+from bayeskit.inference.checkpoint import CheckpointFile
 from bayeskit.inference.collapse import check_collapse
 from bayeskit.inference.data_terms import DataTerms, DifferenceEstimate, draw_indices
 from bayeskit.inference.estimates import choose
@@ -116,6 +117,7 @@ from bayeskit.inference.kernels import (
 from bayeskit.inference.ladder import rungs
 from bayeskit.inference.law import Law, LawKind, Measure, Tagged
 from bayeskit.inference.lineage import Lineage
+from bayeskit.inference.long_run import LongRun, LongRunSettings
 from bayeskit.inference.maps import Bijector, Involution
 from bayeskit.inference.measure import (
     Density,
@@ -182,6 +184,7 @@ __all__ = [
     "Barker",
     "Bijector",
     "Block",
+    "CheckpointFile",
     "DataPath",
     "DataTerms",
     "DelayedRejection",
@@ -208,6 +211,8 @@ __all__ = [
     "LinearGaussian",
     "LocallyInformed",
     "LogQuadratic",
+    "LongRun",
+    "LongRunSettings",
     "MarginalState",
     "Measure",
     "MomentumState",

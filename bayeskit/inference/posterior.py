@@ -42,6 +42,9 @@ class Posterior:
         What the numbers are guaranteed to be, as derived from the blocks.
     timing : dict of float
         Seconds: ``compile_s`` and ``run_s``, and parts of the latter where the engine tells.
+    interrupted : bool
+        Whether the run was stopped early, by Ctrl-C or its time limit. The draws are then the
+        first of those that it would have made.
     """
 
     draws: dict[str, np.ndarray]
@@ -54,6 +57,7 @@ class Posterior:
     engine: str = ""
     law: str = ""
     timing: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
 
     @property
     def num_draws(self) -> int:
@@ -165,6 +169,7 @@ class Posterior:
             "law": self.law,
             "timing": {k: float(v) for k, v in self.timing.items()},
             "reasons": reasons,
+            "interrupted": self.interrupted,
         }
         return parameters, arrays
 
@@ -188,6 +193,8 @@ class Posterior:
             engine=parameters["engine"],
             law=parameters["law"],
             timing=parameters["timing"],
+            # Files from before runs could be stopped do not say.
+            interrupted=parameters.get("interrupted", False),
         )
 
 

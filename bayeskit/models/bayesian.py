@@ -229,6 +229,11 @@ class BayesianModel(BaseEstimator):
     # ------------------------------------------------------------ results
 
     @property
+    def interrupted_(self) -> bool:
+        """Whether the run was stopped early, so that there are fewer draws than asked for."""
+        return self._fitted().interrupted
+
+    @property
     def log_evidence_(self) -> float:
         """Log evidence; see the class."""
         return self._evidence("log_evidence")

@@ -83,7 +83,8 @@ def run_auto(
     def converges(name: str, result: Posterior | None) -> bool:
         if result is not None:
             tried[name] = result
-        return result is not None and result.diagnostics.converged
+        # Whoever stops the run wants no other engine to begin.
+        return result is not None and (result.interrupted or result.diagnostics.converged)
 
     if len(start.separate_modes) > 1 and proper:
         reason = (

@@ -12,6 +12,7 @@ from bayeskit.inference.engines.ensemble.program import MAPPINGS
 from bayeskit.inference.engines.ensemble.run import Ensemble
 from bayeskit.inference.kernels import HMC
 from bayeskit.inference.kernels.hmc import INTEGRATORS
+from bayeskit.inference.long_run import LongRunSettings
 from bayeskit.inference.measure import Target
 from bayeskit.inference.posterior import Posterior
 
@@ -19,7 +20,7 @@ __all__ = ["EnsembleHMC"]
 
 
 @dataclass(frozen=True)
-class EnsembleHMC:
+class EnsembleHMC(LongRunSettings):
     r"""Some dozen short Hamiltonian chains that share start, metric and step size.
 
     In coordinates whitened by a dense metric an almost normal posterior forgets where it was
@@ -57,9 +58,10 @@ class EnsembleHMC:
         How gradients of all chains are taken: at once, or one chain after another, which on a
         CPU is quicker for some densities, mixtures above all. "auto" measures it once; where
         the race is close, name one for the same bits in every session.
-    max_seconds : float, optional
-        The same in seconds, which makes the number of draws depend on the machine.
     progress : "auto" or bool
+    checkpoint, checkpoint_every, max_seconds
+        Of runs that take long; see :class:`~bayeskit.inference.LongRunSettings`. Checkpoints
+        begin when the search for modes has ended.
 
     Raises
     ------
@@ -88,10 +90,10 @@ class EnsembleHMC:
     evidence: bool = True
     max_gradients: int = 1_000_000
     mapping: str = "auto"
-    max_seconds: float | None = None
     progress: str | bool = "auto"
 
     def __post_init__(self):
+        super().__post_init__()
         least = {"num_chains": 4, "num_draws": 4}
         for name in ("num_chains", "num_draws", "num_warmup", "num_starts", "max_gradients"):
             value, lowest = getattr(self, name), least.get(name, 1)
@@ -100,7 +102,7 @@ class EnsembleHMC:
                 continue
             if not isinstance(value, int | np.integer) or value < lowest:
                 raise ValueError(f"{name} must be a whole number >= {lowest}, got {value!r}")
-        for name in ("target_ess", "trajectory", "max_seconds"):
+        for name in ("target_ess", "trajectory"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
@@ -151,5 +153,7 @@ class EnsembleHMC:
             If the dimension is unknown: neither prior draws nor initial positions.
         InitializationError
             If no start has a finite density and gradient, or the density rises for ever.
+        KeyboardInterrupt, UnfinishedRunError
+            After Ctrl-C or ``max_seconds``, if that comes before the first draws.
         """
         return Ensemble(self, target, data, key, initial_positions).run()

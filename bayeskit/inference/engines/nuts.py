@@ -18,6 +18,7 @@ from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import diagnose
 from bayeskit.inference.engines.base import constrained_draws, prepared_target
 from bayeskit.inference.kernels import NoUTurn, Tuning
+from bayeskit.inference.long_run import LongRun, LongRunSettings, identity_of
 from bayeskit.inference.measure import PointState, Target
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
@@ -27,10 +28,12 @@ __all__ = ["NUTS"]
 # Prior draws among which each chain takes the best as its start.
 _NUM_CANDIDATES = 100
 _CHUNK = 250
+# Fewer draws of each chain say nothing, not even how little they say.
+_LEAST_DRAWS = 10
 
 
 @dataclass(frozen=True)
-class NUTS:
+class NUTS(LongRunSettings):
     """The no-U-turn sampler: NumPyro's trees and warm-up, compiled once for all chains.
 
     Parameters
@@ -43,6 +46,8 @@ class NUTS:
         Tune a full covariance instead of one scale for each coordinate.
     max_tree_depth : int
     progress : "auto" or bool
+    checkpoint, checkpoint_every, max_seconds
+        Of runs that take long; see :class:`~bayeskit.inference.LongRunSettings`.
 
     Notes
     -----
@@ -62,6 +67,7 @@ class NUTS:
     progress: str | bool = "auto"
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("num_draws", "num_warmup", "num_chains", "max_tree_depth"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
@@ -106,6 +112,8 @@ class NUTS:
             If there are neither prior draws nor initial positions to start from.
         InitializationError
             If no start has a finite density and a finite gradient.
+        KeyboardInterrupt, UnfinishedRunError
+            After Ctrl-C or ``max_seconds``, if that comes before the first draws.
         """
         if not target.has_gradient:
             raise MissingGradientError(
@@ -116,7 +124,8 @@ class NUTS:
         if initial_positions is not None:
             spec = jax.tree.map(lambda x: jnp.asarray(x)[0], initial_positions)
         target = prepared_target(target, data, spec)
-        start_key, chain_key = jax.random.split(accel.as_key(key))
+        key = accel.as_key(key)
+        start_key, chain_key = jax.random.split(key)
         line = ProgressLine("NUTS", self.progress)
         with CompileClock() as clock:
             if initial_positions is None:
@@ -140,18 +149,16 @@ class NUTS:
                 np.asarray(step_size, dtype),
                 np.asarray(covariance, dtype),
             )
-            total, kept = self.num_warmup + self.num_draws, []
-            for first in range(0, total, _CHUNK):
-                num = min(_CHUNK, total - first)
-                carry, record = _chunk(self, target, carry, num)
-                kept.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:, :n], record))
-                divergent = sum(int(r.divergent.sum()) for r in kept)
-                line.show(
-                    f"{first + num} of {total} draws of {self.num_chains} chains, step size "
-                    f"{float(np.mean(kept[-1].step_size[:, -1])):.3g}, {divergent} divergent"
-                )
-            record = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *kept)
-            record = jax.tree.map(lambda x: x[:, self.num_warmup :], record)
+            given = {"step_size": step_size, "covariance": covariance, "starts": starts}
+            identify = lambda: identity_of(
+                self,
+                key,
+                target.data,
+                {"model": (target.components, starts[0])},
+                **given,
+            )
+            with LongRun(self, identify) as long_run:
+                record = self._sample(target, carry, line, long_run)
             draws = constrained_draws(target, jnp.asarray(record.position))
             diagnostics = diagnose(
                 draws,
@@ -175,7 +182,48 @@ class NUTS:
             engine=repr(self),
             law=NoUTurn().law(target.measure).explain(),
             timing=clock.timing(),
+            interrupted=record.position.shape[1] < self.num_draws,
         )
+
+    def _sample(
+        self, target: Target, carry: _Carry, line: ProgressLine, long_run: LongRun
+    ) -> Any:
+        """Return what is kept of the iterations after the warm-up, (chain, draw, ...)."""
+        total = self.num_warmup + self.num_draws
+        done = 0
+        kept: list[Any] = []
+
+        def state() -> tuple[_Carry, Any]:
+            # Joined once: the next checkpoint has less to join.
+            if len(kept) > 1:
+                kept[:] = [jax.tree.map(lambda *x: np.concatenate(x, axis=1), *kept)]
+            return carry, kept[0]
+
+        if resumed := long_run.resumed(
+            "run", lambda: (carry, _record_like(self, target, carry))
+        ):
+            carry, kept = resumed[0], [resumed[1]]
+            done = kept[0].step_size.shape[1]
+        while done < total and not long_run.stopped:
+            num = long_run.piece(total - done, _CHUNK)
+            carry, record = _chunk(self, target, carry, num)
+            kept.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:, :n], record))
+            done += num
+            divergent = sum(int(r.divergent.sum()) for r in kept)
+            line.show(
+                f"{done} of {total} draws of {self.num_chains} chains, step size "
+                f"{float(np.mean(kept[-1].step_size[:, -1])):.3g}, {divergent} divergent"
+            )
+            long_run.reached("run", state)
+        num = done - self.num_warmup
+        if num < self.num_draws:
+            if num < _LEAST_DRAWS:
+                long_run.refuse_partial(
+                    f"after {done} of {total} iterations",
+                    f"The first {self.num_warmup} are warm-up and no draws",
+                )
+            long_run.warn_partial(f"{num} of {self.num_draws} draws of each chain")
+        return jax.tree.map(lambda x: x[:, self.num_warmup :], state()[1])
 
 
 class _Record(NamedTuple):
@@ -198,6 +246,11 @@ class _Carry(NamedTuple):
     iteration: jax.Array
     state: PointState
     adaptation: Any
+
+
+def _record_like(engine: NUTS, target: Target, carry: _Carry) -> _Record:
+    shapes = _chunk.eval_shape(engine, target, carry, 1)[1]
+    return jax.tree.map(lambda s: np.zeros((1,) * len(s.shape), s.dtype), shapes)
 
 
 @quick_jit(static_argnames="num_chains")

@@ -26,6 +26,7 @@ from bayeskit.inference.ladder import (
     rejection_rates,
     respaced,
 )
+from bayeskit.inference.long_run import LongRun, LongRunSettings, identity_of
 from bayeskit.inference.measure import PointState, Target, TemperedPath
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
@@ -35,6 +36,8 @@ __all__ = ["ParallelTempering"]
 
 _NUM_CANDIDATES = 100
 _CHUNK = 250
+# Fewer draws of each ladder say nothing, not even how little they say.
+_LEAST_DRAWS = 10
 # Rungs whose exchange is rejected more often than this hardly talk to each other.
 _MAX_REJECTION = 0.9
 # Golden-ratio sequence: the lengths of successive trajectories are spread evenly.
@@ -44,7 +47,7 @@ _DRAWS_PER_INDEPENDENT = 10.0
 
 
 @dataclass(frozen=True)
-class ParallelTempering:
+class ParallelTempering(LongRunSettings):
     r"""Chains from the prior to the posterior that exchange their states: for several modes.
 
     Each of ``num_chains`` ladders holds ``num_temperatures`` chains on
@@ -64,6 +67,8 @@ class ParallelTempering:
     num_moves : int
         Kernel steps between exchanges.
     progress : "auto" or bool
+    checkpoint, checkpoint_every, max_seconds
+        Of runs that take long; see :class:`~bayeskit.inference.LongRunSettings`.
 
     Raises
     ------
@@ -90,6 +95,7 @@ class ParallelTempering:
     progress: str | bool = "auto"
 
     def __post_init__(self):
+        super().__post_init__()
         least = {"num_temperatures": 2, "num_draws": 10, "num_warmup": 8}
         for name in ("num_temperatures", "num_draws", "num_warmup", "num_chains", "num_moves"):
             value = getattr(self, name)
@@ -122,8 +128,10 @@ class ParallelTempering:
             If there is no prior to start from.
         InitializationError
             If no prior draw has a finite likelihood.
+        KeyboardInterrupt, UnfinishedRunError
+            After Ctrl-C or ``max_seconds``, if that comes before the first draws.
         """
-        target = prepared_target(target, data)
+        target, key = prepared_target(target, data), accel.as_key(key)
         # Rungs crowd where the likelihood first bites; the warm-up moves them.
         ladder = np.linspace(0.0, 1.0, self.num_temperatures) ** 3
         law = parallel_tempering(
@@ -131,21 +139,16 @@ class ParallelTempering:
         ).explain()
         line = ProgressLine("ParallelTempering", self.progress)
         with CompileClock() as clock:
-            carry, usable = _begin(self, target, jnp.asarray(ladder), accel.as_key(key))
+            carry, usable = _begin(self, target, jnp.asarray(ladder), key)
             if not bool(usable):
                 raise InitializationError(
                     f"none of {self.num_chains * _NUM_CANDIDATES} prior draws has a finite "
                     "density: check the likelihood at draws from the prior"
                 )
-            rounds = _rounds(self.num_warmup)
-            for number, length in enumerate(rounds):
-                carry, record = self._advance(target, ladder, carry, length, line, True)
-                if number < len(rounds) - 1:
-                    rejections = rejection_rates(record.log_likelihood, ladder)
-                    before, ladder = ladder, respaced(ladder, rejections)
-                    nearest = np.argmin(np.abs(before[:, None] - ladder), axis=0)
-                    carry = _retuned(self, carry, nearest)
-            carry, record = self._advance(target, ladder, carry, self.num_draws, line, False)
+            code = {"model": (target.components, target.position_spec())}
+            identify = lambda: identity_of(self, key, target.data, code)
+            with LongRun(self, identify) as long_run:
+                ladder, record = self._sample(target, ladder, carry, line, long_run)
             posterior = self._finish(target, ladder, record, law)
         line.close(
             f"R-hat {posterior.diagnostics.r_hat_max:.3f}, log evidence "
@@ -154,20 +157,64 @@ class ParallelTempering:
         posterior.timing.update(clock.timing())
         return posterior
 
-    def _advance(self, target, ladder, carry, total, line, is_warmup):
-        kept = []
-        for first in range(0, total, _CHUNK):
-            num = min(_CHUNK, total - first)
+    def _sample(
+        self,
+        target: Target,
+        ladder: np.ndarray,
+        carry: _Carry,
+        line: ProgressLine,
+        long_run: LongRun,
+    ) -> tuple[np.ndarray, Any]:
+        """Return the ladder, and the draws at it (chain, draw, ...)."""
+        # Rounds of warm-up, with a new ladder after each but the last; then what is kept.
+        rounds = [*_rounds(self.num_warmup), self.num_draws]
+        last = len(rounds) - 1
+        number = done = 0
+        kept: list[Any] = []
+
+        def state() -> dict[str, Any]:
+            # Joined once: the next checkpoint has less to join.
+            kept[:] = [jax.tree.map(lambda *x: np.concatenate(x), *kept)]
+            place = np.asarray([number, done], np.int64)
+            return {"carry": carry, "ladder": ladder, "place": place, "kept": kept[0]}
+
+        def like() -> dict[str, Any]:
+            kept.append(_chunk.eval_shape(self, target, jnp.asarray(ladder), carry, 0, True)[1])
+            place = np.zeros(2, np.int64)
+            return {"carry": carry, "ladder": ladder, "place": place, "kept": kept.pop()}
+
+        if saved := long_run.resumed("run", like):
+            carry, ladder, kept = saved["carry"], saved["ladder"], [saved["kept"]]
+            number, done = map(int, saved["place"])
+        while (number < last or done < self.num_draws) and not long_run.stopped:
+            is_warmup = number < last
+            num = long_run.piece(rounds[number] - done, _CHUNK)
             carry, record = _chunk(self, target, jnp.asarray(ladder), carry, num, is_warmup)
             kept.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:n], record))
+            done += num
             rejection = rejection_rates(kept[-1].log_likelihood, ladder).mean()
             line.show(
-                f"{first + num} of {total} {'warm-up' if is_warmup else 'kept'} draws of "
-                f"{self.num_chains} ladders, exchanges rejected {rejection:.2f}"
+                f"{done} of {rounds[number]} {'warm-up' if is_warmup else 'kept'} draws "
+                f"of {self.num_chains} ladders, exchanges rejected {rejection:.2f}"
             )
+            if is_warmup and done == rounds[number]:
+                if number < last - 1:
+                    seen = np.moveaxis(state()["kept"].log_likelihood, 0, 1)
+                    before, ladder = ladder, respaced(ladder, rejection_rates(seen, ladder))
+                    nearest = np.argmin(np.abs(before[:, None] - ladder), axis=0)
+                    carry = _retuned(self, carry, nearest)
+                number, done = number + 1, 0
+                kept = [jax.tree.map(lambda x: x[:0], kept[-1])]
+            long_run.reached("run", state)
+        if number < last or done < _LEAST_DRAWS:
+            long_run.refuse_partial(
+                f"after {sum(rounds[:number]) + done} of {sum(rounds)} draws",
+                f"The first {self.num_warmup} are warm-up and not kept",
+            )
+        if done < self.num_draws:
+            long_run.warn_partial(f"{done} of {self.num_draws} draws of each ladder")
         # (draw, chain, ...) as it is made, (chain, draw, ...) as it is looked at.
-        joined = jax.tree.map(lambda *x: np.moveaxis(np.concatenate(x), 0, 1), *kept)
-        return carry, joined
+        return ladder, jax.tree.map(lambda x: np.moveaxis(x, 0, 1), state()["kept"])
 
     def _finish(self, target, ladder, record, law):
         log_evidence, log_evidence_se = bridge_evidence(record.log_likelihood, ladder)
@@ -211,6 +258,7 @@ class ParallelTempering:
             },
             engine=repr(self),
             law=law,
+            interrupted=record.position.shape[1] < self.num_draws,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.blocks import run
 from bayeskit.inference.collapse import check_collapse
 from bayeskit.inference.engines.base import as_named_states
+from bayeskit.inference.long_run import LongRun, identity_of
 from bayeskit.inference.population import total_log_evidence
 from bayeskit.inference.state_space_target import StateSpaceTarget
 
@@ -26,14 +27,18 @@ __all__ = [
     "check_free",
     "constrained_parameters",
     "filter_estimates",
+    "identity_of_chains",
     "named_draws",
-    "pieces",
+    "prior_draws",
+    "run_chains",
     "starting_points",
 ]
 
 # Gains of adaptation fall as the step to this power, so that their sum is infinite and that of
 # their squares is not (Andrieu & Thoms 2008).
 _DECAY = 0.6
+# Fewer draws of each chain say nothing, not even how little they say.
+_LEAST_DRAWS = 10
 # Particles of a filter that shows where all are lost.
 _NUM_TRIED = 100
 
@@ -124,14 +129,81 @@ def prior_draws(model: Any, num: int, key: Any) -> jax.Array:
     return random.lanes(lambda k, _: model.prior.draw_prior(k), key, jnp.arange(num))
 
 
-def pieces(num_warmup: int, num_draws: int, most: int) -> Iterator[tuple[int, int, bool]]:
-    """Yield first step, number of steps, and whether they are kept, of each program call.
+def run_chains(
+    engine: Any,
+    advance: Callable,
+    carry: Any,
+    seen_like: Any,
+    most: int,
+    long_run: LongRun,
+    show: Callable,
+) -> Any:
+    """Run warm-up and draws piece by piece, and return what is kept.
 
-    No piece has more than ``most`` steps, or reaches across the end of the warm-up.
+    Parameters
+    ----------
+    engine : with num_warmup and num_draws
+    advance : callable (carry, first, size) -> carry, seen
+        Makes steps ``first`` to ``first + size`` of all chains. ``seen`` has a leading axis of
+        steps, of which the first ``size`` count.
+    carry : pytree of arrays
+        All that the next piece needs.
+    seen_like : callable () -> pytree of arrays or shapes
+        With the structure and the dtypes of ``seen``.
+    most : int
+        Steps that ``advance`` can make in one call.
+    show : callable (done, seen)
+        Shows progress.
+
+    Returns
+    -------
+    pytree of arrays (draw, ...)
+        What was seen of the draws; of the first ones only where the run was stopped.
     """
-    for begin, end in ((0, num_warmup), (num_warmup, num_warmup + num_draws)):
-        for first in range(begin, end, most):
-            yield first, min(most, end - first), begin == num_warmup
+    done, total = 0, engine.num_warmup + engine.num_draws
+    kept: list[Any] = []
+
+    def state() -> dict[str, Any]:
+        # Joined once: the next checkpoint has less to join.
+        kept[:] = [jax.tree.map(lambda *parts: np.concatenate(parts), *kept)]
+        return {"carry": carry, "done": np.asarray(done, np.int64), "kept": kept[0]}
+
+    def like() -> dict[str, Any]:
+        return {"carry": carry, "done": np.zeros((), np.int64), "kept": seen_like()}
+
+    if saved := long_run.resumed("run", like):
+        carry, done, kept = saved["carry"], int(saved["done"]), [saved["kept"]]
+    while done < total and not long_run.stopped:
+        is_kept = done >= engine.num_warmup
+        size = long_run.piece((total if is_kept else engine.num_warmup) - done, most)
+        carry, seen = advance(carry, np.int32(done), np.int32(size))
+        seen = jax.tree.map(lambda x, n=size: np.asarray(x)[:n], seen)
+        # Nothing of the warm-up, but its dtypes.
+        kept.append(seen if is_kept else jax.tree.map(lambda x: x[:0], seen))
+        done += size
+        show(done, seen)
+        long_run.reached("run", state)
+    num = done - engine.num_warmup
+    if num < engine.num_draws:
+        if num < _LEAST_DRAWS:
+            long_run.refuse_partial(
+                f"after {done} of {total} steps",
+                f"The first {engine.num_warmup} are warm-up and no draws",
+            )
+        long_run.warn_partial(f"{num} of {engine.num_draws} draws of each chain")
+    return state()["kept"]
+
+
+def identity_of_chains(engine: Any, target: StateSpaceTarget, key: Any) -> dict[str, str]:
+    """Return the fingerprint of a run on a state-space model."""
+
+    def computed(theta):
+        model = target.feynman_kac(theta)
+        filtered = particle_filter(model, 2).run(jax.random.key(0))[0]
+        return target.prior.log_density(theta), total_log_evidence(filtered)  # type: ignore[misc]
+
+    theta = jax.eval_shape(target.prior.draw_prior, jax.random.key(0))
+    return identity_of(engine, key, target.rows, {"model": (computed, theta)})
 
 
 def starting_points(

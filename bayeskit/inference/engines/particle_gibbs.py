@@ -23,13 +23,15 @@ from bayeskit.inference.engines.parameter_chains import (
     check_counts,
     check_free,
     filter_estimates,
+    identity_of_chains,
     named_draws,
-    pieces,
     prior_draws,
+    run_chains,
     starting_points,
 )
 from bayeskit.inference.estimates import choose
 from bayeskit.inference.kernels import HMC, Kernel, Tuning
+from bayeskit.inference.long_run import LongRun, LongRunSettings
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
 from bayeskit.inference.state_space import Rows
@@ -46,7 +48,7 @@ _GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
-class ParticleGibbs:
+class ParticleGibbs(LongRunSettings):
     r"""Particle Gibbs: parameters given a path of states, a path given parameters.
 
     Paths move by conditional SMC, in which the ancestors of the present path are drawn anew.
@@ -65,6 +67,8 @@ class ParticleGibbs:
         Draw ancestors of the present path anew, or the path backwards; see
         :func:`~bayeskit.inference.conditional_smc`. Both need a transition density.
     progress : "auto" or bool
+    checkpoint, checkpoint_every, max_seconds
+        Of runs that take long; see :class:`~bayeskit.inference.LongRunSettings`.
 
     Raises
     ------
@@ -92,6 +96,7 @@ class ParticleGibbs:
     progress: str | bool = "auto"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.num_particles == 1:
             raise ValueError(
                 "num_particles must be at least 2, the present path and one that may replace "
@@ -143,8 +148,9 @@ class ParticleGibbs:
                 "given a path they cannot move: use PMMH or SMC2, or let that part be random"
             )
         line = ProgressLine("ParticleGibbs", self.progress)
+        key = accel.as_key(key)
         with CompileClock() as clock:
-            start_key, estimate_key, path_key, chain_key = random.split(accel.as_key(key), 4)
+            start_key, estimate_key, path_key, chain_key = random.split(key, 4)
             num = _NUM_STARTS * self.num_chains
             theta = np.array(prior_draws(target.model, num, start_key))
             # The pilot needs more particles than a sweep, which has a path to hold on to.
@@ -153,34 +159,37 @@ class ParticleGibbs:
             starts = starting_points(target, theta, estimates, self.num_chains)
             paths = _first_paths(self, target, starts, path_key)
             state = {"theta": jnp.asarray(starts), "x": paths}
-            draws, acceptance, moved = self._chains(
-                target, state, Adaptation.start(theta, -1.0), chain_key, line
-            )
+            carry = (state, Adaptation.start(theta, -1.0))
+            with LongRun(self, lambda: identity_of_chains(self, target, key)) as long_run:
+                draws, acceptance, moved = self._chains(
+                    target, carry, chain_key, line, long_run
+                )
             posterior = self._finish(target, draws, acceptance, moved)
         posterior.timing.update(clock.timing())
         return posterior
 
     def _chains(
-        self, target: StateSpaceTarget, state: Any, adaptation: Any, key: Any, line: Any
+        self, target: StateSpaceTarget, carry: Any, key: Any, line: Any, long_run: LongRun
     ) -> tuple[dict[str, Any], float, np.ndarray]:
         """Return kept states, the acceptance of parameters, and how often each time moved."""
         total = self.num_warmup + self.num_draws
-        kept, acceptances, moves = [], [], []
-        for first, size, is_kept in pieces(self.num_warmup, self.num_draws, _CHUNK):
-            state, adaptation, seen = _advance(
-                self, target, state, adaptation, key, np.int32(first), np.int32(size)
-            )
-            seen, acceptance, moved = jax.tree.map(lambda x, n=size: np.asarray(x)[:n], seen)
-            if is_kept:
-                kept.append(seen)
-                acceptances.append(acceptance)
-                moves.append(moved.mean(axis=(0, 1)) * len(moved))
-            rate = float(acceptance.mean())
-            line.show(f"sweep {first + size} of {total}, acceptance {rate:.2f}")
+
+        def advance(carry, first, size):
+            state, adaptation, seen = _advance(self, target, *carry, key, first, size)
+            return (state, adaptation), seen
+
+        def seen_like():
+            return _advance.eval_shape(self, target, *carry, key, 0, 0)[2]
+
+        def show(done, seen):
+            line.show(f"sweep {done} of {total}, acceptance {float(seen[1].mean()):.2f}")
+
+        kept, acceptance, moved = run_chains(
+            self, advance, carry, seen_like, _CHUNK, long_run, show
+        )
         line.close(f"{total} sweeps")
-        join = lambda *parts: np.swapaxes(np.concatenate(parts), 0, 1)
-        rate = float(np.concatenate(acceptances).mean())
-        return jax.tree.map(join, *kept), rate, np.sum(moves, axis=0) / self.num_draws
+        states = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), kept)
+        return states, float(acceptance.mean()), moved.mean(axis=(0, 1))
 
     def _finish(
         self, target: StateSpaceTarget, states: dict, acceptance: float, moved: np.ndarray
@@ -202,6 +211,7 @@ class ParticleGibbs:
             history={"share_moved": moved},
             engine=repr(replace(self, progress="auto")),
             law=self.algorithm(target).explain(),
+            interrupted=states["theta"].shape[1] < self.num_draws,
         )
 
 

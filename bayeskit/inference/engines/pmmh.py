@@ -22,11 +22,13 @@ from bayeskit.inference.engines.parameter_chains import (
     check_counts,
     check_free,
     filter_estimates,
+    identity_of_chains,
     named_draws,
-    pieces,
     prior_draws,
+    run_chains,
     starting_points,
 )
+from bayeskit.inference.long_run import LongRun, LongRunSettings
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
 from bayeskit.inference.state_space import Rows
@@ -45,7 +47,7 @@ _MAX_NOISE = 2.5
 
 
 @dataclass(frozen=True)
-class PMMH:
+class PMMH(LongRunSettings):
     r"""Particle marginal Metropolis-Hastings: chains of parameters, each step a filter.
 
     Parameters move by a random walk whose covariance and scale are learned from all chains
@@ -65,6 +67,8 @@ class PMMH:
     scheme, ess_below
         Of the resampling in the filters.
     progress : "auto" or bool
+    checkpoint, checkpoint_every, max_seconds
+        Of runs that take long; see :class:`~bayeskit.inference.LongRunSettings`.
 
     Raises
     ------
@@ -91,6 +95,7 @@ class PMMH:
     progress: str | bool = "auto"
 
     def __post_init__(self):
+        super().__post_init__()
         check_counts(self, num_particles=1, num_draws=1, num_warmup=1, num_chains=1)
         if not 0 < self.target_acceptance < 1:
             raise ValueError(
@@ -132,14 +137,18 @@ class PMMH:
         target = target if data is None else target.with_rows(data)
         check_free(target.model, "PMMH")
         line = ProgressLine("PMMH", self.progress)
+        key = accel.as_key(key)
         with CompileClock() as clock:
-            start_key, estimate_key, chain_key, noise_key = random.split(accel.as_key(key), 4)
+            start_key, estimate_key, chain_key, noise_key = random.split(key, 4)
             num = _NUM_STARTS * self.num_chains
             theta = np.array(prior_draws(target.model, num, start_key))
             log_likelihood = self._estimates(target, theta, estimate_key)
             starts = starting_points(target, theta, log_likelihood, self.num_chains)
             adaptation = Adaptation.start(theta, -1.0)
-            states, acceptance = self._chains(target, starts, adaptation, chain_key, line)
+            with LongRun(self, lambda: identity_of_chains(self, target, key)) as long_run:
+                states, acceptance = self._chains(
+                    target, starts, adaptation, chain_key, line, long_run
+                )
             mean = states.parameters.mean(axis=(0, 1))
             noise = self._estimates(target, np.tile(mean, (num, 1)), noise_key)
             posterior = self._finish(target, states, acceptance, float(np.std(noise)))
@@ -157,24 +166,29 @@ class PMMH:
         adaptation: Adaptation,
         key: Any,
         line: ProgressLine,
+        long_run: LongRun,
     ) -> tuple[MarginalState, float]:
         """Return kept states (chain, draw, ...) and their acceptance rate."""
         states = _blank_states(self, target, starts)
         total = self.num_warmup + self.num_draws
-        kept, acceptances = [], []
-        for first, size, is_kept in pieces(self.num_warmup, self.num_draws, _CHUNK):
-            states, adaptation, *seen = _advance(
-                self, target, states, adaptation, key, np.int32(first), np.int32(size)
+
+        def advance(carry, first, size):
+            states, adaptation, *seen = _advance(self, target, *carry, key, first, size)
+            return (states, adaptation), tuple(seen)
+
+        def seen_like():
+            *_, seen, acceptance = _advance.eval_shape(
+                self, target, states, adaptation, key, 0, 0
             )
-            seen, acceptance = jax.tree.map(lambda x, n=size: np.asarray(x)[:n], seen)
-            if is_kept:
-                kept.append(seen)
-                acceptances.append(acceptance)
-            rate = float(acceptance.mean())
-            line.show(f"step {first + size} of {total}, acceptance {rate:.2f}")
+            return seen, acceptance
+
+        def show(done, seen):
+            line.show(f"step {done} of {total}, acceptance {float(seen[1].mean()):.2f}")
+
+        carry = (states, adaptation)
+        kept, acceptance = run_chains(self, advance, carry, seen_like, _CHUNK, long_run, show)
         line.close(f"{total} steps")
-        join = lambda *parts: np.swapaxes(np.concatenate(parts), 0, 1)
-        return jax.tree.map(join, *kept), float(np.concatenate(acceptances).mean())
+        return jax.tree.map(lambda x: np.swapaxes(x, 0, 1), kept), float(acceptance.mean())
 
     def _finish(
         self, target: StateSpaceTarget, states: MarginalState, acceptance: float, noise: float
@@ -199,6 +213,7 @@ class PMMH:
             history={"log_estimate_sd": np.asarray([noise])},
             engine=repr(replace(self, progress="auto")),
             law=self.algorithm(target, example).explain(),
+            interrupted=positions.shape[1] < self.num_draws,
         )
 
 

@@ -30,14 +30,17 @@ from bayeskit.inference.engines.stages import (
     Info,
     components_at,
     gathered,
+    info_like,
     moments_of,
     moved,
     plan_from,
+    separated,
     started,
     two_keys,
     weighed,
 )
 from bayeskit.inference.kernels import HMC, Kernel, RandomWalk
+from bayeskit.inference.long_run import LongRun, LongRunSettings, identity_of
 from bayeskit.inference.measure import PointState, Target, TemperedPath
 from bayeskit.inference.paths import student_bridge
 from bayeskit.inference.population import Population, total_log_evidence
@@ -58,7 +61,7 @@ _GIVEN_PILOT = (
 
 
 @dataclass(frozen=True)
-class SMC:
+class SMC(LongRunSettings):
     r"""Tempered sequential Monte Carlo, from the prior to the posterior.
 
     A population of particles follows :math:`p(x) L(x)^\lambda` from :math:`\lambda = 0` to 1.
@@ -90,6 +93,10 @@ class SMC:
         prior. Where the prior is broad, the second run has a short path and takes a fraction of
         the time; result, history and standard error are its own. Not for separated modes.
     progress : "auto" or bool
+    checkpoint, checkpoint_every, max_seconds
+        Of runs that take long; see :class:`~bayeskit.inference.LongRunSettings`. Before the
+        temperature is 1 there is no posterior, so that a run that is stopped raises an error
+        that says how to go on.
 
     Raises
     ------
@@ -118,6 +125,7 @@ class SMC:
     progress: str | bool = "auto"
 
     def __post_init__(self):
+        super().__post_init__()
         if not isinstance(self.num_particles, int | np.integer) or self.num_particles < 1:
             raise ValueError(
                 f"num_particles must be a whole number >= 1, got {self.num_particles!r}"
@@ -189,21 +197,16 @@ class SMC:
             If no particle has a finite density.
         StalledError
             If the temperatures stop rising, or do not arrive within ``max_stages``.
+        KeyboardInterrupt, UnfinishedRunError
+            After Ctrl-C or ``max_seconds``.
         """
         target = prepared_target(target, data)
         law = self._explain(target)
         line = ProgressLine("SMC", self.progress)
+        key = accel.as_key(key)
         with CompileClock() as clock:
-            key = accel.as_key(key)
-            path, plan = target, None
-            if self.bridge:
-                pilot_key, key = two_keys(key)
-                path = self._bridge(target, pilot_key, line)
-            if self.unbiased:
-                first_key, key = two_keys(key)
-                _, infos = self._run_stages(path, first_key, line, "first run, ")
-                plan = plan_from(TemperedPath(path), infos, self.max_stages)
-            population, infos = self._run_stages(path, key, line, plan=plan)
+            with LongRun(self, lambda: self._identity(target, key)) as long_run:
+                population, infos, path = self._sample(target, key, line, long_run)
             posterior = self._finish(target, path, population, gathered(infos), law)
         line.close(
             f"{len(infos)} stages, log evidence {posterior.log_evidence:.2f} "
@@ -212,18 +215,38 @@ class SMC:
         posterior.timing.update(clock.timing())
         return posterior
 
+    def _identity(self, target: Target, key: jax.Array) -> dict[str, str]:
+        code = {"model": (target.components, target.position_spec())}
+        return identity_of(self, key, target.data, code)
+
+    def _sample(
+        self, target: Target, key: jax.Array, line: ProgressLine, long_run: LongRun
+    ) -> tuple[Population, list[Info], Target]:
+        """Return population and infos of the last run, and the path that it went."""
+        path, plan = target, None
+        if self.bridge:
+            pilot_key, key = two_keys(key)
+            path = self._bridge(target, pilot_key, line, long_run)
+        if self.unbiased:
+            first_key, key = two_keys(key)
+            _, infos = self._run_stages(path, first_key, line, long_run, "first run, ")
+            plan = plan_from(TemperedPath(path), infos, self.max_stages)
+        return *self._run_stages(path, key, line, long_run, plan=plan), path
+
     def _explain(self, target: Target) -> str:
         blocks = self.algorithm(target)
         law = (following(blocks) if self.unbiased else blocks).explain()
         return f"{_GIVEN_PILOT}\n{law}" if self.bridge else law
 
-    def _bridge(self, target: Target, key: jax.Array, line: ProgressLine) -> Target:
+    def _bridge(
+        self, target: Target, key: jax.Array, line: ProgressLine, long_run: LongRun
+    ) -> Target:
         """Return the bridge from the moments of a pilot run."""
         kernel = self._kernel_for(target)
         blank = initial_tuning(kernel, target.vector_dim())
         # With all the share the path is that from the prior: the pilot runs as a bridge does.
         path = student_bridge(target, blank.mean, blank.factor, prior_share=1.0)
-        pilot, _ = self._run_stages(path, key, line, "pilot run, ")
+        pilot, _ = self._run_stages(path, key, line, long_run, "pilot run, ")
         return student_bridge(target, *moments_of(kernel, pilot))
 
     def _run_stages(
@@ -231,14 +254,21 @@ class SMC:
         target: Target,
         key: jax.Array,
         line: ProgressLine,
+        long_run: LongRun,
         prefix: str = "",
         plan: Plan | None = None,
     ) -> tuple[Population, list[Info]]:
         """Return the population at temperature 1, and the info of each stage."""
         population, key = started(self, target, key)
         _check_support(population.particles)
-        temperatures = [0.0]
+        part = prefix.removesuffix(", ") or "run"
+        like = lambda: (population, info_like(self, target, population, key, plan))
+        state = lambda: (population, gathered(infos))
         infos: list[Info] = []
+        if resumed := long_run.resumed(part, like):
+            # The key is that of all stages: each folds in its number.
+            population, infos = resumed[0], separated(resumed[1])
+        temperatures = [0.0, *(float(info["inverse_temperature"]) for info in infos)]
         while temperatures[-1] < 1.0:
             population, info, move_key = weighed(self, target, population, key, plan)
             log_evidence = float(info.pop("log_evidence"))
@@ -258,6 +288,13 @@ class SMC:
                 f"ESS {infos[-1]['effective_sample_size']:.0f}, "
                 f"acceptance {infos[-1]['acceptance']:.2f}, log evidence {log_evidence:.2f}"
             )
+            stops = long_run.reached(part, state)
+            if stops and (temperatures[-1] < 1.0 or prefix):
+                long_run.refuse_partial(
+                    f"{prefix}after stage {len(infos)} at inverse temperature "
+                    f"{temperatures[-1]:.4g}",
+                    "Only at inverse temperature 1 do the particles stand for the posterior",
+                )
         return population, infos
 
     def _check_progress(self, temperatures: list[float]) -> None:

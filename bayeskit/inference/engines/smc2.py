@@ -21,7 +21,13 @@ from bayeskit.inference.collapse import infinite_weight
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.engines.base import as_chains
-from bayeskit.inference.engines.parameter_chains import check_counts, check_free, named_draws
+from bayeskit.inference.engines.parameter_chains import (
+    check_counts,
+    check_free,
+    identity_of_chains,
+    named_draws,
+)
+from bayeskit.inference.long_run import LongRun, LongRunSettings
 from bayeskit.inference.population import Population, total_log_evidence
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
@@ -36,7 +42,7 @@ _CHUNK = 16
 
 
 @dataclass(frozen=True)
-class SMC2:
+class SMC2(LongRunSettings):
     r"""SMC²: a population of parameters, each weighed by a particle filter of its own.
 
     Parameters start from the prior and are weighed by what their filters say of each new
@@ -59,6 +65,10 @@ class SMC2:
         Run twice: when the first run moved its parameters, and how far, is frozen for the
         second, whose evidence has the true evidence as its mean. Twice the time.
     progress : "auto" or bool
+    checkpoint, checkpoint_every, max_seconds
+        Of runs that take long; see :class:`~bayeskit.inference.LongRunSettings`. Before the
+        last time there is no posterior given all data, so that a run that is stopped raises
+        an error that says how to go on.
 
     Raises
     ------
@@ -86,6 +96,7 @@ class SMC2:
     progress: str | bool = "auto"
 
     def __post_init__(self):
+        super().__post_init__()
         check_counts(self, num_parameters=2, num_particles=1, num_moves=1)
         if self.ess_below is None:
             raise ValueError("ess_below must be a fraction in (0, 1], got None")
@@ -124,33 +135,54 @@ class SMC2:
         ParticleCollapseError
             If all parameters have a likelihood of zero at some time; names it and what was
             observed.
+        KeyboardInterrupt, UnfinishedRunError
+            After Ctrl-C or ``max_seconds``.
         """
         target = target if data is None else target.with_rows(data)
         check_free(target.model, "SMC2")
         line, plan = ProgressLine("SMC2", self.progress), None
+        key = accel.as_key(key)
         with CompileClock() as clock:
-            run_key, choice_key = random.split(accel.as_key(key))
-            if self.unbiased:
-                pilot_key, run_key = random.split(run_key)
-                _, history = self._over_times(target, pilot_key, None, line, "pilot run, ")
-                plan = MovePlan(history["moved"], history["constants"])
-            population, history = self._over_times(target, run_key, plan, line)
+            run_key, choice_key = random.split(key)
+            with LongRun(self, lambda: identity_of_chains(self, target, key)) as long_run:
+                if self.unbiased:
+                    pilot_key, run_key = random.split(run_key)
+                    _, history = self._over_times(
+                        target, pilot_key, None, line, long_run, "pilot run, "
+                    )
+                    plan = MovePlan(history["moved"], history["constants"])
+                population, history = self._over_times(target, run_key, plan, line, long_run)
             posterior = self._finish(target, population, history, plan, choice_key)
         line.close(f"{target.num_steps} times, log evidence {posterior.log_evidence:.2f}")
         posterior.timing.update(clock.timing())
         return posterior
 
     def _over_times(
-        self, target: StateSpaceTarget, key: Any, plan: Any, line: ProgressLine, what: str = ""
+        self,
+        target: StateSpaceTarget,
+        key: Any,
+        plan: Any,
+        line: ProgressLine,
+        long_run: LongRun,
+        what: str = "",
     ) -> tuple[Population, dict[str, Any]]:
         """Return the population after all times, and what happened at each."""
         end = target.num_steps
         population, history = _start(self, target, key)
         pieces = [jax.tree.map(lambda x: np.asarray(x)[None], history)]
         _check_alive(pieces[-1], target, 0)
-        time = 1
+        time, part = 1, what.removesuffix(", ") or "run"
+
+        def state() -> tuple[Any, Any]:
+            # Joined once: the next checkpoint has less to join.
+            pieces[:] = [jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)]
+            return population, pieces[0]
+
+        if saved := long_run.resumed(part, state):
+            population, pieces = saved[0], [saved[1]]
+            time = len(pieces[0]["log_evidence"])
         while time < end:
-            size = min(_CHUNK, end - time)
+            size = long_run.piece(end - time, _CHUNK)
             population, piece = _advance(
                 self, target, population, plan, key, np.int32(time), np.int32(size)
             )
@@ -162,7 +194,12 @@ class SMC2:
                 f"ESS {pieces[-1]['effective_sample_size'][-1]:.0f}, "
                 f"log evidence {pieces[-1]['log_evidence'][-1]:.2f}"
             )
-        return population, jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+            if long_run.reached(part, state) and (time < end or what):
+                long_run.refuse_partial(
+                    f"{what}after time {time} of {end}",
+                    "What the parameters stand for is the posterior given the data until then",
+                )
+        return state()
 
     def _finish(
         self,

@@ -34,9 +34,11 @@ __all__ = [
     "Info",
     "components_at",
     "gathered",
+    "info_like",
     "moments_of",
     "moved",
     "plan_from",
+    "separated",
     "started",
     "two_keys",
     "weighed",
@@ -103,6 +105,22 @@ def components_at(target: Target, positions: jax.Array) -> jax.Array:
 def gathered(infos: Sequence[Info]) -> Info:
     """Return the infos of all stages as arrays with a leading axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *infos)
+
+
+def separated(history: Info) -> list[Info]:
+    """Return the infos of the stages, one by one."""
+    num = len(jax.tree.leaves(history)[0])
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], history) for i in range(num)]
+
+
+def info_like(
+    engine: Any, target: Target, population: Population, key: jax.Array, plan: Plan | None
+) -> Info:
+    """Return shapes and dtypes of gathered infos, for one stage."""
+    weighed_one, info, move_key = weighed.eval_shape(engine, target, population, key, plan)
+    info.pop("log_evidence")
+    shapes = {**info, **moved.eval_shape(engine, target, weighed_one, move_key)[1]}
+    return jax.tree.map(lambda s: np.zeros((1, *s.shape), s.dtype), shapes)
 
 
 def plan_from(path: Path, infos: Sequence[Info], num_rows: int) -> Plan:

@@ -12,7 +12,7 @@ from bayeskit.errors import InitializationError
 from bayeskit.inference.engines.ensemble.lockstep import in_lockstep
 from bayeskit.inference.engines.ensemble.program import Program
 
-__all__ = ["Mode", "find_modes", "have_barrier", "with_larger_bound"]
+__all__ = ["Mode", "blank_path", "find_modes", "have_barrier", "with_larger_bound"]
 
 _MAX_ITERATIONS = 200
 # A search that goes on at so many times the distance of its start will not come back.
@@ -48,6 +48,11 @@ class _Path:
 
     def best(self) -> int:
         return int(np.argmax(self.values))
+
+
+def blank_path() -> _Path:
+    """Return a path that saw nothing, for a mode that was found before."""
+    return _Path()
 
 
 @dataclass(frozen=True, eq=False)

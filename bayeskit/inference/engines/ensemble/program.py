@@ -294,13 +294,25 @@ class Program:
         """
         identity = (jax.tree.structure(self.target), self.kernel, self.num_chains, self.dtype)
         if identity not in _seen:
+            # Not counted, or the first run of a session would stop at another draw.
+            before = self.num_gradients
             _seen[identity] = self._measured(x)
+            self.num_gradients = before
         together, alone = _seen[identity]
         quicker = alone is not None and together > _MARGIN * alone
         on_cpu = jax.default_backend() == "cpu"
         self.serial = mapping == "serial" or (mapping == "auto" and quicker and on_cpu)
         self._alone = alone is not None and together > _VERY_DEAR
         self.seconds_per_gradient = alone if alone is not None and self.serial else together
+
+    @property
+    def mapping(self) -> tuple[bool, bool]:
+        """Whether gradients are taken one after another: of the chains, in the search."""
+        return self.serial, self._alone
+
+    @mapping.setter
+    def mapping(self, decided: tuple[bool, bool]) -> None:
+        self.serial, self._alone = decided
 
     def _measured(self, x: np.ndarray) -> tuple[float, float | None]:
         """Return the seconds of a gradient among many, and of one alone if it matters."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +29,12 @@ from bayeskit.inference.engines.ensemble.failure import (
 from bayeskit.inference.engines.ensemble.kept import Kept
 from bayeskit.inference.engines.ensemble.noise import CHUNK
 from bayeskit.inference.engines.ensemble.program import Program
+from bayeskit.inference.engines.ensemble.saved import (
+    START_LIKE,
+    blank_record,
+    restored_start,
+    saved_start,
+)
 from bayeskit.inference.engines.ensemble.start import (
     Start,
     describe,
@@ -38,6 +43,7 @@ from bayeskit.inference.engines.ensemble.start import (
 )
 from bayeskit.inference.engines.ensemble.stopping import worst_effective_size
 from bayeskit.inference.engines.ensemble.warm_up import Tuned, blank_factor, warm_up
+from bayeskit.inference.long_run import LongRun, identity_of
 from bayeskit.inference.measure import Target
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
@@ -71,11 +77,14 @@ class Ensemble:
         After :meth:`sample`.
     last_positions : (num_chains, dim) array
         Where the chains are after :meth:`sample`.
+    interrupted : bool
+        Whether they were stopped before there were enough draws.
     """
 
     start: Start
     tuned: Tuned
     last_positions: np.ndarray
+    interrupted: bool = False
 
     def __init__(
         self, engine: EnsembleHMC, target: Target, data: Any, key: Any, initial_positions: Any
@@ -88,7 +97,6 @@ class Ensemble:
         self.engine, self._initial = engine, initial_positions
         self._timing = {"compile_s": 0.0, "run_s": 0.0}
         self._line = ProgressLine("EnsembleHMC", engine.progress)
-        self._deadline = time.monotonic() + (engine.max_seconds or math.inf)
         with self._timed("warmup_s"):
             spec = _spec(target, data, initial_positions)
             self.target = prepared_target(target, data, spec)
@@ -97,13 +105,24 @@ class Ensemble:
             key = accel.as_key(key)
             # The noise of the chains has one number, everything else two.
             self._generator = random.host_generator(key, 0, 0)
+        self._long_run = LongRun(
+            engine,
+            lambda: identity_of(
+                engine,
+                key,
+                self.target.data,
+                {"model": (self.target.components, jax.ShapeDtypeStruct((dim,), dtype))},
+                initial_positions=initial_positions,
+            ),
+        )
+        dtype = jnp.result_type(*leaves)
         num_chains = engine.num_chains or (64 if 10 < dim <= 200 else 32)
         self.program = Program(
             self.target,
             engine.kernel,
             num_chains,
             dim,
-            jnp.result_type(*leaves),
+            dtype,
             key,
             blank_factor(num_chains, dim),
             engine.target_acceptance,
@@ -111,26 +130,45 @@ class Ensemble:
 
     def run(self) -> Posterior:
         """Return the posterior."""
-        self.find_start()
-        return self.sample()
+        with self._long_run:
+            self.find_start()
+            kept, diagnostics = self._warmed_and_kept()
+        return self._finish(kept, diagnostics)
 
     def find_start(self) -> Start:
         """Search for modes and place the chains."""
         with self._timed("warmup_s"):
+            if saved := self._long_run.resumed("start", lambda: START_LIKE):
+                self.start = restored_start(saved, self.program, self._generator)
+                return self.start
             starts, _ = usable_starts(self.program, self.engine.num_starts, self._proposals())
             self.program.choose_mapping(starts[0], self.engine.mapping)
             self.start = find_start(self.program, starts, self._generator)
+            saved = saved_start(self.start, self.program, self._generator)
+            if self._long_run.reached("start", lambda: saved):
+                self._long_run.refuse_partial("at the start", "No chain has moved")
         return self.start
 
     def sample(self) -> Posterior:
         """Warm up, freeze, sample, and diagnose."""
+        with self._long_run:
+            kept, diagnostics = self._warmed_and_kept()
+        return self._finish(kept, diagnostics)
+
+    def _warmed_and_kept(self) -> tuple[Kept, Diagnostics]:
         with self._timed("warmup_s"):
-            num_chunks = self._num_warmup_chunks()
             self.tuned = warm_up(
-                self.program, self.start, num_chunks, self._generator, self._line.show
+                self.program,
+                self.start,
+                self._num_warmup_chunks(),
+                self._generator,
+                self._line.show,
+                self._long_run,
             )
         with self._timed("sampling_s"):
-            kept, diagnostics = self._kept()
+            return self._kept()
+
+    def _finish(self, kept: Kept, diagnostics: Diagnostics) -> Posterior:
         # The diagnosis that ended the run is no sampling; those before it were.
         self._timing["sampling_s"] -= self._timing["diagnosis_s"]
         with self._timed("evidence_s"):
@@ -145,8 +183,25 @@ class Ensemble:
         """Return draws at frozen tuning, until there are enough, and what they are worth."""
         kept, states = Kept(self.target), self.tuned.states
         wanted, diagnostics = self.engine.num_draws or _LEAST_DRAWS, None
+
+        def state() -> dict[str, Any]:
+            return {
+                "states": states,
+                "record": kept.record,
+                "wanted": np.asarray(wanted, np.int64),
+                "num_gradients": np.asarray(self.program.num_gradients, np.int64),
+            }
+
+        def like() -> dict[str, Any]:
+            kept.add(blank_record(self.program.dtype))
+            return jax.tree.map(np.asarray, state())
+
+        if saved := self._long_run.resumed("draws", like):
+            kept, states, wanted = Kept(self.target), saved["states"], int(saved["wanted"])
+            kept.add(saved["record"])
+            self.program.num_gradients = int(saved["num_gradients"])
         while diagnostics is None:
-            while kept.num_draws < wanted:
+            while kept.num_draws < wanted and not (self._long_run.stopped and kept.num_draws):
                 states, record = self.program.advance(
                     states,
                     self.tuned.tuning,
@@ -154,8 +209,14 @@ class Ensemble:
                     num=min(CHUNK, wanted - kept.num_draws),
                 )
                 kept.add(record)
+                self._long_run.reached("draws", state)
+            # Even if they happen to be enough: a run that is not stopped has more.
+            is_early = kept.num_draws < wanted
             wanted, diagnostics = self._look(kept)
+            self.interrupted |= is_early
         self.last_positions = np.asarray(states.rows)[:, : self.program.dim]
+        if self.interrupted:
+            self._long_run.warn_partial(f"{kept.num_draws} draws of each chain")
         return kept, diagnostics
 
     @contextmanager
@@ -206,7 +267,8 @@ class Ensemble:
         # A tenth more than predicted, so that the next look is the last; at most double.
         factor = float(np.clip(1.1 * missing, 1.25, 2.0))
         needed = self.program.num_gradients * max(factor, missing)
-        if needed > engine.max_gradients or time.monotonic() > self._deadline:
+        self.interrupted = bool(self._long_run.stopped) and needed <= engine.max_gradients
+        if needed > engine.max_gradients or self.interrupted:
             return num, self._diagnose(kept, engine.target_ess)
         return math.ceil(num * factor / CHUNK) * CHUNK, None
 
@@ -277,6 +339,7 @@ class Ensemble:
             engine=repr(self.engine),
             law=law,
             timing=dict(self._timing),
+            interrupted=self.interrupted,
         )
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from bayeskit.inference.engines.ensemble.noise import CHUNK
 from bayeskit.inference.engines.ensemble.program import (
     ChainStates,
     Program,
-    Record,
 )
+from bayeskit.inference.engines.ensemble.saved import generator_words, set_generator
 from bayeskit.inference.engines.ensemble.start import Start
 from bayeskit.inference.kernels.base import LowRankFactor, Tuning
+from bayeskit.inference.long_run import LongRun
 
 __all__ = ["Tuned", "blank_factor", "factor_of", "warm_up"]
 
@@ -86,7 +88,12 @@ def _low_rank(scale: np.ndarray, correlation: np.ndarray, rank: int) -> LowRankF
 
 
 def warm_up(
-    program: Program, start: Start, num_chunks: int, generator: np.random.Generator, show: Any
+    program: Program,
+    start: Start,
+    num_chunks: int,
+    generator: np.random.Generator,
+    show: Any,
+    long_run: LongRun,
 ) -> Tuned:
     """Move the chains from their start while step size and metric adapt.
 
@@ -94,19 +101,51 @@ def warm_up(
     ----------
     show : callable (text)
         Shows progress.
+    long_run : LongRun
+        Told of every chunk.
+
+    Raises
+    ------
+    KeyboardInterrupt, UnfinishedRunError
+        If the run is stopped before the end.
     """
     kernel = program.kernel
-    like = blank_factor(program.num_chains, program.dim)
+    blank = blank_factor(program.num_chains, program.dim)
     states = program.start(start.positions, kernel.default_step_size(program.dim))
-    mean, factor = _start_metric(start, like)
+    mean, factor = _start_metric(start, blank)
     tuning = program.tuning(mean, factor)
-    records: list[Record] = []
-    num_restarted, count = 0, 1.0
-    for chunk in range(num_chunks):
+    draws: list[np.ndarray] = []
+    chunk, num_restarted, count = 0, 0, 1.0
+
+    def state() -> dict[str, Any]:
+        return {
+            "states": states,
+            "tuning": tuning,
+            "draws": np.stack(draws),
+            "chunk": np.asarray(chunk, np.int64),
+            "num_restarted": np.asarray(num_restarted, np.int64),
+            "count": np.asarray(count, np.float64),
+            "target_acceptance": np.asarray(program.target_acceptance, np.float64),
+            "num_gradients": np.asarray(program.num_gradients, np.int64),
+            "generator": generator_words(generator),
+        }
+
+    def like() -> dict[str, Any]:
+        draws.append(np.zeros(1, program.dtype))
+        return jax.tree.map(np.asarray, state())
+
+    if saved := long_run.resumed("warm-up", like):
+        states, tuning, draws = saved["states"], saved["tuning"], list(saved["draws"])
+        chunk, num_restarted = int(saved["chunk"]), int(saved["num_restarted"])
+        count = float(saved["count"])
+        program.target_acceptance = float(saved["target_acceptance"])
+        program.num_gradients = int(saved["num_gradients"])
+        set_generator(generator, saved["generator"])
+    while chunk < num_chunks:
         counts = count + np.arange(CHUNK)
         gains = _GAIN / np.sqrt(counts)
         states, record = program.advance(states, tuning, chunk * CHUNK, gains)
-        records.append(record)
+        draws.append(record.position)
         if chunk > 0 and record.divergent.any():
             program.raise_target_acceptance(_CAREFUL_ACCEPTANCE)
         show(
@@ -115,16 +154,20 @@ def warm_up(
         )
         states, hopeless = _rescued(program, states, record.acceptance, generator)
         num_restarted += hopeless
-        if chunk == num_chunks - 1:
-            # The step size belongs to this metric: both are frozen together.
-            break
-        later = [r.position for r in records[len(records) // 2 :]]
-        draws = np.concatenate(later).reshape(-1, program.dim).astype(np.float64)
-        mean, factor = factor_of(draws, like)
-        tuning = program.tuning(mean, factor)
-        # The step size follows a new metric quickly, but the last ones slowly.
-        last = chunk >= num_chunks - 2
-        count = counts[-1] + 1 if last else max(1.0, (counts[-1] + 1) / 2)
+        # The last step size belongs to the last metric: both are frozen together.
+        if chunk < num_chunks - 1:
+            later = np.concatenate(draws[len(draws) // 2 :])
+            mean, factor = factor_of(later.reshape(-1, program.dim).astype(np.float64), blank)
+            tuning = program.tuning(mean, factor)
+            # The step size follows a new metric quickly, but the last ones slowly.
+            last = chunk >= num_chunks - 2
+            count = counts[-1] + 1 if last else max(1.0, (counts[-1] + 1) / 2)
+        chunk += 1
+        if long_run.reached("warm-up", state) and chunk < num_chunks:
+            long_run.refuse_partial(
+                f"in the warm-up after {chunk * CHUNK} of {num_chunks * CHUNK} iterations",
+                "What the chains did is not drawn from the posterior yet",
+            )
     return Tuned(states, tuning, num_chunks * CHUNK, num_restarted)
 
 

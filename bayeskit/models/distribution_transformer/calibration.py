@@ -19,7 +19,7 @@ from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMi
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.validation.ranks import binomial_p_values
 
-__all__ = ["CalibrationReport", "calibration_report"]
+__all__ = ["CalibrationReport", "calibration_report", "check_numbers"]
 
 # Of the distribution of ranks: shares below, and central intervals, as of any estimator.
 _CUTS = np.array([0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95])
@@ -48,7 +48,8 @@ class CalibrationReport:
         ``"log density"``: of the truth under the posterior, among draws of it;
         ``"log likelihood"``: likewise, where it is known; ``"component"``: of the probability
         that the truth belongs to the heaviest component; ``"distance"``: from a random point,
-        which makes TARP.
+        which makes TARP; ``"distance from a guess"``: from a guess made of the data, which
+        sees posteriors that do not use them.
     table : list of tuples
         The rows of :meth:`to_frame`.
     mean_log_density : float
@@ -144,6 +145,7 @@ def calibration_report(
     posteriors: Mixture,
     references: np.ndarray,
     *,
+    guesses: np.ndarray | None = None,
     log_likelihood: Callable | None = None,
     features: Mapping[str, np.ndarray] | None = None,
     num_draws: int = 99,
@@ -163,6 +165,9 @@ def calibration_report(
         Batch of ``num``, in the same coordinates.
     references : (num, d) array
         Random points that know nothing of the truths, such as other draws from the priors.
+    guesses : (num, d) array, optional
+        Of the latents, made of the prior and the data of each problem by a rule that knows
+        nothing of these truths. Better guesses find a smaller neglect of the data.
     log_likelihood : callable (u) -> (L, num) array, optional
         Of the data of each problem at latents (L, num, d).
     features : dict of (num,) arrays, optional
@@ -176,7 +181,7 @@ def calibration_report(
     Raises
     ------
     ValueError
-        For fewer than 100 problems.
+        For fewer than 100 problems, no draws, or an ``alpha`` that is no probability.
 
     Notes
     -----
@@ -185,8 +190,7 @@ def calibration_report(
     exact binomial test. Half of ``alpha`` is spent on all problems, half on regions.
     """
     num = len(latents)
-    if num < _FEWEST_PROBLEMS:
-        raise ValueError(f"at least {_FEWEST_PROBLEMS} problems are needed, got {num}")
+    check_numbers(num, num_draws, alpha)
     generator = host_generator(as_random_key(random_state))
     posteriors = Mixture(*(np.asarray(leaf, np.float64) for leaf in posteriors))
     latents = np.asarray(latents, np.float64)
@@ -197,6 +201,9 @@ def calibration_report(
         "log density": (log_density, mixture_arrays.log_density(posteriors, draws)),
         "distance": _distances(latents, draws, posteriors, np.asarray(references)),
     }
+    if guesses is not None:
+        away = _distances(latents, draws, posteriors, np.asarray(guesses))
+        among["distance from a guess"] = away
     if posteriors.log_weights.shape[-1] > 1:
         among["component"] = (
             _heaviest_share(posteriors, latents),
@@ -210,6 +217,23 @@ def calibration_report(
     table = _checked(ranks, features or {}, alpha)
     verdict = "pass" if all(row[-1] for row in table) else "fail"
     return CalibrationReport(verdict, alpha, ranks, table, float(log_density.mean()))
+
+
+def check_numbers(num: Any, num_draws: Any, alpha: Any) -> None:
+    """Refuse numbers of problems and draws, and levels, that make no report.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not isinstance(num, int | np.integer) or num < _FEWEST_PROBLEMS:
+        raise ValueError(
+            f"the number of problems must be a whole number >= {_FEWEST_PROBLEMS}, got {num!r}"
+        )
+    if not isinstance(num_draws, int | np.integer) or num_draws < 1:
+        raise ValueError(f"the number of draws must be a whole number >= 1, got {num_draws!r}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be a probability in (0, 1), got {alpha!r}")
 
 
 # ---------------------------------------------------------------- ranks

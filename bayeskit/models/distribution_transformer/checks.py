@@ -13,7 +13,10 @@ from bayeskit.errors import OutOfMetaPriorWarning
 from bayeskit.inference import random
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.distribution_transformer.answers import Answers
-from bayeskit.models.distribution_transformer.calibration import CalibrationReport
+from bayeskit.models.distribution_transformer.calibration import (
+    CalibrationReport,
+    check_numbers,
+)
 from bayeskit.models.distribution_transformer.simulated_problems import (
     report_on,
     simulated_problems,
@@ -112,8 +115,9 @@ class Checks(Answers):
         """Check on fresh simulations that posteriors cover the truth as often as they say.
 
         Ranks of the true latent, of its likelihood and of its density, and coverage by balls
-        around random points (TARP); over all that training draws from, and by regions of the
-        features of the prior, so that a region that fails is named.
+        around random points and around guesses made of the data (TARP); over all that training
+        draws from, and by regions of the features of the prior, so that a region that fails is
+        named.
 
         Parameters
         ----------
@@ -131,14 +135,17 @@ class Checks(Answers):
             With ``verdict``, ``worst``, ``failing_regions`` and ``to_frame()``.
         """
         self._check_fitted()
-        simulation_key, rank_key = random.split(as_random_key(random_state))
+        check_numbers(n, n_draws, alpha)
+        simulation_key, others_key, rank_key = random.split(as_random_key(random_state), 3)
         with self._on_device(), precision_scope(self.precision), program_cache():
             simulated = simulated_problems(self.task_, int(n), simulation_key)
-            simulated = jax.tree.map(np.asarray, simulated)
+            others = simulated_problems(self.task_, int(n), others_key)
+            simulated, others = jax.tree.map(np.asarray, (simulated, others))
             found = self._answered(simulated.problems, strict=False, quiet=True)
             return report_on(
                 self.task_,
                 simulated,
+                others,
                 found.mixture,
                 num_draws=n_draws,
                 alpha=alpha,

@@ -21,6 +21,7 @@ from bayeskit.models.distribution_transformer.checks import Checks
 from bayeskit.models.distribution_transformer.first_sample import FirstSample, first_sample
 from bayeskit.models.distribution_transformer.network import Network
 from bayeskit.models.distribution_transformer.ranges import observed_range
+from bayeskit.models.distribution_transformer.simulation_checks import check_simulations
 from bayeskit.models.distribution_transformer.simulators import as_simulator
 from bayeskit.models.distribution_transformer.supports import as_support
 from bayeskit.models.distribution_transformer.task import Task
@@ -221,8 +222,14 @@ class DistributionTransformer(Checks, BaseEstimator):
         precision_scope(self.precision)
         if self.max_steps is None and self.budget_seconds is None:
             raise ValueError("give max_steps or budget_seconds: training would never end")
-        if self.max_steps is not None and self.max_steps < 0:
-            raise ValueError(f"max_steps must be at least 0, got {self.max_steps!r}")
+        for name, least in (("max_steps", 0), ("patience", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | np.integer) or value < least):
+                raise ValueError(
+                    f"{name} must be None or a whole number >= {least}, got {value!r}"
+                )
+        if not isinstance(self.warm_start, bool | np.bool_):
+            raise ValueError(f"warm_start must be True or False, got {self.warm_start!r}")
         if self.budget_seconds is not None and not self.budget_seconds > 0:
             raise ValueError(f"budget_seconds must be positive, got {self.budget_seconds!r}")
 
@@ -244,12 +251,13 @@ class DistributionTransformer(Checks, BaseEstimator):
         ------
         TypeError, ValueError
             For settings that cannot be used and simulators that cannot be called, before
-            anything is compiled.
+            anything is compiled; for simulations or log likelihoods most of which are not
+            finite, before training.
 
         Warns
         -----
         NumericalWarning
-            If the loss was not finite; those steps are left out.
+            If some simulations are not finite, or the loss was not; those steps are left out.
         ConvergenceWarning
             If training was interrupted; the best weights so far are kept.
         """
@@ -265,6 +273,7 @@ class DistributionTransformer(Checks, BaseEstimator):
         ):
             of_range, of_training = jax.random.split(key)
             sample, features = first_sample(task, of_range)
+            check_simulations(sample)
             seen = observed_range(task, sample, features)
             progress = Progress()
             if task.kind == "exact":

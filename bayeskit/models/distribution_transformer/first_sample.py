@@ -36,6 +36,8 @@ class FirstSample(NamedTuple):
         Of :func:`raw_numbers`.
     units : dict of str to arrays
         Of :func:`predictive_units`.
+    log_likelihood : (num,) array or None
+        Of the data at the latents that made them.
     """
 
     problems: Any
@@ -43,6 +45,7 @@ class FirstSample(NamedTuple):
     start: Any
     raw: Any
     units: Any
+    log_likelihood: Any
 
     def head(self, num: int) -> FirstSample:
         """Return the first problems."""
@@ -70,7 +73,11 @@ def _simulated(task: Task, key: jax.Array) -> FirstSample:
     problems, u = task.draw(key, SAMPLE_SIZE)
     start = task.start(problems)
     raw = raw_numbers(task, problems, start)
-    return FirstSample(problems, u, start, raw, predictive_units(task, problems))
+    log_likelihood = None
+    if task.simulator.has_log_likelihood:
+        log_likelihood = jax.vmap(task.log_likelihood)(problems, u)
+    units = predictive_units(task, problems)
+    return FirstSample(problems, u, start, raw, units, log_likelihood)
 
 
 @functools.partial(quick_jit, static_argnums=0, optimised=False)

@@ -81,7 +81,8 @@ class GaussianMixtureMetaPrior:
     def __post_init__(self):
         low, high = self.component_range
         problems = {
-            "dim must be at least 1": self.dim < 1,
+            "dim must be a whole number >= 1": not isinstance(self.dim, int | np.integer)
+            or self.dim < 1,
             "num_components must be at least 1, and a pair in order": not 1 <= low <= high,
             "covariance must be 'log_normal' or 'wishart'": self.covariance
             not in ("log_normal", "wishart"),

@@ -96,6 +96,7 @@ def save(estimator: Any, path: str | Path) -> None:
         },
         "simulator": simulator,
         "row_sizes": dict(estimator.row_sizes_),
+        "kind": task.kind,
         "timing": estimator.timing_,
         "progress": [estimator.n_steps_, estimator.train_seconds_],
     }
@@ -154,6 +155,11 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
         raise ValueError(
             f"the simulator gives observations of sizes {sizes}, in training they were "
             f"{found['row_sizes']}"
+        )
+    if task.kind != found["kind"]:
+        raise ValueError(
+            "the simulator has no log likelihood, or has one, other than that of training: the "
+            "network starts from what it gives"
         )
     estimator.task_, estimator.row_sizes_ = task, sizes
     estimator.network_ = estimator._network(task)

@@ -17,7 +17,7 @@ from bayeskit.models.distribution_transformer.calibration import (
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.task import Problems, Task
 
-__all__ = ["SimulatedProblems", "report_on", "simulated_problems"]
+__all__ = ["SimulatedProblems", "guesses_of", "report_on", "simulated_problems"]
 
 
 class SimulatedProblems(NamedTuple):
@@ -57,16 +57,48 @@ def _log_likelihoods(task: Task, problems: Problems, u: jax.Array) -> jax.Array:
     return jax.lax.map(lambda row: each(problems, row), u)
 
 
+def guesses_of(simulated: SimulatedProblems, others: SimulatedProblems) -> np.ndarray:
+    """Return guesses (num, d) of latents, by trees grown on other simulated problems.
+
+    A posterior that does not use the data is a law of the truth as good as any by ranks that
+    do not use them either. Trees see the features of the prior, and the number, means and
+    spreads of the rows of each source.
+    """
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    trees = ExtraTreesRegressor(50, min_samples_leaf=5, random_state=0)
+    latents = np.asarray(others.latents)
+    trees.fit(_summaries(others), latents if latents.shape[1] > 1 else latents[:, 0])
+    return trees.predict(_summaries(simulated)).reshape(np.shape(simulated.latents))
+
+
+def _summaries(simulated: SimulatedProblems) -> np.ndarray:
+    columns = [np.asarray(simulated.features), np.asarray(simulated.problems.vector)]
+    for name, rows in simulated.problems.rows.items():
+        rows = np.asarray(rows, np.float64)
+        there = np.asarray(simulated.problems.masks[name])[..., None]
+        count = np.maximum(there.sum(axis=1), 1)
+        mean = np.where(there, rows, 0.0).sum(axis=1) / count
+        square = np.where(there, (rows - mean[:, None]) ** 2, 0.0).sum(axis=1) / count
+        columns += [there.sum(axis=1), mean, np.sqrt(square)]
+    # Trees only ask what is larger, and take numbers of single precision.
+    return np.clip(np.concatenate(columns, axis=1), -1e30, 1e30)
+
+
 def report_on(
     task: Task,
     simulated: SimulatedProblems,
+    others: SimulatedProblems,
     posteriors: Mixture,
     *,
     num_draws: int,
     alpha: float,
     random_state: Any,
 ) -> CalibrationReport:
-    """Return the calibration of posteriors of simulated problems."""
+    """Return the calibration of posteriors of simulated problems.
+
+    ``others`` are problems simulated independently, from which guesses are learned.
+    """
     problems = simulated.problems
     log_likelihood = None
     if task.simulator.has_log_likelihood:
@@ -82,6 +114,7 @@ def report_on(
         np.asarray(simulated.latents),
         posteriors,
         np.asarray(simulated.references),
+        guesses=guesses_of(simulated, others),
         log_likelihood=log_likelihood,
         features=features,
         num_draws=num_draws,

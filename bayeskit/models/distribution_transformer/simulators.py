@@ -131,7 +131,8 @@ class BaseSimulator:
         except Exception as error:
             raise TypeError(
                 f"the simulator cannot be called with a key and a latent of shape ({dim},): "
-                f"{type(error).__name__}: {error}. It must be a JAX function"
+                f"{type(error).__name__}: {error}. It must be a JAX function (key, x) -> (m,) "
+                "array; with parameters=, (key, x, parameters)"
             ) from error
         sizes = {}
         for name, leaf in found.items():
@@ -141,11 +142,35 @@ class BaseSimulator:
                     f"got shape {leaf.shape}"
                 )
             sizes[name] = leaf.shape[1]
+        if self.has_log_likelihood:
+            self._check_log_likelihood(found, dim, vector)
         return sizes
+
+    def _check_log_likelihood(self, rows: dict, dim: int, vector: Any) -> None:
+        """Refuse a log likelihood that cannot be called, or returns no single number."""
+        masks = {n: jax.ShapeDtypeStruct((a.shape[0],), jnp.bool_) for n, a in rows.items()}
+        latent = jax.ShapeDtypeStruct((dim,), jnp.float32)
+        shapes = {name: leaf.shape for name, leaf in rows.items()}
+        try:
+            jax.eval_shape(self.log_likelihood_rows, rows, masks, latent, vector)
+        except Exception as error:
+            raise TypeError(
+                f"the log likelihood cannot be called with observations of shapes (n, m) "
+                f"{shapes} and a latent of shape ({dim},), or returns more than one number: "
+                f"{type(error).__name__}: {error}. It must be a JAX function (z, x) -> number "
+                "of one observation z (m,), or (rows, masks, x) -> number of a JointSimulator"
+            ) from error
 
 
 def _row_range(number: Any, name: str) -> tuple[int, int]:
-    low, high = (number, number) if isinstance(number, int | np.integer) else number
+    is_pair = isinstance(number, tuple | list) and len(number) == 2
+    given = number if is_pair else (number, number)
+    if not all(isinstance(one, int | np.integer) for one in given):
+        raise ValueError(
+            f"num_observations of {name!r} must be a whole number or a pair of them, got "
+            f"{number!r}"
+        )
+    low, high = given
     if not (0 <= low <= high and high >= 1):
         raise ValueError(
             f"num_observations of {name!r} must be a count or a range of counts with at least "
@@ -212,9 +237,13 @@ class Simulator(BaseSimulator):
         keys = jax.random.split(key, len(self.sources))
         for part, (name, source) in zip(keys, self.sources.items(), strict=True):
             each = jax.random.split(part, self.num_observations[name][1])
-            drawn = jax.vmap(
-                lambda k, s=source: jnp.ravel(s.simulate(random.threefry(k), x, *more))
-            )(each)
+            drawn = jax.vmap(lambda k, s=source: s.simulate(random.threefry(k), x, *more))(each)
+            if drawn.ndim > 2:
+                raise ValueError(
+                    f"simulate must return one observation (m,) of {name!r}, got shape "
+                    f"{drawn.shape[1:]}; whole data sets are drawn by a JointSimulator"
+                )
+            drawn = drawn.reshape(len(drawn), -1)
             rows[name] = drawn.astype(jnp.zeros(()).dtype)
         return rows
 

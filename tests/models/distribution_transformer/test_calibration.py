@@ -159,7 +159,7 @@ def test_pictures(simulation):
 
 
 def test_bad_arguments(simulation):
-    with pytest.raises(ValueError, match="at least 100 problems"):
+    with pytest.raises(ValueError, match="whole number >= 100, got"):
         Simulation(50).report()
     with pytest.raises(ValueError, match="statistic must be one of"):
         simulation.report().coverage("x")

@@ -10,7 +10,13 @@ import pytest
 from scipy import stats
 
 import bayeskit as bk
-from bayeskit.errors import InvalidDataError, OutOfMetaPriorWarning, PriorFitWarning
+from bayeskit.errors import (
+    ConvergenceWarning,
+    InvalidDataError,
+    OutOfMetaPriorWarning,
+    PriorFitWarning,
+    StalledError,
+)
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.distribution_transformer import (
     GaussianMixtureMetaPrior,
@@ -19,6 +25,7 @@ from bayeskit.models.distribution_transformer import (
     Simulator,
     fit_mixture,
 )
+from bayeskit.models.distribution_transformer.refine import ladder
 
 PRIOR = bk.GaussianMixture([0.5, 0.5], [-2.0, 2.0], [1.0, 1.0])
 UNTRAINED = {
@@ -113,6 +120,18 @@ def test_priors_that_end_where_the_data_are(untrained):
         untrained.posterior(z, prior=dist.Poisson(2.0))
 
 
+def test_data_that_smc_does_not_reach(untrained, monkeypatch):
+    def stalled(*arguments):
+        raise StalledError("the inverse temperature is 0.009 after max_stages=200 stages")
+
+    monkeypatch.setattr(ladder, "tempered", stalled)
+    with pytest.warns(ConvergenceWarning, match="SMC stalls: data and prior are very far"):
+        found = untrained.posterior(Z + 60.0, prior=PRIOR, refine="auto", random_state=0)
+    assert not found.reliable and found.method == "psis"
+    with pytest.raises(StalledError, match=r"refine=.smc. does not reach .* units"):
+        untrained.posterior(Z + 60.0, prior=PRIOR, refine="smc", random_state=0)
+
+
 def test_a_fitted_prior_is_fitted_once(untrained):
     prior = stats.laplace(0.5, 1.0)
     fitted = fit_mixture(prior, 3)
@@ -199,6 +218,22 @@ def test_calibration_of_exact_and_of_rough_posteriors(untrained):
         again = exact.calibrate(400, alpha=1e-6, random_state=0)
     assert clock.num_compiled == 0
     np.testing.assert_array_equal(again.ranks["x[0]"], report.ranks["x[0]"])
+
+
+def test_calibration_without_a_likelihood_sees_posteriors_that_neglect_the_data():
+    """Ranks of the latent are uniform for the prior, too; false-alarm rate 1e-6."""
+    dt = bk.DistributionTransformer(
+        Simulator(student_noise, num_observations=(1, 4)),
+        GaussianMixtureMetaPrior(dim=1, num_components=(1, 3)),
+        **UNTRAINED,
+    ).fit()
+    assert dt.posterior(Z, prior=PRIOR).mean == pytest.approx(PRIOR.mean, abs=1e-5)
+    report = dt.calibrate(500, alpha=1e-6, random_state=0)
+    failed = set(report.to_frame().query("not passed")["statistic"])
+    assert report.verdict == "fail" and failed == {"distance from a guess"}
+    for wrong in ({"n": 99}, {"n": 500.0}, {"n_draws": 0}, {"alpha": 2}):
+        with pytest.raises(ValueError, match="got"):
+            dt.calibrate(**wrong)
 
 
 def test_data_at_odds_with_the_prior_are_told(exact):

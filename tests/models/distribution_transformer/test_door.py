@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import bayeskit as bk
-from bayeskit.errors import InvalidDataError, OutOfMetaPriorWarning
+from bayeskit.errors import InvalidDataError, NumericalWarning, OutOfMetaPriorWarning
 from bayeskit.models.distribution_transformer import (
     GaussianMixtureMetaPrior,
     JointSimulator,
@@ -47,6 +47,9 @@ def test_settings():
     fails_to_fit(ValueError, "training would never end", budget_seconds=None)
     fails_to_fit(ValueError, "budget_seconds must be positive", budget_seconds=0.0)
     fails_to_fit(ValueError, "n_draws", n_draws=-1)
+    fails_to_fit(ValueError, "max_steps must be None or a whole number", max_steps=2.5)
+    fails_to_fit(ValueError, "patience must be None or a whole number >= 1", patience=-1)
+    fails_to_fit(ValueError, "warm_start must be True or False", warm_start="x")
     fails_to_fit(ValueError, "support must be one of", support="positiv")
     fails_to_fit(ValueError, "precision must be", precision="float16")
 
@@ -54,8 +57,13 @@ def test_settings():
 def test_simulators():
     fails_to_fit(TypeError, "cannot be called", simulator=lambda key: key)
     fails_to_fit(TypeError, "must be a JAX function", simulator=lambda key, x: np.sin(x[0]))
-    with pytest.raises(ValueError, match="num_observations of 'z'"):
-        Simulator(lambda key, x: x, num_observations=(3, 1))
+    fails_to_fit(TypeError, "one observation .m,. of 'z'", simulator=lambda key, x: np.eye(2))
+    for number in ((3, 1), 2.5, (1, 2, 3)):
+        with pytest.raises(ValueError, match="num_observations of 'z'"):
+            Simulator(lambda key, x: x, num_observations=number)
+    for log_likelihood in (lambda x: x.sum(), lambda z, x: x * np.ones(2)):
+        strange = Simulator(lambda key, x: x, log_likelihood)
+        fails_to_fit(TypeError, "the log likelihood cannot be called", simulator=strange)
     with pytest.raises(ValueError, match="at least one source"):
         Simulator({})
     with pytest.raises(ValueError, match="positive definite"):
@@ -72,9 +80,30 @@ def test_simulators():
     fails_to_fit(TypeError, "must return 4 rows", simulator=short)
 
 
+@pytest.mark.parametrize(
+    ("simulator", "words"),
+    [
+        (Simulator(lambda key, x: x * np.nan), "draws NaN or infinite data in 4096 of 4096"),
+        (
+            Simulator(lambda key, x: x, lambda z, x: -np.inf * (x[0] ** 2 + 1)),
+            "not finite at the latent that made the data in 4096",
+        ),
+    ],
+)
+def test_simulations_that_are_not_finite(simulator, words):
+    fails_to_fit(InvalidDataError, words, simulator=simulator, max_steps=0)
+
+
+def test_a_few_simulations_that_are_not_finite_are_said():
+    sometimes = Simulator(lambda key, x: jax.numpy.where(x > 1.0, np.nan, x))
+    with pytest.warns(NumericalWarning, match="draws NaN or infinite data in"):
+        bk.DistributionTransformer(sometimes, META_PRIOR, max_steps=0, d_model=8).fit()
+
+
 def test_meta_priors():
     for settings in (
         {"dim": 0},
+        {"dim": 1.5},
         {"num_components": (3, 1)},
         {"covariance": "full"},
         {"scale_bounds": (2.0, 3.0)},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
+import numpy as np
+
 from bayeskit import accel
-from bayeskit.errors import ConvergenceWarning
+from bayeskit.errors import ConvergenceWarning, ParticleCollapseError, StalledError
 from bayeskit.inference import random
 from bayeskit.models.base import precision_scope
 from bayeskit.models.distribution_transformer.refine.mcmc import chains
@@ -22,6 +25,11 @@ from bayeskit.models.distribution_transformer.refine.smc import tempered
 __all__ = ["METHODS", "refine"]
 
 METHODS = ("psis", "smc", "mcmc", "auto")
+
+_FAR = (
+    "data and prior are very far from each other. Check their units, or give more draws "
+    "(n_draws)"
+)
 
 
 def refine(
@@ -45,6 +53,11 @@ def refine(
         At least 100.
     key : int or JAX key
 
+    Raises
+    ------
+    StalledError, ParticleCollapseError
+        If SMC, which ``"smc"`` and ``"mcmc"`` start with, does not arrive.
+
     Warns
     -----
     ConvergenceWarning
@@ -57,8 +70,8 @@ def refine(
     """
     if method not in METHODS:
         raise ValueError(f"refine must be one of {METHODS}, got {method!r}")
-    if num_draws < 100:
-        raise ValueError(f"num_draws must be at least 100, got {num_draws}")
+    if not isinstance(num_draws, int | np.integer) or num_draws < 100:
+        raise ValueError(f"n_draws must be a whole number >= 100, got {num_draws!r}")
     with precision_scope("float64"):
         found = _refined(refinement, method, num_draws, accel.as_key(key))
     if found.reasons:
@@ -76,7 +89,15 @@ def _refined(refinement: Refinement, method: str, num_draws: int, key: Any) -> R
     first = importance_sampling(refinement, num_draws, psis_key)
     if method == "psis" or (method == "auto" and first.reliable):
         return first
-    smc = tempered(refinement, num_draws, smc_key, first)
+    try:
+        smc = tempered(refinement, num_draws, smc_key, first)
+    except (StalledError, ParticleCollapseError) as error:
+        if method != "auto":
+            raise type(error)(
+                f"refine={method!r} does not reach the posterior: {_FAR}"
+            ) from error
+        # Weighted draws that are known to be too few say more than none.
+        return dataclasses.replace(first, reasons=(*first.reasons, f"SMC stalls: {_FAR}"))
     if method == "smc" or (method == "auto" and smc.reliable):
         return smc
     better = refitted(refinement, smc, fit_key)

@@ -43,6 +43,30 @@ def _short_pieces(monkeypatch):
     monkeypatch.setattr(long_run_module, "_FIRST_PIECE", 7)
 
 
+@pytest.fixture(autouse=True)
+def _python_answers_to_interrupts():
+    """A shell that starts tests in the background makes them ignore SIGINT, and so do runs."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+def test_a_process_that_ignores_interrupts_is_left_alone():
+    """As under nohup, or in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    found, reached = [], LongRun.reached
+
+    def look(self, *arguments, **keywords):
+        found.append(signal.getsignal(signal.SIGINT))
+        return reached(self, *arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LongRun, "reached", look)
+        ENGINES["nuts"]().run(target_of("nuts"), key=3)
+    assert found
+    assert set(found) == {signal.SIG_IGN}
+
+
 @pytest.fixture(scope="module")
 def uninterrupted():
     """Results without any checkpoint or limit, each made once."""

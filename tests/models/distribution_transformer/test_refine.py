@@ -207,5 +207,5 @@ def test_bad_likelihoods_and_arguments():
         refine(refinement(likelihood=often_nan), "psis", 4000)
     with pytest.raises(ValueError, match="refine must be one of"):
         refine(refinement(), "pis")
-    with pytest.raises(ValueError, match="num_draws must be at least 100"):
+    with pytest.raises(ValueError, match="n_draws must be a whole number >= 100, got 10"):
         refine(refinement(), "psis", 10)

@@ -74,8 +74,8 @@ def guesses_of(simulated: SimulatedProblems, others: SimulatedProblems) -> np.nd
 
 def _summaries(simulated: SimulatedProblems) -> np.ndarray:
     columns = [np.asarray(simulated.features), np.asarray(simulated.problems.vector)]
-    for name, rows in simulated.problems.rows.items():
-        rows = np.asarray(rows, np.float64)
+    for name, found in simulated.problems.rows.items():
+        rows = np.asarray(found, np.float64)
         there = np.asarray(simulated.problems.masks[name])[..., None]
         count = np.maximum(there.sum(axis=1), 1)
         mean = np.where(there, rows, 0.0).sum(axis=1) / count

@@ -29,8 +29,10 @@ from bayeskit.inference.checkpoint import (
     plain_text,
 )
 
-__all__ = ["LongRun", "LongRunSettings", "identity_of"]
+__all__ = ["LEAST_DRAWS", "LongRun", "LongRunSettings", "identity_of"]
 
+# Fewer draws of each chain say nothing, not even how little they say.
+LEAST_DRAWS = 10
 # Writing takes at most a hundredth of the time: after a slow one the next waits.
 _MOST_SHARE = 0.01
 # A piece lasts so long at most, where one iteration does not: Ctrl-C waits for its end.

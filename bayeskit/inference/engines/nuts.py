@@ -18,7 +18,7 @@ from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.diagnostics import diagnose
 from bayeskit.inference.engines.base import constrained_draws, prepared_target
 from bayeskit.inference.kernels import NoUTurn, Tuning
-from bayeskit.inference.long_run import LongRun, LongRunSettings, identity_of
+from bayeskit.inference.long_run import LEAST_DRAWS, LongRun, LongRunSettings, identity_of
 from bayeskit.inference.measure import PointState, Target
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
@@ -28,8 +28,6 @@ __all__ = ["NUTS"]
 # Prior draws among which each chain takes the best as its start.
 _NUM_CANDIDATES = 100
 _CHUNK = 250
-# Fewer draws of each chain say nothing, not even how little they say.
-_LEAST_DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ class NUTS(LongRunSettings):
             long_run.reached("run", state)
         num = done - self.num_warmup
         if num < self.num_draws:
-            if num < _LEAST_DRAWS:
+            if num < LEAST_DRAWS:
                 long_run.refuse_partial(
                     f"after {done} of {total} iterations",
                     f"The first {self.num_warmup} are warm-up and no draws",

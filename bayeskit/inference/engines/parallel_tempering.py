@@ -26,7 +26,7 @@ from bayeskit.inference.ladder import (
     rejection_rates,
     respaced,
 )
-from bayeskit.inference.long_run import LongRun, LongRunSettings, identity_of
+from bayeskit.inference.long_run import LEAST_DRAWS, LongRun, LongRunSettings, identity_of
 from bayeskit.inference.measure import PointState, Target, TemperedPath
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
@@ -36,8 +36,6 @@ __all__ = ["ParallelTempering"]
 
 _NUM_CANDIDATES = 100
 _CHUNK = 250
-# Fewer draws of each ladder say nothing, not even how little they say.
-_LEAST_DRAWS = 10
 # Rungs whose exchange is rejected more often than this hardly talk to each other.
 _MAX_REJECTION = 0.9
 # Golden-ratio sequence: the lengths of successive trajectories are spread evenly.
@@ -206,7 +204,7 @@ class ParallelTempering(LongRunSettings):
                 number, done = number + 1, 0
                 kept = [jax.tree.map(lambda x: x[:0], kept[-1])]
             long_run.reached("run", state)
-        if number < last or done < _LEAST_DRAWS:
+        if number < last or done < LEAST_DRAWS:
             long_run.refuse_partial(
                 f"after {sum(rounds[:number]) + done} of {sum(rounds)} draws",
                 f"The first {self.num_warmup} are warm-up and not kept",

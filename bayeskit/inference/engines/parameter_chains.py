@@ -17,7 +17,7 @@ from bayeskit.inference.algorithms.particle_filter import particle_filter
 from bayeskit.inference.blocks import run
 from bayeskit.inference.collapse import check_collapse
 from bayeskit.inference.engines.base import as_named_states
-from bayeskit.inference.long_run import LongRun, identity_of
+from bayeskit.inference.long_run import LEAST_DRAWS, LongRun, identity_of
 from bayeskit.inference.population import total_log_evidence
 from bayeskit.inference.state_space_target import StateSpaceTarget
 
@@ -37,8 +37,6 @@ __all__ = [
 # Gains of adaptation fall as the step to this power, so that their sum is infinite and that of
 # their squares is not (Andrieu & Thoms 2008).
 _DECAY = 0.6
-# Fewer draws of each chain say nothing, not even how little they say.
-_LEAST_DRAWS = 10
 # Particles of a filter that shows where all are lost.
 _NUM_TRIED = 100
 
@@ -185,7 +183,7 @@ def run_chains(
         long_run.reached("run", state)
     num = done - engine.num_warmup
     if num < engine.num_draws:
-        if num < _LEAST_DRAWS:
+        if num < LEAST_DRAWS:
             long_run.refuse_partial(
                 f"after {done} of {total} steps",
                 f"The first {engine.num_warmup} are warm-up and no draws",

@@ -36,7 +36,7 @@ class PriorProposal(Kernel):
     -----
     One density evaluation a step, no step size. Good where the prior, or the reference of a
     bridge, is close to the target: the chance to accept is at least
-    :math:`1 / \max_x L(x) / Z` (Mengersen & Tweedie 1996). Hopeless where it is far away.
+    :math:`Z / \max_x L(x)` (Mengersen & Tweedie 1996). Hopeless where it is far away.
 
     Examples
     --------

@@ -23,7 +23,6 @@ __all__ = [
     "covariances",
     "draw",
     "draws",
-    "linear_image",
     "linear_prediction",
     "log_density",
     "moments",
@@ -31,7 +30,6 @@ __all__ = [
     "triangle",
     "triangular_image",
     "whiten",
-    "whitened_image",
 ]
 
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -162,12 +160,6 @@ def _mapped(matrix: Any, offset: Any, means: Any) -> Any:
     return xp.einsum("...ij,...kj->...ki", matrix, means) + offset[..., None, :]
 
 
-def linear_image(mixture: Mixture, matrix: Any, offset: Any) -> Mixture:
-    """Return the law of A x + b, for A (..., e, d) of full rank, e <= d, and b (..., e)."""
-    factors = triangle(matrix[..., None, :, :] @ mixture.factors)
-    return Mixture(mixture.log_weights, _mapped(matrix, offset, mixture.means), factors)
-
-
 def triangular_image(mixture: Mixture, factor: Any, offset: Any) -> Mixture:
     """Return the law of S x + b for lower triangular S (..., d, d) of positive diagonal.
 
@@ -175,17 +167,6 @@ def triangular_image(mixture: Mixture, factor: Any, offset: Any) -> Mixture:
     """
     factors = factor[..., None, :, :] @ mixture.factors
     return Mixture(mixture.log_weights, _mapped(factor, offset, mixture.means), factors)
-
-
-def whitened_image(mixture: Mixture, factor: Any, offset: Any) -> Mixture:
-    """Return the law of S^-1 (x - b), which :func:`triangular_image` takes back."""
-    xp = _numpy_of(mixture.means, factor)
-    lower = factor[..., None, :, :]
-    means = whiten(lower, mixture.means - offset[..., None, :])
-    # Column j of S^-1 L; its rows above the diagonal are 0/S, that is exact zeros.
-    columns = xp.swapaxes(mixture.factors, -1, -2)
-    factors = xp.swapaxes(whiten(lower[..., None, :, :], columns), -1, -2)
-    return Mixture(mixture.log_weights, means, factors)
 
 
 def linear_prediction(mixture: Mixture, matrix: Any, offset: Any, noise_factor: Any) -> Mixture:

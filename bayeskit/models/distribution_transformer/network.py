@@ -12,7 +12,7 @@ import numpy as np
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.tokens import Tokens
 
-__all__ = ["Network", "Widths", "num_weights"]
+__all__ = ["Network", "Widths"]
 
 # Changes of the log of scales are bent off beyond this, softly.
 _LARGEST_LOG_SCALE = 4.0
@@ -122,11 +122,6 @@ class Network:
         factors = jnp.exp(log_scale)[..., None] * jnp.eye(d, dtype=out.dtype)
         factors = factors.at[..., row, column].set(out[..., 1 + 2 * d :])
         return Mixture(out[..., 0], out[..., 1 : 1 + d], factors)
-
-
-def num_weights(weights: dict[str, Any]) -> int:
-    """Return how many numbers there are to learn."""
-    return sum(leaf.size for leaf in jax.tree.leaves(weights))
 
 
 def _dense(

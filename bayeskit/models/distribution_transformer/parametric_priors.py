@@ -276,6 +276,17 @@ _LAWS = ("Uniform", "InverseGamma", "Gamma", "LogNormal", "Normal", "HalfNormal"
          "Beta", "LogUniform")  # fmt: skip
 
 
+class _NotInFile:
+    """Stands for a law that could not be written down: posteriors do without it."""
+
+    def sample(self, *_: Any) -> Any:
+        raise ValueError(
+            "the file does not hold the law of a hyper-parameter, which is none of "
+            f"{', '.join(_LAWS)} with plain numbers: training and calibration draw from it. "
+            "Set meta_prior to that of training first"
+        )
+
+
 def _law_identity(law: Any) -> Any:
     if not hasattr(law, "sample"):
         return float(law)
@@ -298,8 +309,7 @@ def _plain_law(law: Any) -> Any:
 
 def _law_from_plain(described: Any) -> Any:
     if not isinstance(described, list):
-        # A law that could not be written down: it is needed for training only.
-        return 1.0 if described is None else described
+        return _NotInFile() if described is None else described
     import numpyro.distributions as dist
 
     name, arguments = described

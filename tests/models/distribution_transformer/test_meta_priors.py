@@ -125,6 +125,16 @@ def test_products_of_families():
     assert is_batch and checked.shape == (2, 4)
 
 
+def test_a_law_that_a_file_cannot_name_is_not_replaced():
+    law = dist.Weibull(2.0, 1.5)
+    meta = ParametricMetaPrior("inverse_gamma", concentration=law, rate=6.0)
+    loaded = ParametricMetaPrior.from_plain(meta.plain())
+    prior, _ = loaded.checked({"concentration": 4.0, "rate": 6.0})
+    assert prior == pytest.approx(np.log([[4.0, 6.0]]))
+    with pytest.raises(ValueError, match="the file does not hold the law of a hyper-parameter"):
+        loaded.draw(KEY, 3)
+
+
 def student_model():
     x = numpyro.sample("x", dist.Normal(0.0, 1.0))
     s = numpyro.sample("s", dist.LogNormal(0.0, 1.0))

@@ -7,6 +7,7 @@ import pytest
 from scipy import special, stats
 
 from bayeskit.models.distribution_transformer import mixture_arrays as arrays
+from bayeskit.models.distribution_transformer.frames import Frame, in_frame
 
 
 def batch(num=3, k=2, dim=3, seed=0):
@@ -77,10 +78,9 @@ def test_linear_maps_are_those_of_the_moments():
     rng = np.random.default_rng(2)
     matrix, offset, noise = rng.normal(size=(2, 3)), rng.normal(size=2), rng.normal(size=(2, 1))
     mean, covariance = arrays.moments(mixture)
-    for image, added in (
-        (arrays.linear_image(mixture, matrix, offset), 0.0),
-        (arrays.linear_prediction(mixture, matrix, offset, noise), noise @ noise.T),
-    ):
+    for factor in (np.zeros((2, 1)), noise):
+        image = arrays.linear_prediction(mixture, matrix, offset, factor)
+        added = factor @ factor.T
         image_mean, image_covariance = arrays.moments(image)
         np.testing.assert_allclose(image_mean, mean @ matrix.T + offset, atol=1e-12)
         np.testing.assert_allclose(
@@ -90,11 +90,11 @@ def test_linear_maps_are_those_of_the_moments():
         assert np.all(np.triu(image.factors, 1) == 0)
 
 
-def test_standardised_and_back_is_the_same():
+def test_standardised_and_back_is_the_same(x64):
     mixture = batch()
     mean, covariance = arrays.moments(mixture)
     factor = np.linalg.cholesky(covariance)
-    standard = arrays.whitened_image(mixture, factor, mean)
+    standard = in_frame(mixture, Frame(mean, factor))
     zero, one = arrays.moments(standard)
     np.testing.assert_allclose(zero, 0.0, atol=1e-12)
     np.testing.assert_allclose(one, np.broadcast_to(np.eye(3), one.shape), atol=1e-12)

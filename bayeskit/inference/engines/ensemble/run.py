@@ -105,6 +105,7 @@ class Ensemble:
             key = accel.as_key(key)
             # The noise of the chains has one number, everything else two.
             self._generator = random.host_generator(key, 0, 0)
+        dtype = jnp.result_type(*leaves)
         self._long_run = LongRun(
             engine,
             lambda: identity_of(
@@ -115,7 +116,6 @@ class Ensemble:
                 initial_positions=initial_positions,
             ),
         )
-        dtype = jnp.result_type(*leaves)
         num_chains = engine.num_chains or (64 if 10 < dim <= 200 else 32)
         self.program = Program(
             self.target,

@@ -13,6 +13,8 @@ import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import InvalidDataError
+from bayeskit.inference import random
+from bayeskit.inference.blocks.resampling import draw_ancestors
 from bayeskit.inference.measure import Target
 from bayeskit.inference.random import host_generator
 from bayeskit.models.base import as_random_key, precision_scope
@@ -24,6 +26,11 @@ __all__ = ["RefinedBatch", "RefinedPosterior"]
 @quick_jit(optimised=False)
 def _log_joint(target: Target, u: jax.Array) -> jax.Array:
     return jax.vmap(lambda one: target.components(one).sum())(u)
+
+
+@quick_jit(static_argnames="num", optimised=False)
+def _ancestors(key: Any, log_weights: jax.Array, num: int) -> jax.Array:
+    return draw_ancestors(key, log_weights, "systematic", num)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,20 +110,14 @@ class RefinedPosterior:
         """Equally weighted draws (num, d) of the latent: resampled where weights differ."""
         if not self._is_weighted:
             return self.weighted_draws
-        generator = np.random.default_rng(self.seed)
-        return self.weighted_draws[self._resampled(len(self.positions), generator)]
-
-    def _resampled(self, num: int, generator: np.random.Generator) -> np.ndarray:
-        """Return indices by systematic resampling, in random order."""
-        cdf = np.cumsum(self.weights)
-        places = (np.arange(num) + generator.random()) / num * cdf[-1]
-        index = np.searchsorted(cdf, places, side="right")
-        return generator.permutation(np.minimum(index, len(cdf) - 1))
+        return self.sample(len(self.positions), self.seed)
 
     def sample(self, num: int = 1, random_state: Any = None) -> np.ndarray:
         """Return equally weighted draws (num, d), by resampling from those at hand."""
-        generator = host_generator(as_random_key(random_state))
-        return self.weighted_draws[self._resampled(num, generator)]
+        index_key, order_key = random.split(as_random_key(random_state))
+        with precision_scope("float64"):
+            index = np.asarray(_ancestors(index_key, self.log_weights, num))
+        return self.weighted_draws[host_generator(order_key).permutation(index)]
 
     def log_prob(self, x: Any) -> np.ndarray:
         """Return the log density (num,) at points (num, d): prior times likelihood/evidence.

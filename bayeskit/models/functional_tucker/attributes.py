@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from bayeskit.inference.gp_kernels import FreeParameters
@@ -137,7 +138,7 @@ def _arviz(posterior: Sampled, draws: dict[str, np.ndarray]) -> Any:
     num = len(posterior.log_weights)
     if np.ptp(posterior.log_weights) > 1e-12:
         # Weighted draws are not handed out as if they were equal.
-        chosen = posterior.chosen(num, np.random.default_rng(0))
+        chosen = posterior.chosen(num, jax.random.key(0))
         draws = {name: values[chosen] for name, values in draws.items()}
     shape = posterior.num_chains, num // posterior.num_chains
     chains = {name: values.reshape(*shape, *values.shape[1:]) for name, values in draws.items()}

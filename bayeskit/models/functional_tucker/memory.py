@@ -44,8 +44,8 @@ def check_memory(layout: Layout, kernels: Sequence[Any], table: np.ndarray) -> N
         for column, rank, kernel in zip(table.T, layout.ranks, kernels, strict=True)
     )
     chain = _NUM_OF_STATES * _BYTES * states
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if core + chain <= memory // 2:
+    memory = _machine_memory()
+    if memory is None or core + chain <= memory // 2:
         return
     ranks = layout.ranks if layout.has_core else layout.ranks[0]
     name = "ranks" if layout.has_core else "rank"
@@ -57,6 +57,14 @@ def check_memory(layout: Layout, kernels: Sequence[Any], table: np.ndarray) -> N
         f"{name}={ranks} make {what} {_gigabytes(core + chain)} GB, but this machine has "
         f"{_gigabytes(memory)} GB: take smaller ranks{instead}"
     )
+
+
+def _machine_memory() -> int | None:
+    """Return the bytes of memory, or None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _gigabytes(size: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.errors import InvalidDataError
+from bayeskit.errors import BayeskitWarning, InvalidDataError
 from bayeskit.models.base import checked_array
 from bayeskit.models.markov_gp.rows import (
     are_dates,
@@ -118,7 +118,7 @@ def _check_kind(values: np.ndarray, before: np.ndarray, name: Hashable) -> None:
             f"column {name!r} of X holds numbers as text, such as {values[0]!r}, and is taken "
             "for categories without an order: convert it with .astype(float) if they have "
             "one, or with .astype('category') if not",
-            UserWarning,
+            BayeskitWarning,
             # The call of fit.
             stacklevel=5,
         )
@@ -169,7 +169,7 @@ def new_table(
 
     Warns
     -----
-    UserWarning
+    BayeskitWarning
         For categories that the fit has not seen, unless they may be unseen.
     """
     if hasattr(X, "columns") and set(names) <= set(X.columns):
@@ -212,7 +212,7 @@ def _warn_of_unseen(values: Any, known: Any, codes: np.ndarray, name: Hashable) 
             f"column {name!r} of X holds categories that the fit has not seen, such as "
             f"{strange[0]!r}, in {num} of {len(codes)} rows: their effects are draws from the "
             "prior, and predictions as wide",
-            UserWarning,
+            BayeskitWarning,
             # Who calls predict.
             stacklevel=6,
         )

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bayeskit.inference import random
+from bayeskit.inference.equal_weights import equally_weighted
 from bayeskit.models.functional_tucker import additive
 from bayeskit.models.functional_tucker.additive.centring import centred_design
 from bayeskit.models.functional_tucker.additive.design import function_design
@@ -109,7 +110,7 @@ class Sampled:
     def draws(self, table: np.ndarray, context: str, num_draws: int, key: Any) -> tuple:
         """Return joint draws (num_draws, new rows) of t without noise, and std of the noise."""
         choice_key, key = random.split(key, 2)
-        chosen = self.chosen(num_draws, random.host_generator(choice_key))
+        chosen = self.chosen(num_draws, choice_key)
         some = Draws(jax.tree.map(lambda part: part[chosen], self.parts.parts), None)
         layout = self.problem.layout
         drawn = sample_rows(
@@ -117,12 +118,9 @@ class Sampled:
         )
         return drawn, self.noise_std[chosen]
 
-    def chosen(self, num: int, generator: np.random.Generator) -> np.ndarray:
-        """Return places of draws of equal weight: systematic resampling, in random order."""
-        cumulative = np.cumsum(np.exp(self.log_weights))
-        points = (np.arange(num) + generator.uniform()) / num * cumulative[-1]
-        places = np.searchsorted(cumulative, points, side="right")
-        return generator.permutation(np.minimum(places, len(cumulative) - 1))
+    def chosen(self, num: int, key: Any) -> np.ndarray:
+        """Return places (num,) of draws of equal weight, in random order."""
+        return equally_weighted(key, self.log_weights, num)
 
 
 def given_rows(

@@ -13,8 +13,7 @@ import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.errors import InvalidDataError
-from bayeskit.inference import random
-from bayeskit.inference.blocks.resampling import draw_ancestors
+from bayeskit.inference.equal_weights import equally_weighted
 from bayeskit.inference.measure import Target
 from bayeskit.inference.random import host_generator
 from bayeskit.models.base import as_random_key, precision_scope
@@ -26,11 +25,6 @@ __all__ = ["RefinedBatch", "RefinedPosterior"]
 @quick_jit(optimised=False)
 def _log_joint(target: Target, u: jax.Array) -> jax.Array:
     return jax.vmap(lambda one: target.components(one).sum())(u)
-
-
-@quick_jit(static_argnames="num", optimised=False)
-def _ancestors(key: Any, log_weights: jax.Array, num: int) -> jax.Array:
-    return draw_ancestors(key, log_weights, "systematic", num)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,10 +108,9 @@ class RefinedPosterior:
 
     def sample(self, num: int = 1, random_state: Any = None) -> np.ndarray:
         """Return equally weighted draws (num, d), by resampling from those at hand."""
-        index_key, order_key = random.split(as_random_key(random_state))
         with precision_scope("float64"):
-            index = np.asarray(_ancestors(index_key, self.log_weights, num))
-        return self.weighted_draws[host_generator(order_key).permutation(index)]
+            places = equally_weighted(as_random_key(random_state), self.log_weights, num)
+        return self.weighted_draws[places]
 
     def log_prob(self, x: Any) -> np.ndarray:
         """Return the log density (num,) at points (num, d): prior times likelihood/evidence.

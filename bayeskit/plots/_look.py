@@ -9,6 +9,7 @@ __all__ = [
     "INK",
     "MUTED",
     "headline",
+    "legend_above",
     "new_axes",
     "panel_above",
     "short_dates",
@@ -60,9 +61,23 @@ def short_dates(ax: Any, x: Any) -> None:
 
     if getattr(x, "dtype", None) is None or x.dtype.kind != "M":
         return
-    places = dates.AutoDateLocator()
+    places = dates.AutoDateLocator(minticks=3, maxticks=8)
     ax.xaxis.set_major_locator(places)
     ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(places))
+    ax.xaxis.get_offset_text().set(size=9, color=MUTED)
+
+
+def legend_above(ax: Any, ncols: int) -> None:
+    """Name what is drawn in one row above the right end, where no data are."""
+    ax.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=ncols,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9.5,
+        borderaxespad=0.2,
+    )
 
 
 def headline(ax: Any, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, new_axes, tidy
+from bayeskit.plots._look import COLORS, MUTED, legend_above, new_axes, tidy
 
 __all__ = ["forest"]
 
@@ -73,15 +73,7 @@ def forest(
     ax.set_xlabel("median, 50 % and 90 % interval")
     tidy(ax, "both")
     if len(several) > 1:
-        ax.legend(
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.0),
-            ncols=len(several),
-            frameon=False,
-            labelcolor=INK,
-            fontsize=9.5,
-            borderaxespad=0.2,
-        )
+        legend_above(ax, len(several))
     return ax
 
 

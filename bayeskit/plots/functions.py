@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, new_axes, short_dates, tidy
+from bayeskit.plots._look import COLORS, INK, legend_above, new_axes, short_dates, tidy
 
 __all__ = ["function_bands"]
 
@@ -52,14 +52,6 @@ def function_bands(
         ax.plot(seen_x, seen_y, ".", color=INK, markersize=4.0, label="observed", zorder=3)
     short_dates(ax, rows.index)
     ax.set_xlabel("x")
-    ax.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=2,
-        frameon=False,
-        labelcolor=INK,
-        fontsize=9.5,
-        borderaxespad=0.2,
-    )
+    legend_above(ax, 2)
     tidy(ax)
     return ax

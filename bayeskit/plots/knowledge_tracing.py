@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, short_dates, tidy
 
 __all__ = ["calibration", "learner_states"]
 
@@ -60,8 +60,7 @@ def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any
         ax.plot(when, rows["probability"], color=color, ls=dashes, lw=1.6, label=str(kc))
         if own is not None:
             _draw_answers(ax, own[own["kc"] == kc], number, color)
-    if is_date:
-        _date_axis(ax)
+    short_dates(ax, times)
     ax.set_xlabel("time (UTC)" if is_date and times.tz is not None else "time")
     of = (
         f", {len(chosen)} of {len(known)} components"
@@ -153,15 +152,6 @@ def _name_answers(ax: Any, num: int) -> None:
         # The names do not touch the numbers.
         ax.get_yticklabels()[0].set_va("top")
         ax.get_yticklabels()[-1].set_va("bottom")
-
-
-def _date_axis(ax: Any) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(minticks=3, maxticks=8)
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    ax.xaxis.get_offset_text().set(size=9, color=MUTED)
 
 
 def calibration(p: Any, correct: Any, *, num_bins: int = 10, ax: Any = None) -> Any:

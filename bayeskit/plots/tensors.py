@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, short_dates, tidy
+from bayeskit.plots._look import (
+    COLORS,
+    INK,
+    MUTED,
+    headline,
+    legend_above,
+    new_axes,
+    short_dates,
+    tidy,
+)
 
 __all__ = ["bound_over_rounds", "core_entries", "factor_functions", "observed_predicted"]
 
@@ -80,15 +89,7 @@ def factor_functions(
         ax.set_xticks(range(0, len(grid), step), [_tick(value) for value in grid[::step]])
     ax.set_xlabel(label)
     ax.set_ylabel(value_label)
-    ax.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=min(rank, 4),
-        frameon=False,
-        labelcolor=INK,
-        fontsize=9.5,
-        borderaxespad=0.2,
-    )
+    legend_above(ax, min(rank, 4))
     tidy(ax)
     return ax
 
@@ -183,15 +184,7 @@ def observed_predicted(
         ax.plot(mean[rows], y[rows], ".", color=color, markersize=4.0, label=name, zorder=3)
     ax.set_xlabel("predicted")
     ax.set_ylabel("observed")
-    ax.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=2,
-        frameon=False,
-        labelcolor=INK,
-        fontsize=9.5,
-        borderaxespad=0.2,
-    )
+    legend_above(ax, 2)
     tidy(ax, "both")
     return ax
 

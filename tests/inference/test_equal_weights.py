@@ -5,6 +5,7 @@ import numpy as np
 
 from bayeskit.inference.equal_weights import equally_weighted
 
+KEY = jax.random.key(11)
 WEIGHTS = np.array([0.0, 0.31, 0.02, 0.45, 0.0, 0.22, 0.0])
 
 
@@ -30,6 +31,3 @@ def test_numbers_are_those_of_the_weights(x64):
     # Independent choices have the same expectation, and are caught.
     independent = np.random.default_rng(0).choice(len(WEIGHTS), 50, p=WEIGHTS)
     assert not is_right(independent, 50)
-
-
-KEY = jax.random.key(11)

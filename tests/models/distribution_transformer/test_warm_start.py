@@ -13,6 +13,7 @@ from bayeskit.models.distribution_transformer.splitting import split
 from bayeskit.models.distribution_transformer.supports import as_support
 from bayeskit.models.distribution_transformer.task import Problems, Task
 from bayeskit.models.distribution_transformer.warm_start import linear_gaussian_update, tilt
+from tests.models.distribution_transformer import exact_mixtures
 
 H = np.array([[1.0, 0.5], [0.0, 2.0], [-1.0, 1.0]])
 R = np.array([[1.0, 0.3, 0.0], [0.3, 2.0, 0.1], [0.0, 0.1, 0.5]])
@@ -22,21 +23,11 @@ COVARIANCES = np.array([[[1.0, 0.3], [0.3, 2.0]], [[0.5, 0.0], [0.0, 0.5]], [[2.
 ROWS = np.random.default_rng(0).normal(size=(4, 3))
 
 
-def closed_form(rows):
-    """Posterior weights, means, covariances, and the log evidence, by section on conjugacy."""
-    n = len(rows)
-    stacked_h, stacked_r = np.tile(H, (n, 1)), np.kron(np.eye(n), R)
-    log_weights, means, covariances = [], [], []
-    for w, m, s in zip(WEIGHTS, MEANS, COVARIANCES, strict=True):
-        total = stacked_h @ s @ stacked_h.T + stacked_r
-        gain = s @ stacked_h.T @ np.linalg.inv(total)
-        offset = rows.ravel() - stacked_h @ m
-        means.append(m + gain @ offset)
-        covariances.append(s - gain @ stacked_h @ s)
-        density = stats.multivariate_normal(np.zeros(len(offset)), total).logpdf(offset)
-        log_weights.append(np.log(w) + density)
-    evidence = np.logaddexp.reduce(log_weights)
-    return np.exp(log_weights - evidence), np.array(means), np.array(covariances), evidence
+def closed_form(rows, noise=R):
+    """Return the exact posterior of all rows together, and the log evidence."""
+    num, prior = len(rows), bk.GaussianMixture(WEIGHTS, MEANS, COVARIANCES)
+    stacked = np.tile(H, (num, 1)), np.kron(np.eye(num), noise)
+    return exact_mixtures.posterior(prior, rows.ravel(), *stacked)
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +43,14 @@ def two_dimensions():
 def test_untrained_posterior_of_linear_data_is_exact(two_dimensions, num):
     prior = bk.GaussianMixture(WEIGHTS, MEANS, COVARIANCES)
     found = two_dimensions.posterior(ROWS[:num], prior=prior)
-    weights, means, covariances, _ = closed_form(ROWS[:num])
     assert two_dimensions.n_steps_ == 0
-    assert np.abs(found.weights - weights).max() < 1e-12
-    assert np.abs(found.means - means).max() < 1e-12
-    assert np.abs(found.covariances - covariances).max() < 1e-12
-    # A planted bug, of a gain without the noise: the same comparison sees it.
-    assert np.abs(closed_form(ROWS[:num] * 1.001)[1] - found.means).max() > 1e-6
+    exact, _ = closed_form(ROWS[:num])
+    # Planted bug: noise whose correlations are forgotten.
+    planted, _ = closed_form(ROWS[:num], np.diag(np.diag(R)))
+    for name in ("weights", "means", "covariances"):
+        ours = getattr(found, name)
+        assert np.abs(ours - getattr(exact, name)).max() < 1e-12
+        assert np.abs(ours - getattr(planted, name)).max() > 1e-6
 
 
 def test_evidence_of_linear_data_is_exact(x64):
@@ -72,7 +64,7 @@ def test_evidence_of_linear_data_is_exact(x64):
     prior = Mixture(np.log(WEIGHTS), MEANS, np.linalg.cholesky(COVARIANCES))
     problems = Problems(prior, {"z": ROWS}, {"z": np.ones(4, bool)}, np.zeros(0))
     start = jax.jit(task.start)(jax.tree.map(lambda a: a[None], problems))
-    assert abs(float(start.log_evidence[0]) - closed_form(ROWS)[3]) < 1e-10
+    assert abs(float(start.log_evidence[0]) - closed_form(ROWS)[1]) < 1e-10
 
 
 @pytest.mark.parametrize("noise", [1e-12, 1e-4, 1e12])

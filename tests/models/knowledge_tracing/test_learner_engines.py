@@ -21,6 +21,7 @@ from bayeskit.models.knowledge_tracing.learner import (
     with_traits,
 )
 from bayeskit.models.knowledge_tracing.moment_matching import expected_sigmoid
+from bayeskit.models.knowledge_tracing.rows import STUDY
 from bayeskit.models.knowledge_tracing.smc2 import _absorbed, smc2_advance, smc2_start
 from tests.models.knowledge_tracing.learners import PARAMETERS, SETTINGS
 from tests.models.knowledge_tracing.one_learner import ONE, TWO, TWO_PARAMETERS, data_of, given
@@ -55,18 +56,21 @@ def test_gibbs_against_the_grid(grid):
     """Mean and variance after the last answer, by 4000 sweeps."""
     table, parameters, case = grid
     data = data_of(table, ONE, parameters, 1e-9)
-    kept = gibbs_draws(
-        jax.random.key(0), data, jnp.asarray(5), structure=ONE, num_warmup=100, num_draws=4000
-    )
-    mean = np.asarray(kept.belief.mean)[:, 0] + case["mu"]
-    second = mean**2 + np.asarray(kept.belief.covariance)[:, 0, 0]
+    counts = {"structure": ONE, "num_warmup": 100, "num_draws": 4000}
+
+    def moments(data):
+        kept = gibbs_draws(jax.random.key(0), data, jnp.asarray(5), **counts)
+        mean = np.asarray(kept.belief.mean)[:, 0] + case["mu"]
+        return mean, mean**2 + np.asarray(kept.belief.covariance)[:, 0, 0]
+
+    mean, second = moments(data)
     truth = case["steps"][-1]
     assert assert_near(mean, truth["post_mean"], 50) < 0.01
     assert_near(second, truth["post_var"] + truth["post_mean"] ** 2, 50)
-    # Planted bug: what is told of the last answer is left out.
-    before = mean - np.mean(mean) + truth["post_mean"] - 0.05
+    # Planted bug: an answer that is taken for a row only studied.
+    lost, _ = moments(given(data, data.trials.outcome.at[5].set(STUDY)))
     with pytest.raises(AssertionError):
-        assert_near(before, truth["post_mean"], 50)
+        assert_near(lost, truth["post_mean"], 50)
 
 
 @pytest.mark.reference

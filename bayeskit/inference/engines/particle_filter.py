@@ -58,7 +58,8 @@ class ParticleFilter:
     num_particles : int
     num_paths : int
         Paths to draw from the smoothing distribution. 0: none, and no history is kept; the
-        draws of the result are then those of the last state.
+        draws of the result are then those of the last state. Otherwise the history of the
+        result has ``ancestors`` (num_steps, num_particles): the places at the time before.
     smoother : {"auto", "backward", "mcmc", "genealogy"}
         How paths are drawn: exactly backwards, O(num_paths num_particles) a time; backwards by
         Metropolis steps, O(num_paths); or by ancestors, which needs no transition density and
@@ -207,6 +208,7 @@ class ParticleFilter:
         history, population = flat_history(history), state.population
         if self.num_paths:
             kept = history.pop("population")
+            history["ancestors"] = kept.ancestors
             states = draw_paths(self, target, kept, population, state.key)
         else:
             states = draw_last_states(population, int(state.time), state.key)

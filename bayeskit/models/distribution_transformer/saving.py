@@ -1,9 +1,7 @@
-"""Files of trained estimators and of training that goes on: numbers and text only."""
+"""Files of trained estimators: numbers and text only."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,21 +10,20 @@ import jax
 import numpy as np
 
 from bayeskit import container
-from bayeskit.errors import CorruptFileError, InvalidDataError
+from bayeskit.errors import CorruptFileError
 from bayeskit.models.distribution_transformer.linear_gaussian import LinearGaussian
 from bayeskit.models.distribution_transformer.meta_priors import GaussianMixtureMetaPrior
 from bayeskit.models.distribution_transformer.network import Widths
 from bayeskit.models.distribution_transformer.parametric_priors import ParametricMetaPrior
 from bayeskit.models.distribution_transformer.ranges import TrainedRange
 from bayeskit.models.distribution_transformer.tokens import Scaling
-from bayeskit.models.distribution_transformer.training import Progress, State
+from bayeskit.models.distribution_transformer.training_progress import HISTORY, Progress
 
-__all__ = ["Checkpoint", "load", "save"]
+__all__ = ["load", "save"]
 
 # Of what stands in the container; a reader refuses any other.
 _VERSION = 2
 _KIND = "DistributionTransformer"
-_CHECKPOINT = "DistributionTransformerCheckpoint"
 _SETTINGS = (
     "n_components",
     "warm_start",
@@ -99,6 +96,7 @@ def save(estimator: Any, path: str | Path) -> None:
         "kind": task.kind,
         "timing": estimator.timing_,
         "progress": [estimator.n_steps_, estimator.train_seconds_],
+        "interrupted": estimator.interrupted_,
     }
     arrays = _flat(estimator.weights_, "weights")
     if estimator.weights_:
@@ -165,14 +163,11 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
     estimator.network_ = estimator._network(task)
     _fill(estimator, arrays)
     progress = Progress(int(found["progress"][0]), float(found["progress"][1]))
-    names = [name for name in arrays if name.startswith("history:")]
-    columns = {name.removeprefix("history:"): arrays[name].tolist() for name in names}
-    progress.history = [
-        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-    ]
-    losses = columns.get("evaluated_loss") or [np.inf]
-    progress.best_loss = float(min(losses))
+    progress.history = np.stack([arrays[f"history:{name}"] for name in HISTORY], axis=1)
+    losses = progress.history[:, HISTORY.index("evaluated_loss")]
+    progress.best_loss = float(losses.min(initial=math.inf))
     estimator._keep_progress(progress)
+    estimator.interrupted_ = bool(found.get("interrupted", False))
     estimator.timing_ = found["timing"]
     return estimator
 
@@ -214,76 +209,3 @@ def _widths(weights: dict[str, np.ndarray], context: int, sources: list[str]) ->
     components = len(weights["weights['components']['first']['w']"])
     rows = {name: len(weights[f"weights['rows']['{name}']['first']['w']"]) for name in sources}
     return Widths(components, context, rows)
-
-
-class Checkpoint:
-    """A file that training goes on from.
-
-    Parameters
-    ----------
-    path : str or Path
-    configuration : dict
-        Plain values; training with other ones is refused.
-    """
-
-    def __init__(self, path: str | Path, configuration: dict[str, Any]):
-        self.path = Path(path)
-        self.configuration = json.loads(json.dumps(configuration, default=_plain_number))
-
-    def save(self, state: State, progress: Progress) -> None:
-        """Write where training stands, so that the file is whole at any time."""
-        if progress.best_weights is None:
-            return
-        facts = dataclasses.asdict(dataclasses.replace(progress, best_weights=None, history=[]))
-        del facts["best_weights"], facts["history"]
-        arrays = _flat(state, "state") | _flat(progress.best_weights, "best")
-        for name in progress.history[0]:
-            column = [float(entry[name]) for entry in progress.history]
-            arrays[f"history:{name}"] = np.asarray(column)
-        parameters = {"version": _VERSION, "progress": facts, **self._described()}
-        container.write_container(self.path, _CHECKPOINT, parameters, arrays)
-
-    def _described(self) -> dict[str, Any]:
-        return {"configuration": self.configuration}
-
-    def restored(self, state: State, progress: Progress) -> tuple[State, Progress]:
-        """Return what the file holds; the arguments if there is none.
-
-        Raises
-        ------
-        InvalidDataError
-            If the file belongs to other settings.
-        """
-        if not self.path.exists():
-            return state, progress
-        read = container.read_container(self.path, kinds={_CHECKPOINT})
-        if read.parameters.get("version") != _VERSION:
-            raise CorruptFileError(
-                f"the checkpoint has version {read.parameters.get('version')!r}, this bayeskit "
-                f"reads version {_VERSION}"
-            )
-        known = read.parameters["configuration"]
-        differing = [k for k, v in self.configuration.items() if known.get(k) != v]
-        if differing:
-            raise InvalidDataError(
-                f"the checkpoint {str(self.path)!r} belongs to a training with other "
-                f"{', '.join(differing)}: use another file, or the same settings and "
-                "random_state"
-            )
-        columns = {
-            name.removeprefix("history:"): array.tolist()
-            for name, array in read.arrays.items()
-            if name.startswith("history:")
-        }
-        found = Progress(
-            **read.parameters["progress"],
-            best_weights=_nested(read.arrays, state.weights, "best"),
-            history=[
-                {
-                    name: int(value) if name in ("step", "skipped") else value
-                    for name, value in zip(columns, row, strict=True)
-                }
-                for row in zip(*columns.values(), strict=True)
-            ],
-        )
-        return _nested(read.arrays, state, "state"), found

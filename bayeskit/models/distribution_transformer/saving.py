@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -133,12 +134,39 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
             f"the file has version {found.get('version')!r} of the Distribution Transformer, "
             f"this bayeskit reads version {_VERSION}"
         )
-    if simulator is None:
-        if found["simulator"] is None:
+    if simulator is None and found.get("simulator") is None:
+        raise ValueError(
+            "the file does not hold the simulator, which is code: pass that of training "
+            "as simulator= (or model= in bayeskit.load)"
+        )
+    with container.unpacking(_KIND):
+        estimator = _configured(cls, found, simulator)
+    # Errors of a simulator that was given are the user's, and say what is wrong with it.
+    with contextlib.nullcontext() if simulator is not None else container.unpacking(_KIND):
+        task = estimator._task()
+        sizes = task.simulator.row_sizes(task.support.constrained_dim)
+        if sizes != found["row_sizes"]:
             raise ValueError(
-                "the file does not hold the simulator, which is code: pass that of training "
-                "as simulator= (or model= in bayeskit.load)"
+                f"the simulator gives observations of sizes {sizes}, in training they were "
+                f"{found['row_sizes']}"
             )
+        if task.kind != found["kind"]:
+            raise ValueError(
+                "the simulator has no log likelihood, or has one, other than that of training: "
+                "the network starts from what it gives"
+            )
+    with container.unpacking(_KIND):
+        _check_widths(found["settings"], arrays)
+        estimator.task_, estimator.row_sizes_ = task, sizes
+        estimator.network_ = estimator._network(task)
+        _fill(estimator, arrays)
+        _restore_progress(estimator, found, arrays)
+    return estimator
+
+
+def _configured(cls: type, found: dict[str, Any], simulator: Any) -> Any:
+    """Return an estimator with the settings of the file, and nothing learned."""
+    if simulator is None:
         simulator = LinearGaussian(**found["simulator"])
     described = dict(found["meta_prior"])
     if described.pop("class") == "mixture":
@@ -146,24 +174,22 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
         meta_prior: Any = GaussianMixtureMetaPrior(**values)
     else:
         meta_prior = ParametricMetaPrior.from_plain(described)
-    estimator = cls(
+    if set(found["settings"]) != set(_SETTINGS):
+        raise ValueError("the file lacks settings, or has others")
+    return cls(
         simulator, meta_prior, support=_as_support_spec(found["support"]), **found["settings"]
     )
-    task = estimator._task()
-    sizes = task.simulator.row_sizes(task.support.constrained_dim)
-    if sizes != found["row_sizes"]:
-        raise ValueError(
-            f"the simulator gives observations of sizes {sizes}, in training they were "
-            f"{found['row_sizes']}"
-        )
-    if task.kind != found["kind"]:
-        raise ValueError(
-            "the simulator has no log likelihood, or has one, other than that of training: the "
-            "network starts from what it gives"
-        )
-    estimator.task_, estimator.row_sizes_ = task, sizes
-    estimator.network_ = estimator._network(task)
-    _fill(estimator, arrays)
+
+
+def _check_widths(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Refuse a network that is larger than the weights in the file, before it is made."""
+    stored = sum(v.size for name, v in arrays.items() if name.startswith("weights"))
+    wanted = settings["n_layers"] * settings["d_model"] * settings["d_hidden"]
+    if stored and wanted > stored:
+        raise ValueError(f"the settings want {wanted} weights or more, the file has {stored}")
+
+
+def _restore_progress(estimator: Any, found: dict, arrays: dict[str, np.ndarray]) -> None:
     progress = Progress(int(found["progress"][0]), float(found["progress"][1]))
     names = [name for name in arrays if name.startswith("history:")]
     columns = {name.removeprefix("history:"): arrays[name].tolist() for name in names}
@@ -174,7 +200,6 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
     progress.best_loss = float(min(losses))
     estimator._keep_progress(progress)
     estimator.timing_ = found["timing"]
-    return estimator
 
 
 def _as_support_spec(spec: Any) -> Any:
@@ -262,7 +287,9 @@ class Checkpoint:
                 f"the checkpoint has version {read.parameters.get('version')!r}, this bayeskit "
                 f"reads version {_VERSION}"
             )
-        known = read.parameters["configuration"]
+        known = read.parameters.get("configuration")
+        if not isinstance(known, dict):
+            raise CorruptFileError(f"{str(self.path)!r} holds no checkpoint of training")
         differing = [k for k, v in self.configuration.items() if known.get(k) != v]
         if differing:
             raise InvalidDataError(
@@ -270,20 +297,21 @@ class Checkpoint:
                 f"{', '.join(differing)}: use another file, or the same settings and "
                 "random_state"
             )
-        columns = {
-            name.removeprefix("history:"): array.tolist()
-            for name, array in read.arrays.items()
-            if name.startswith("history:")
-        }
-        found = Progress(
-            **read.parameters["progress"],
-            best_weights=_nested(read.arrays, state.weights, "best"),
-            history=[
-                {
-                    name: int(value) if name in ("step", "skipped") else value
-                    for name, value in zip(columns, row, strict=True)
-                }
-                for row in zip(*columns.values(), strict=True)
-            ],
-        )
-        return _nested(read.arrays, state, "state"), found
+        with container.unpacking("checkpoint of training"):
+            columns = {
+                name.removeprefix("history:"): array.tolist()
+                for name, array in read.arrays.items()
+                if name.startswith("history:")
+            }
+            found = Progress(
+                **read.parameters["progress"],
+                best_weights=_nested(read.arrays, state.weights, "best"),
+                history=[
+                    {
+                        name: int(value) if name in ("step", "skipped") else value
+                        for name, value in zip(columns, row, strict=True)
+                    }
+                    for row in zip(*columns.values(), strict=True)
+                ],
+            )
+            return _nested(read.arrays, state, "state"), found

@@ -127,6 +127,8 @@ class BayesianModel(BaseEstimator):
         self.coords = coords
         self.dims = dims
 
+    feature_names_in_: np.ndarray
+
     # ------------------------------------------------------------ fitting
 
     def fit(self, X: Any = None, y: Any = None, **keywords: Any) -> BayesianModel:
@@ -432,6 +434,11 @@ class BayesianModel(BaseEstimator):
 
     @classmethod
     def _from_container(cls, read: container.Container, model: Any) -> BayesianModel:
+        with container.unpacking("BayesianModel"):
+            return cls._unpacked(read, model)
+
+    @classmethod
+    def _unpacked(cls, read: container.Container, model: Any) -> BayesianModel:
         parameters, arrays = read.parameters, dict(read.arrays)
         positional: dict[int, Any] = {}
         named: dict[str, Any] = {}
@@ -455,6 +462,9 @@ class BayesianModel(BaseEstimator):
             from bayeskit.models.state_space import StateSpaceEstimator
 
             kind = StateSpaceEstimator
+        precision_scope(parameters["precision"])
+        if not isinstance(parameters["chosen_engine"], str):
+            raise TypeError("chosen_engine must be text")
         estimator = kind(model, precision=parameters["precision"])
         estimator.random_key_ = arrays.pop("random_key")
         estimator.result_ = Posterior.unpack(parameters, arrays)

@@ -179,6 +179,8 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         self.missing = missing
         self.random_state = random_state
 
+    feature_names_in_: np.ndarray
+
     # ------------------------------------------------------------ fitting
 
     def fit(

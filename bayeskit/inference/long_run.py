@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit import container
+from bayeskit.accel.sharding import agreed, current_mesh
 from bayeskit.errors import CheckpointMismatchError, InterruptedRunWarning, UnfinishedRunError
 from bayeskit.inference.checkpoint import (
     CheckpointFile,
@@ -174,6 +175,7 @@ class LongRun:
         self._deadline = now + (self._engine.max_seconds or math.inf)
         self._next_write = now + self._engine.checkpoint_every
         if self._engine.checkpoint is not None:
+            _refuse_processes()
             self._file = CheckpointFile(
                 self._engine.checkpoint, self._identity(), f"{self._title} run"
             )
@@ -220,7 +222,8 @@ class LongRun:
         """Return how many iterations to make in the next call of the program."""
         size = _FIRST_PIECE
         if self._pace is not None:
-            size = int(_PIECE_SECONDS / max(self._pace, _PIECE_SECONDS / most))
+            (pace,) = agreed(self._pace)
+            size = int(_PIECE_SECONDS / max(pace, _PIECE_SECONDS / most))
         self._size = max(1, min(left, most, size))
         self._began = time.monotonic()
         return self._size
@@ -238,9 +241,10 @@ class LongRun:
         if self._size:
             self._pace, self._size = (now - self._began) / self._size, 0
         self._parts[part], self._is_written = state, False
-        if self._signal is not None:
-            self.stopped = "Ctrl-C" if self._signal == signal.SIGINT else "SIGTERM"
-        elif now >= self._deadline:
+        number, is_over = agreed(self._signal or 0, now >= self._deadline)
+        if number:
+            self.stopped = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        elif is_over:
             self.stopped = "the time limit"
         if self.stopped or now >= self._next_write:
             self._write()
@@ -324,6 +328,15 @@ class LongRun:
         if number == signal.SIGINT and self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         self._signal = number
+
+
+def _refuse_processes() -> None:
+    """Refuse a checkpoint whose particles lie in several processes."""
+    if current_mesh() is not None and jax.process_count() > 1:
+        raise ValueError(
+            f"checkpoint is for runs of one process, and {jax.process_count()} share the "
+            "particles of this one: leave it out, or run on the devices of one process"
+        )
 
 
 def _packed(part: str, state: Any) -> dict[str, np.ndarray]:

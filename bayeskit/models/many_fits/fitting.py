@@ -101,8 +101,8 @@ def fit_many(
     -----
     Workers unpickle a model once a call and compile it once for each shape of data; programs
     are kept on disk as by ``fit`` itself, so that the other workers of a machine load them.
-    Estimators of this package pad data of different sizes to powers of two where they can; a
-    NumPyro model of your own is compiled for each size of its data.
+    Estimators of this package pad data to few sizes where they can; a NumPyro model of your own
+    is compiled for each size of its data.
 
     Ctrl-C ends the fits that run; those that were done are returned, and the others are
     failures.

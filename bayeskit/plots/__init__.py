@@ -7,6 +7,7 @@ from bayeskit.plots.functions import function_bands
 from bayeskit.plots.genealogy import genealogy
 from bayeskit.plots.knowledge_tracing import calibration, learner_states
 from bayeskit.plots.labels import compare_coefficients, label_errors, power_curve
+from bayeskit.plots.ladder import temperature_ladder
 from bayeskit.plots.pair import pair
 from bayeskit.plots.posterior import posterior
 from bayeskit.plots.predictive import posterior_predictive
@@ -44,6 +45,7 @@ __all__ = [
     "rank_distributions",
     "smc_history",
     "states_over_time",
+    "temperature_ladder",
     "trace",
     "trace_rank",
     "validation_report",

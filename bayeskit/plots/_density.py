@@ -89,6 +89,8 @@ def curve_of(
     reach = 0.2 * (high - low)
     start, end = max(low - reach, atoms[0]), min(high + reach, atoms[-1])
     inside = (atoms >= start) & (atoms <= end)
+    if not inside.any():
+        return Curve(atoms[:0], masses[:0], False)
     x, height = _smoothed(atoms[inside], masses[inside], start, end)
     shown = (x >= low) & (x <= high)
     return Curve(x[shown], height[shown], False)

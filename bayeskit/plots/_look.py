@@ -200,11 +200,14 @@ def headline(ax: Any, text: str) -> None:
 
 def tidy(ax: Any, grid: str = "y") -> None:
     """Keep what helps to read: a light grid along one axis, and no box."""
+    import matplotlib as mpl
+
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color(_HAIRLINE)
     ax.tick_params(which="both", length=0, labelsize=9, labelcolor=INK)
     ax.set_axisbelow(True)
-    ax.grid(False)
+    if mpl.rcParams["axes.grid"]:
+        ax.grid(False)
     ax.grid(axis=grid, color=_HAIRLINE, linewidth=0.8)
     for label in (ax.xaxis.label, ax.yaxis.label):
         label.set(color=MUTED, size=9.5)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Draws", "Entry", "draws_of", "entries_of", "weighted_quantiles"]
+__all__ = ["Draws", "Entry", "draws_of", "entries_of", "prior_of", "weighted_quantiles"]
 
 _KINDS = "a Posterior, a fitted estimator, an ArviZ object, a RefinedPosterior or a Population"
 
@@ -75,6 +75,24 @@ def draws_of(result: Any) -> Draws:
     raise TypeError(f"result must be {_KINDS}, got {type(result).__name__}")
 
 
+def prior_of(result: Any) -> Draws:
+    """Return the draws of the prior that come with a result.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    groups = result if hasattr(result, "posterior") else getattr(result, "posterior_", None)
+    group = getattr(groups, "prior", None)
+    if not hasattr(group, "data_vars"):
+        raise ValueError(
+            "the result has no draws of the prior: give prior= draws of it, such as a "
+            "Population, or fit a NumPyro model with proper priors"
+        )
+    return _of_group(group)
+
+
 def _refuse_unfitted(result: Any) -> None:
     from sklearn.base import BaseEstimator
     from sklearn.exceptions import NotFittedError
@@ -95,7 +113,13 @@ def _of_posterior(posterior: Any) -> Draws:
 
 
 def _of_arviz(result: Any) -> Draws:
-    group = result.posterior
+    draws = _of_group(result.posterior)
+    stats = getattr(result, "sample_stats", None)
+    found = stats["diverging"].values if stats is not None and "diverging" in stats else None
+    return draws._replace(diverging=_as_flags(found))
+
+
+def _of_group(group: Any) -> Draws:
     values, labels = {}, {}
     for name, variable in group.data_vars.items():
         axes = [axis for axis in variable.dims if axis not in ("chain", "draw")]
@@ -106,9 +130,7 @@ def _of_arviz(result: Any) -> Draws:
             names = variable.coords[axes[0]].values
             if names.dtype.kind not in "iu":
                 labels[str(name)] = list(names)
-    stats = getattr(result, "sample_stats", None)
-    found = stats["diverging"].values if stats is not None and "diverging" in stats else None
-    return Draws(values, None, _as_flags(found), labels)
+    return Draws(values, None, None, labels)
 
 
 def _of_refined(result: Any) -> Draws:

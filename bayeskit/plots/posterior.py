@@ -20,7 +20,7 @@ from bayeskit.plots._look import (
     short,
     tidy,
 )
-from bayeskit.plots._results import draws_of, entries_of, weighted_quantiles
+from bayeskit.plots._results import draws_of, entries_of, prior_of, weighted_quantiles
 
 __all__ = ["draw_curve", "posterior", "refuse_many"]
 
@@ -30,6 +30,7 @@ _INTERVALS = ("equal-tailed", "hdi")
 _WIDTH, _HEIGHT = 2.5, 1.75
 _MOST_PANELS = 60
 _NAME_WIDTH = 27
+_NUM_POINTS = 200
 # Letters of a headline that fit in a panel; longer ones are smaller.
 _HEADLINE_WIDTH = 35
 # Less than this is not worth to be told.
@@ -44,6 +45,7 @@ def posterior(
     point: str = "median",
     interval: str = "equal-tailed",
     level: float = 0.9,
+    prior: Any = None,
     axes: Any = None,
 ) -> Any:
     """Draw the density of each scalar parameter with its interval and a point estimate.
@@ -66,6 +68,10 @@ def posterior(
         ``"hdi"``: the shortest.
     level : float in (0, 1)
         Mass of the interval.
+    prior : True, or any of what ``result`` may be, optional
+        Draws of the prior, whose density is a grey line as far as it is in view. True: those
+        of the result, which has them if it is a fitted estimator of a NumPyro model or an ArviZ
+        object with a group ``prior``.
     axes : array of matplotlib Axes, optional
         One for each scalar parameter. Default: those of a new figure.
 
@@ -95,12 +101,20 @@ def posterior(
     draws = draws_of(result)
     entries = entries_of(draws, parameters)
     refuse_many(len(entries), _MOST_PANELS)
+    before = None
+    if prior is not None and prior is not False:
+        before = prior_of(result) if prior is True else draws_of(prior)
+        before = before._replace(labels=draws.labels)
+        labels = [entry.label for entry in entries]
+        before_entries = entries_of(before, labels, "the prior")
     if axes is None:
         axes = new_panels(len(entries), _WIDTH, _HEIGHT)
     else:
         axes = given_axes(axes, len(entries), "scalar parameter")
-    for ax, (label, values) in zip(axes, entries, strict=True):
+    for i, (ax, (label, values)) in enumerate(zip(axes, entries, strict=True)):
         _draw_panel(ax, label, values, draws.weights, point, interval, level)
+        if before is not None:
+            _draw_prior(ax, before_entries[i].values, before.weights, i == 0)
     return axes
 
 
@@ -155,6 +169,35 @@ def _draw_panel(
         annotation_clip=False,
     )
     _tell_hidden(ax, values, weights, view)
+
+
+def _draw_prior(ax: Any, values: np.ndarray, weights: np.ndarray | None, named: bool) -> None:
+    """Draw the density of the prior within the limits of a panel, and name it once."""
+    curve = curve_of(values, weights)
+    low, high = ax.get_xlim()
+    if curve.is_discrete:
+        shown = (curve.x >= low) & (curve.x <= high)
+        x, height, style = curve.x[shown], curve.height[shown], {"drawstyle": "steps-mid"}
+    else:
+        # The prior may be much wider than what is in view. NaN: where it has no draws.
+        x, style = np.linspace(low, high, _NUM_POINTS), {}
+        height = np.interp(x, curve.x, curve.height, left=np.nan, right=np.nan)
+    ax.plot(x, height, color=MUTED, linewidth=1.2, zorder=1.5, **style)
+    seen = np.flatnonzero(np.isfinite(height))
+    if not len(seen):
+        return
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, max(top, 1.06 * float(height[seen].max())))
+    if named:
+        place = seen[len(seen) // 8]
+        ax.annotate(
+            "prior",
+            (x[place], height[place]),
+            xytext=(0, 3),
+            textcoords="offset points",
+            fontsize=7.5,
+            color=MUTED,
+        )
 
 
 def _sentence(

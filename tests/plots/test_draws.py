@@ -158,6 +158,37 @@ def test_the_shortest_interval_and_other_points():
     assert ax.get_lines()[-1].get_xdata()[0] == grid[np.argmax(height)]
 
 
+def test_the_prior_is_drawn_behind_as_far_as_it_is_in_view():
+    rng = np.random.default_rng(0)
+    after = {
+        "mean": rng.normal(2.0, 1.0, NUM),
+        "n": rng.poisson(3.0, NUM),
+        "far": rng.random(NUM),
+    }
+    before = {
+        "mean": rng.normal(0.0, 400.0, (1, 4000)),
+        "n": rng.poisson(6.0, (1, 4000)),
+        "far": 50.0 + rng.random((1, 4000)),
+    }
+    data = az.from_dict(posterior=after, prior=before)
+    for axes in (
+        plots.posterior(data, prior=True),
+        plots.posterior(types.SimpleNamespace(posterior_=data), prior=True),
+        plots.posterior(data, prior=types.SimpleNamespace(posterior=data.prior)),
+    ):
+        x, height = axes[0].get_lines()[-1].get_data()
+        np.testing.assert_allclose(height, stats.norm.pdf(x, scale=400.0), rtol=0.1)
+        assert x.min() == pytest.approx(axes[0].get_xlim()[0])
+        x, height = axes[1].get_lines()[-1].get_data()
+        counts = np.bincount(before["n"][0]) / 4000
+        np.testing.assert_allclose(height, counts[x])
+        assert not np.isfinite(axes[2].get_lines()[-1].get_ydata()).any()
+    with pytest.raises(ValueError, match="no draws of the prior: give prior="):
+        plots.posterior(result(after), prior=True)
+    with pytest.raises(ValueError, match="the prior has no parameter 'far'"):
+        plots.posterior(result(after), prior=result({"mean": after["mean"], "n": after["n"]}))
+
+
 def test_all_kinds_of_results_are_read_alike():
     rng = np.random.default_rng(0)
     draws = {"a": rng.normal(size=(2, 30)), "b": rng.normal(size=(2, 30, 3))}

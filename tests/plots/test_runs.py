@@ -147,6 +147,23 @@ def test_histories_are_refused_where_there_are_none():
     assert moves.get_xydata().tolist() == [[3.5, 0.4]]
 
 
+def test_a_ladder_shows_its_temperatures_and_what_is_rejected():
+    history = {
+        "ladder": np.array([0.0, 0.01, 0.2, 1.0]),
+        "rejection": np.array([0.1, 0.2, 0.6]),
+        "round_trips": np.array([3, 4]),
+    }
+    ax = plots.temperature_ladder(types.SimpleNamespace(history=history))
+    temperatures, _ = panels(ax)
+    assert temperatures.tolist() == [0.01, 0.2, 1.0]
+    bars = [(bar.get_x() + 0.5 * bar.get_width(), bar.get_height()) for bar in ax.patches]
+    np.testing.assert_allclose(bars, [(0.5, 0.1), (1.5, 0.2), (2.5, 0.6)])
+    assert ax.get_lines()[0].get_ydata()[0] == pytest.approx(0.3)
+    assert ax.get_title(loc="left").endswith("7 round trips")
+    with pytest.raises(ValueError, match="no ladder of temperatures"):
+        plots.temperature_ladder(types.SimpleNamespace(history={}))
+
+
 # ---------------------------------------------------------------- evidence
 
 

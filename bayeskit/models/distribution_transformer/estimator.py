@@ -20,6 +20,7 @@ from bayeskit.models.distribution_transformer import saving
 from bayeskit.models.distribution_transformer.checks import Checks
 from bayeskit.models.distribution_transformer.first_sample import FirstSample, first_sample
 from bayeskit.models.distribution_transformer.network import Network
+from bayeskit.models.distribution_transformer.pretrained import load_pretrained
 from bayeskit.models.distribution_transformer.ranges import observed_range
 from bayeskit.models.distribution_transformer.simulation_checks import check_simulations
 from bayeskit.models.distribution_transformer.simulators import as_simulator
@@ -379,6 +380,50 @@ class DistributionTransformer(Checks, BaseEstimator):
             Without the simulator, where it is needed.
         """
         return saving.load(cls, path, simulator)
+
+    @classmethod
+    def pretrained(cls, name: str) -> DistributionTransformer:
+        r"""Return a trained network that comes with the package, in milliseconds.
+
+        All are for mixture priors of one to three components, in the coordinates named here.
+
+        ================ =================================== ======================= ==========
+        name             one observation                     latent x                mixture of
+        ================ =================================== ======================= ==========
+        ``"poisson"``    a count                             its rate                log x
+        ``"binomial"``   successes, trials                   the probability         logit x
+        ``"student_t"``  a number; ``parameters=`` has       the location            x
+                         ``scale`` and ``df``
+        ``"normal"``     a number                            mean, sd                mean, log sd
+        ``"weibull"``    time, and 1 if the event was seen,  scale, shape            log x
+                         0 if the time was censored
+        ================ =================================== ======================= ==========
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        DistributionTransformer
+            With ``report_``, a dict: what it was trained on (``"range"``), divergences from
+            exact posteriors (``"kl"``), and its calibration.
+
+        Raises
+        ------
+        ValueError
+            For any other name, with those that there are.
+
+        Examples
+        --------
+        >>> import bayeskit as bk
+        >>> dt = bk.DistributionTransformer.pretrained("poisson")
+        >>> prior = bk.GaussianMixture([1.0], [1.0], [0.25], support="positive")
+        >>> posterior = dt.posterior([3.0, 5.0, 2.0], prior=prior)
+        >>> bool(abs(posterior.mean[0] - 3.15) < 0.05)
+        True
+        """
+        return load_pretrained(cls, name)
 
     @classmethod
     def _from_container(cls, read: Any, simulator: Any) -> DistributionTransformer:

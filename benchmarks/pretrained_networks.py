@@ -1,0 +1,166 @@
+"""Train the networks that come with the package, and write what they are worth beside them.
+
+    python benchmarks/pretrained_networks.py [NAME ...] [--steps N] [--out FOLDER]
+
+Each is trained for some minutes of one core. Weights are stored in half precision, and what was
+stored is loaded again before it is judged: by the divergence of exact posteriors, from
+quadrature, over problems that training has not seen, and by ``calibrate``. The report is a JSON
+file beside the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# Before NumPy and JAX are imported.
+for variable, value in {
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}.items():
+    os.environ.setdefault(variable, value)
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+import bayeskit as bk  # noqa: E402
+from bayeskit.errors import OutOfMetaPriorWarning  # noqa: E402
+from bayeskit.models.distribution_transformer.likelihoods import LIKELIHOODS  # noqa: E402
+from bayeskit.models.distribution_transformer.pretrained import NETWORKS  # noqa: E402
+from benchmarks import exact_posteriors  # noqa: E402
+
+SETTINGS: dict[str, Any] = {
+    "d_model": 16,
+    "n_layers": 2,
+    "n_heads": 2,
+    "d_hidden": 32,
+    "batch_size": 256,
+    "lr": 3e-3,
+    "budget_seconds": None,
+    "random_state": 1,
+}
+STEPS = {"poisson": 1000, "binomial": 1000, "student_t": 1000, "normal": 1500, "weibull": 1500}
+NUM_PROBLEMS, NUM_CALIBRATED = 500, 1000
+# Other problems than those of the tests.
+SEED = 11
+
+
+def trained(name: str, steps: int) -> Any:
+    """Return an estimator that was trained for some steps."""
+    known = LIKELIHOODS[name]
+    return bk.DistributionTransformer(
+        known.simulator, known.meta_prior, support=known.support, max_steps=steps, **SETTINGS
+    ).fit()
+
+
+def divergences(estimator: Any, name: str, num: int, seed: int) -> np.ndarray:
+    """Return how far posteriors of fresh problems are from the exact ones."""
+    known = LIKELIHOODS[name]
+    prior, rows, parameters = exact_posteriors.problems(name, known.meta_prior, num, seed)
+    with warnings.catch_warnings():
+        # A few of so many priors are beyond the range that is remembered.
+        warnings.simplefilter("ignore", OutOfMetaPriorWarning)
+        found = estimator.posterior(
+            rows,
+            prior=bk.GaussianMixture.of_arrays(prior.mixture, support=known.support),
+            parameters=parameters or None,
+            missing="mask",
+        )
+    unconstrained = bk.GaussianMixture.of_arrays(found.mixture)
+    return exact_posteriors.divergences(name, prior, rows, parameters, unconstrained)
+
+
+def summary(kl: np.ndarray) -> dict[str, float]:
+    """Return what is written of divergences."""
+    found = {
+        "mean": kl.mean(),
+        "median": np.median(kl),
+        "p95": np.quantile(kl, 0.95),
+        "max": kl.max(),
+    }
+    return {name: float(f"{value:.3g}") for name, value in found.items()}
+
+
+def report(name: str, estimator: Any, cpu_seconds: float, untrained: np.ndarray) -> dict:
+    """Return what is known about a network, as plain values."""
+    kl = divergences(estimator, name, NUM_PROBLEMS, SEED)
+    found = estimator.calibrate(NUM_CALIBRATED, random_state=SEED)
+    overall = [row for row in found.table if row[0] == "all"]
+    simulator, seen = estimator.task_.simulator, estimator.range_
+    ends = np.round(seen.prior.T, 3).tolist()
+    return {
+        "name": name,
+        "range": {
+            "num_observations": list(simulator.num_observations["z"]),
+            "parameters": {key: list(pair) for key, pair in simulator.parameters.ranges.items()},
+            "prior": dict(zip(estimator.meta_prior.feature_names(), ends, strict=True)),
+        },
+        "meta_prior": estimator.meta_prior.plain(),
+        "steps": estimator.n_steps_,
+        "batch_size": estimator.batch_size,
+        "cpu_seconds": round(cpu_seconds, 1),
+        "num_weights": int(sum(leaf.size for leaf in jax.tree.leaves(estimator.weights_))),
+        "loss": round(estimator.loss_, 4),
+        "untrained_loss": round(estimator.start_loss_, 4),
+        "kl": {"num_problems": len(kl), **summary(kl)},
+        "untrained_kl": {"num_problems": len(untrained), **summary(untrained)},
+        "calibration": {
+            "num_problems": found.num_problems,
+            "alpha": found.alpha,
+            "verdict": found.verdict,
+            "largest_deviation": found.worst,
+            "mean_log_density": round(found.mean_log_density, 4),
+            "checks": [
+                [statistic, check, round(expected, 4), round(observed, 4)]
+                for _, statistic, check, expected, observed, *_ in overall
+            ],
+        },
+        "versions": {
+            "bayeskit": bk.__version__,
+            "jax": version("jax"),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def made(name: str, steps: int, folder: Path) -> dict:
+    """Train a network, write it and its report, and return the report."""
+    start = time.process_time()
+    estimator = trained(name, steps)
+    cpu_seconds = time.process_time() - start
+    best = estimator.weights_
+    estimator.weights_ = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), best)
+    path = folder / f"{name}.bkit"
+    estimator.save(path)
+    # The last layer is zero at first: without it the network changes nothing.
+    estimator.weights_ = best | {"head": jax.tree.map(np.zeros_like, best["head"])}
+    untrained = divergences(estimator, name, NUM_PROBLEMS, SEED)
+    stored = bk.DistributionTransformer.load(path, simulator=LIKELIHOODS[name].simulator)
+    found = report(name, stored, cpu_seconds, untrained)
+    path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=list(LIKELIHOODS))
+    parser.add_argument("--steps", type=int, help="instead of those of each network")
+    parser.add_argument("--out", type=Path, default=NETWORKS)
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        steps = STEPS[name] if arguments.steps is None else arguments.steps
+        found = made(name, steps, arguments.out)
+        print(name, found["untrained_kl"], found["kl"], found["calibration"]["verdict"])
+
+
+if __name__ == "__main__":
+    main()

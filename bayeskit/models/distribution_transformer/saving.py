@@ -24,7 +24,7 @@ from bayeskit.models.distribution_transformer.training import Progress, State
 __all__ = ["Checkpoint", "load", "save"]
 
 # Of what stands in the container; a reader refuses any other.
-_VERSION = 1
+_VERSION = 2
 _KIND = "DistributionTransformer"
 _CHECKPOINT = "DistributionTransformerCheckpoint"
 _SETTINGS = (

@@ -28,6 +28,7 @@ from bayeskit.inference.checkpoint import (
     code_fingerprint,
     plain_text,
 )
+from bayeskit.inference.settings import check_kinds
 
 __all__ = ["LEAST_DRAWS", "LongRun", "LongRunSettings", "identity_of"]
 
@@ -69,6 +70,7 @@ class LongRunSettings:
     max_seconds: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
+        check_kinds(self)
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
             raise TypeError(f"checkpoint must be the path of a file, got {self.checkpoint!r}")
         if not self.checkpoint_every >= 0:

@@ -139,7 +139,16 @@ class Target:
 
     def draw_prior(self, key: Any) -> Any:
         """Return one draw from the prior, on any kind of key."""
-        return self.sample_prior(key, *self._prior_data)  # type: ignore[misc]
+        try:
+            return self.sample_prior(key, *self._prior_data)  # type: ignore[misc]
+        except TypeError as error:
+            if "unexpected PRNG key type" not in str(error):
+                raise
+            raise TypeError(
+                "sample_prior draws with jax.random, which does not know the keys by which "
+                "many particles are drawn at once: draw through bayeskit.inference.random, "
+                "such as random.normal(key, shape)"
+            ) from error
 
     def density(self) -> Density:
         """Return the log density as a sum of its components."""

@@ -24,6 +24,7 @@ from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.state_space import StateSpaceModel
 from bayeskit.interop.numpyro import NumPyroModel
 from bayeskit.models.base import (
+    as_engine,
     as_random_key,
     checked_array,
     checked_lengths,
@@ -152,11 +153,10 @@ class BayesianModel(BaseEstimator):
         """
         scope = precision_scope(self.precision)
         arguments, call = _checked_call(X, y, keywords)
-        key = as_random_key(self.random_state)
+        key, engine = as_random_key(self.random_state), self._engine()
         with scope, program_cache():
             target, functions = self._target(arguments, call)
             options = {}
-            engine = self._engine()
             if target.sample_prior is None and functions and not isinstance(engine, SMC):
                 num = getattr(engine, "num_chains", None) or _NUM_STARTS
                 options["initial_positions"] = _uniform_starts(num, functions.dim)
@@ -193,15 +193,7 @@ class BayesianModel(BaseEstimator):
 
     def _engine(self) -> Any:
         """Return the user's engine; None stands for "auto"."""
-        if isinstance(self.inference, str) and self.inference == "auto":
-            return None
-        if isinstance(self.inference, str) or not hasattr(self.inference, "run"):
-            error = ValueError if isinstance(self.inference, str) else TypeError
-            raise error(
-                "inference must be 'auto' or an engine such as EnsembleHMC(), NUTS() or SMC(), "
-                f"got {self.inference!r}"
-            )
-        return self.inference
+        return as_engine(self.inference, "auto", "EnsembleHMC(), NUTS() or SMC()")
 
     def _fitted(self) -> Posterior:
         if not hasattr(self, "result_"):

@@ -7,12 +7,12 @@ by NumPy and SciPy, so that a mistake in a simulator shows as a divergence.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 import bayeskit as bk
 
@@ -32,57 +32,34 @@ class Exact:
 
     Attributes
     ----------
-    draw : callable (generator, x (num, d), parameters) -> rows (num, n, m)
-    log_density : callable (rows, x (..., num, d), parameters) -> (..., num)
-        Of all rows that are there; NaN marks one that is not.
+    draw : callable (generator, x (num, d), n) -> rows (num, n, m)
+    log_density : callable (row (num, m), x (..., num, d)) -> (..., num)
+        Of one observation.
     constrain : callable u (..., d) -> x (..., d)
-    most : int
-        n.
-    parameters : dict of str to (float, float)
     """
 
     draw: Callable
     log_density: Callable
     constrain: Callable
-    most: int
-    parameters: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-
-def _poisson(rows: np.ndarray, x: np.ndarray, _: Any) -> np.ndarray:
-    z = rows[..., 0]
-    n, total = (~np.isnan(z)).sum(axis=-1), np.nansum(z, axis=-1)
-    return total * np.log(x[..., 0]) - n * x[..., 0] - np.nansum(special.gammaln(z + 1), -1)
-
-
-def _draw_binomial(g: np.random.Generator, x: np.ndarray, n: int) -> np.ndarray:
-    trials = np.floor(np.exp(g.random((len(x), n)) * np.log(101.0)))
-    return np.stack([g.binomial(trials.astype(int), x[:, :1]), trials], axis=-1)
-
-
-def _binomial(rows: np.ndarray, x: np.ndarray, _: Any) -> np.ndarray:
-    k, n = np.nansum(rows[..., 0], axis=-1), np.nansum(rows[..., 1], axis=-1)
-    ways = np.nansum(np.log(special.binom(rows[..., 1], rows[..., 0])), axis=-1)
-    return ways + special.xlogy(k, x[..., 0]) + special.xlog1py(n - k, -x[..., 0])
-
-
-def _over_rows(log_density: Callable) -> Callable:
-    def total(rows: np.ndarray, x: np.ndarray, parameters: Any) -> np.ndarray:
-        result = np.zeros(x.shape[:-1])
+    def log_likelihood(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return that of rows (num, n, m), NaN where there is none."""
+        total = np.zeros(x.shape[:-1])
         for j in range(rows.shape[1]):
             row = rows[:, j]
-            result += np.where(
-                np.isnan(row[:, 0]), 0.0, log_density(np.nan_to_num(row, nan=1.0), x, parameters)
-            )
-        return result
-
-    return total
+            is_there = ~np.isnan(row[:, 0])
+            total += np.where(is_there, self.log_density(np.nan_to_num(row, nan=1.0), x), 0.0)
+        return total
 
 
-def _normal(rows: np.ndarray, x: np.ndarray, _: Any) -> np.ndarray:
-    z = rows[..., 0]
-    n, mean = (~np.isnan(z)).sum(axis=-1), np.nanmean(z, axis=-1)
-    squares = n * np.nanvar(z, axis=-1) + n * (mean - x[..., 0]) ** 2
-    return -n * np.log(x[..., 1] * np.sqrt(2 * np.pi)) - 0.5 * squares / x[..., 1] ** 2
+def _poisson(row: np.ndarray, x: np.ndarray) -> np.ndarray:
+    z, rate = row[:, 0], x[..., 0]
+    return z * np.log(rate) - rate - special.gammaln(z + 1)
+
+
+def _normal(row: np.ndarray, x: np.ndarray) -> np.ndarray:
+    mean, sd = x[..., 0], x[..., 1]
+    return -0.5 * ((row[:, 0] - mean) / sd) ** 2 - np.log(sd) - 0.5 * np.log(2 * np.pi)
 
 
 def _draw_weibull(g: np.random.Generator, x: np.ndarray, n: int) -> np.ndarray:
@@ -91,7 +68,7 @@ def _draw_weibull(g: np.random.Generator, x: np.ndarray, n: int) -> np.ndarray:
     return np.stack([np.maximum(np.minimum(time, end), 1e-6), time <= end], axis=-1)
 
 
-def _weibull(row: np.ndarray, x: np.ndarray, _: Any) -> np.ndarray:
+def _weibull(row: np.ndarray, x: np.ndarray) -> np.ndarray:
     time, was_seen = row.T
     log_ratio = np.log(time) - np.log(x[..., 0])
     log_density = np.log(x[..., 1]) - np.log(time) + x[..., 1] * log_ratio
@@ -103,55 +80,35 @@ def _location_and_scale(u: np.ndarray) -> np.ndarray:
 
 
 EXACT = {
-    "poisson": Exact(
-        lambda g, x, n, _: g.poisson(x[:, :1], (len(x), n))[..., None].astype(float),
-        _poisson,
-        np.exp,
-        20,
-    ),
-    "binomial": Exact(lambda g, x, n, _: _draw_binomial(g, x, n), _binomial, special.expit, 10),
-    "student_t": Exact(
-        lambda g, x, n, p: (
-            x[:, None, :] + (p["scale"] * g.standard_t(p["df"], (n, len(x)))).T[..., None]
-        ),
-        _over_rows(lambda row, x, p: stats.t.logpdf(row[:, 0], p["df"], x[..., 0], p["scale"])),
-        np.asarray,
-        10,
-        {"scale": (0.1, 3.0), "df": (1.0, 30.0)},
-    ),
     "normal": Exact(
-        lambda g, x, n, _: g.normal(x[:, :1], x[:, 1:], (len(x), n))[..., None],
+        lambda g, x, n: g.normal(x[:, :1], x[:, 1:], (len(x), n))[..., None],
         _normal,
         _location_and_scale,
-        20,
     ),
-    "weibull": Exact(
-        lambda g, x, n, _: _draw_weibull(g, x, n), _over_rows(_weibull), np.exp, 20
+    "poisson": Exact(
+        lambda g, x, n: g.poisson(x[:, :1], (len(x), n))[..., None].astype(float),
+        _poisson,
+        np.exp,
     ),
+    "weibull": Exact(_draw_weibull, _weibull, np.exp),
 }
 
 
-def problems(name: str, meta_prior: Any, num: int, seed: int) -> tuple:
-    """Return priors of u, rows (num, n, m) with NaN where there is none, and known numbers."""
+def problems(name: str, meta_prior: Any, most: int, num: int, seed: int) -> tuple:
+    """Return priors of u, and rows (num, most, m) with NaN where there is none."""
     exact = EXACT[name]
     with jax.enable_x64(False):
         arrays = jax.jit(lambda key: meta_prior.draw(key, num))(jax.random.key(seed))
     prior = bk.GaussianMixture.of_arrays(arrays)
     g = np.random.default_rng(seed)
-    parameters = {
-        key: np.exp(g.uniform(np.log(low), np.log(high), num))
-        for key, (low, high) in exact.parameters.items()
-    }
-    x = exact.constrain(prior.sample(1, random_state=seed)[0])
-    rows = np.asarray(exact.draw(g, x, exact.most, parameters), float)
-    count = g.integers(1, exact.most + 1, size=num)
-    rows[np.arange(exact.most) >= count[:, None]] = np.nan
-    return prior, rows, parameters
+    rows = np.asarray(
+        exact.draw(g, exact.constrain(prior.sample(1, random_state=seed)[0]), most), float
+    )
+    rows[np.arange(most) >= g.integers(1, most + 1, size=num)[:, None]] = np.nan
+    return prior, rows
 
 
-def divergences(
-    name: str, prior: Any, rows: np.ndarray, parameters: Any, posterior: Any
-) -> np.ndarray:
+def divergences(name: str, prior: Any, rows: np.ndarray, posterior: Any) -> np.ndarray:
     """Return the divergence (num,) of each exact posterior from a mixture of u.
 
     Parameters
@@ -160,21 +117,18 @@ def divergences(
         Of the latent without constraints, each with a batch.
     rows : (num, n, m) array
     """
-    found = []
-    for start in range(0, len(rows), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        known = {key: values[part] for key, values in parameters.items()}
-        found.append(_divergences(EXACT[name], prior[part], rows[part], known, posterior[part]))
+    parts = [slice(i, i + _AT_ONCE) for i in range(0, len(rows), _AT_ONCE)]
+    found = [_divergences(EXACT[name], prior[p], rows[p], posterior[p]) for p in parts]
     return np.concatenate(found)
 
 
-def _divergences(exact: Exact, prior: Any, rows: Any, known: Any, posterior: Any) -> np.ndarray:
+def _divergences(exact: Exact, prior: Any, rows: Any, posterior: Any) -> np.ndarray:
     low, high = (prior.mean + sign * _REACH * prior.std for sign in (-1, 1))
     num_points = NUM_POINTS[prior.dim]
 
     def densities(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            value = prior.log_prob(u) + exact.log_density(rows, exact.constrain(u), known)
+            value = prior.log_prob(u) + exact.log_likelihood(rows, exact.constrain(u))
         return np.where(np.isnan(value), -np.inf, value), u
 
     def along_first(rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

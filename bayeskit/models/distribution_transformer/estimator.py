@@ -388,19 +388,21 @@ class DistributionTransformer(Checks, BaseEstimator):
     def pretrained(cls, name: str) -> DistributionTransformer:
         r"""Return a trained network that comes with the package, in milliseconds.
 
-        All are for mixture priors of one to three components, in the coordinates named here.
+        For 1 to 20 observations and mixture priors of one to three components, in the
+        unconstrained coordinates of the table.
 
-        ================ =================================== ======================= ==========
-        name             one observation                     latent x                mixture of
-        ================ =================================== ======================= ==========
-        ``"poisson"``    a count                             its rate                log x
-        ``"binomial"``   successes, trials                   the probability         logit x
-        ``"student_t"``  a number; ``parameters=`` has       the location            x
-                         ``scale`` and ``df``
-        ``"normal"``     a number                            mean, sd                mean, log sd
-        ``"weibull"``    time, and 1 if the event was seen,  scale, shape            log x
-                         0 if the time was censored
-        ================ =================================== ======================= ==========
+        ============= ========================================= ============ ============
+        name          one observation                           latent x     mixture of
+        ============= ========================================= ============ ============
+        ``"normal"``  a number                                  mean, sd     mean, log sd
+        ``"poisson"`` a count                                   rate         log x
+        ``"weibull"`` time, and 1 if the event was seen, 0 if   scale, shape log x
+                      the time was censored
+        ============= ========================================= ============ ============
+
+        A Weibull time exceeds t with probability :math:`\exp(-(t / s)^a)`, with s the scale and
+        a the shape. Posteriors start as parts fitted on a grid, as without training; what
+        training has gained beyond that, and where it was trained, stands in ``report_``.
 
         Parameters
         ----------
@@ -409,8 +411,9 @@ class DistributionTransformer(Checks, BaseEstimator):
         Returns
         -------
         DistributionTransformer
-            With ``report_``, a dict: what it was trained on (``"range"``), divergences from
-            exact posteriors (``"kl"``), and its calibration.
+            With ``report_``, a dict: the range of training (``"range"``), divergences from
+            exact posteriors (``"kl"``, and before training ``"untrained_kl"``), and the result
+            of :meth:`calibrate` (``"calibration"``).
 
         Raises
         ------
@@ -423,7 +426,7 @@ class DistributionTransformer(Checks, BaseEstimator):
         >>> dt = bk.DistributionTransformer.pretrained("poisson")
         >>> prior = bk.GaussianMixture([1.0], [1.0], [0.25], support="positive")
         >>> posterior = dt.posterior([3.0, 5.0, 2.0], prior=prior)
-        >>> bool(abs(posterior.mean[0] - 3.15) < 0.05)
+        >>> bool(3.0 < posterior.mean[0] < 3.4)
         True
         """
         return load_pretrained(cls, name)

@@ -15,8 +15,7 @@ from bayeskit.models.distribution_transformer.simulators import Simulator
 
 __all__ = ["LIKELIHOODS", "Likelihood"]
 
-# A design of a binomial row, and a time at which a study ends, are drawn between these.
-_MOST_TRIALS = 100
+# The time at which a study ends is drawn between these.
 _CENSORING = (0.1, 100.0)
 
 
@@ -62,32 +61,7 @@ def _poisson_density(z: jax.Array, x: jax.Array) -> jax.Array:
     return z[0] * jnp.log(x[0]) - x[0] - gammaln(z[0] + 1.0)
 
 
-def _binomial_draw(key: jax.Array, x: jax.Array) -> jax.Array:
-    of_trials, of_outcomes = jax.random.split(key)
-    size = jax.random.uniform(of_trials) * jnp.log(_MOST_TRIALS + 1.0)
-    trials = jnp.floor(jnp.exp(size))
-    is_success = jax.random.uniform(of_outcomes, (_MOST_TRIALS,)) < x[0]
-    return jnp.stack([(is_success & (jnp.arange(_MOST_TRIALS) < trials)).sum(), trials])
-
-
-def _binomial_density(z: jax.Array, x: jax.Array) -> jax.Array:
-    successes, trials = z
-    # A probability that rounds to 0 or 1 has no logarithm.
-    tiny = jnp.finfo(x.dtype).eps
-    p = jnp.clip(x[0], tiny, 1.0 - tiny)
-    ways = gammaln(trials + 1.0) - gammaln(successes + 1.0) - gammaln(trials - successes + 1.0)
-    return ways + successes * jnp.log(p) + (trials - successes) * jnp.log1p(-p)
-
-
 # ---------------------------------------------------------------- measurements
-
-
-def _student_t_draw(key: jax.Array, x: jax.Array, parameters: dict) -> jax.Array:
-    return x + parameters["scale"] * jax.random.t(key, parameters["df"], x.shape)
-
-
-def _student_t_density(z: jax.Array, x: jax.Array, parameters: dict) -> jax.Array:
-    return jax.scipy.stats.t.logpdf(z[0], parameters["df"], x[0], parameters["scale"])
 
 
 def _normal_draw(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -117,27 +91,14 @@ def _weibull_density(z: jax.Array, x: jax.Array) -> jax.Array:
     return was_seen * log_hazard - jnp.exp(shape * log_ratio)
 
 
-def _rows(
-    draw: Callable, density: Callable, most: int, parameters: dict | None = None
-) -> Simulator:
-    return Simulator(draw, density, num_observations=(1, most), parameters=parameters)
+def _rows(draw: Callable, density: Callable) -> Simulator:
+    return Simulator(draw, density, num_observations=(1, 20))
 
 
 LIKELIHOODS = {
-    "poisson": Likelihood(_rows(_poisson_draw, _poisson_density, 20), "positive", _ONE),
-    "binomial": Likelihood(_rows(_binomial_draw, _binomial_density, 10), "unit", _ONE),
-    "student_t": Likelihood(
-        _rows(
-            _student_t_draw,
-            _student_t_density,
-            10,
-            {"scale": (0.1, 3.0), "df": (1.0, 30.0)},
-        ),
-        "real",
-        _ONE,
-    ),
-    "normal": Likelihood(_rows(_normal_draw, _normal_density, 20), ["real", "positive"], _TWO),
+    "normal": Likelihood(_rows(_normal_draw, _normal_density), ["real", "positive"], _TWO),
+    "poisson": Likelihood(_rows(_poisson_draw, _poisson_density), "positive", _ONE),
     "weibull": Likelihood(
-        _rows(_weibull_draw, _weibull_density, 20), ["positive", "positive"], _TWO
+        _rows(_weibull_draw, _weibull_density), ["positive", "positive"], _TWO
     ),
 }

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import validate_data
 
 from bayeskit import container
 from bayeskit.accel.program_cache import program_cache
@@ -126,6 +127,8 @@ class BayesianModel(BaseEstimator):
         self.coords = coords
         self.dims = dims
 
+    feature_names_in_: np.ndarray
+
     # ------------------------------------------------------------ fitting
 
     def fit(self, X: Any = None, y: Any = None, **keywords: Any) -> BayesianModel:
@@ -173,7 +176,9 @@ class BayesianModel(BaseEstimator):
         self._groups: dict[str, Any] | None = None
         if "X" in call and np.ndim(call["X"]) == 2:
             self.n_features_in_ = call["X"].shape[1]
-        if hasattr(X, "columns"):
+        if hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        if hasattr(X, "columns") and all(isinstance(name, str) for name in X.columns):
             self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         result.diagnostics.warn()
         return self
@@ -369,12 +374,9 @@ class BayesianModel(BaseEstimator):
         fitted, _ = self._functions()
         _, call = _checked_call(X, None, keywords)
         found: tuple[int, ...] = np.shape(call["X"]) if "X" in call else ()
-        known = getattr(self, "n_features_in_", None)
-        if known is not None and len(found) == 2 and found[1] != known:
-            raise ValueError(
-                f"X has {found[1]} features, but {type(self).__name__} is expecting "
-                f"{known} features as input"
-            )
+        if hasattr(self, "n_features_in_") and len(found) == 2:
+            # The number of columns, and their names in order.
+            validate_data(self, X, reset=False, skip_check_array=True)
         return fitted.for_arguments((), call)
 
     def score(self, X: Any, y: Any, **keywords: Any) -> float:
@@ -432,6 +434,11 @@ class BayesianModel(BaseEstimator):
 
     @classmethod
     def _from_container(cls, read: container.Container, model: Any) -> BayesianModel:
+        with container.unpacking("BayesianModel"):
+            return cls._unpacked(read, model)
+
+    @classmethod
+    def _unpacked(cls, read: container.Container, model: Any) -> BayesianModel:
         parameters, arrays = read.parameters, dict(read.arrays)
         positional: dict[int, Any] = {}
         named: dict[str, Any] = {}
@@ -455,6 +462,9 @@ class BayesianModel(BaseEstimator):
             from bayeskit.models.state_space import StateSpaceEstimator
 
             kind = StateSpaceEstimator
+        precision_scope(parameters["precision"])
+        if not isinstance(parameters["chosen_engine"], str):
+            raise TypeError("chosen_engine must be text")
         estimator = kind(model, precision=parameters["precision"])
         estimator.random_key_ = arrays.pop("random_key")
         estimator.result_ = Posterior.unpack(parameters, arrays)

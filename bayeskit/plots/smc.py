@@ -21,6 +21,7 @@ __all__ = ["smc_history"]
 
 # Points are marked as long as they can be told apart.
 _MAX_MARKED = 60
+_LOW = 0.02
 
 
 def smc_history(result: Any, *, times: Any = None, ax: Any = None) -> Any:
@@ -54,6 +55,8 @@ def smc_history(result: Any, *, times: Any = None, ax: Any = None) -> Any:
             "the result has no history of effective sample sizes: smc_history is for results "
             "of SMC, ParticleFilter and SMC2"
         )
+    from matplotlib.ticker import LogLocator, NullLocator
+
     size = np.asarray(history["effective_sample_size"])
     tempered = "inverse_temperature" in history
     along = _along(len(size), tempered, times)
@@ -63,10 +66,15 @@ def smc_history(result: Any, *, times: Any = None, ax: Any = None) -> Any:
 
     above = panel_above(ax, 0.8)
     name = "inverse_temperature" if tempered else "log_evidence"
-    above.plot(along, history[name], color=COLORS[2], **style)
+    values = np.asarray(history[name])
+    above.plot(along, values, color=COLORS[2], **style)
     if tempered:
         above.set_yscale("log")
+        # A tick a decade is none at all where the first temperature is high.
+        subs = (1.0,) if np.min(values) < _LOW else (1.0, 2.0, 5.0)
+        above.yaxis.set_major_locator(LogLocator(subs=subs))
         above.yaxis.set_major_formatter("{x:g}")
+        above.yaxis.set_minor_locator(NullLocator())
     headline(above, "inverse temperature" if tempered else "log evidence of the data so far")
     tidy(above)
 

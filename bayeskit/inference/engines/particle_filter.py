@@ -192,7 +192,7 @@ class ParticleFilter:
             if state is None:
                 state = blank_state(self, target.model, rows, key)
             state, piece = advance_rows(self, target.model, rows, np.int32(size), state)
-            piece = jax.tree.map(lambda x, n=size: np.asarray(x)[:n], piece)
+            piece = jax.tree.map(lambda x, n=size: x[:n], accel.on_host(piece))
             _check_collapse(piece, target, time, begin)
             time += size
             pieces.append(piece)
@@ -205,7 +205,7 @@ class ParticleFilter:
         self, target: StateSpaceTarget, state: FilterState, history: dict[str, Any]
     ) -> Posterior:
         """Return the posterior of a filter that has run."""
-        history, population = flat_history(history), state.population
+        history, population = flat_history(history), accel.on_host(state.population)
         if self.num_paths:
             kept = history.pop("population")
             history["ancestors"] = kept.ancestors

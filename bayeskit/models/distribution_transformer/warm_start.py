@@ -63,6 +63,12 @@ class Tilted(NamedTuple):
     shares: jax.Array
 
 
+def _log_cell(d: int) -> float:
+    """Return log of the volume of a cell of the grid, over that of the standard normal."""
+    number, reach = _GRIDS[d]
+    return d * (np.log(2 * reach / (number - 1)) - 0.5 * np.log(2 * np.pi))
+
+
 @functools.cache
 def grid(d: int) -> np.ndarray:
     """Return points (G, d) at equal distances; none in more than two dimensions."""
@@ -149,7 +155,9 @@ def tilt(
     shares = jnp.zeros(0, mean.dtype)
     if len(points):
         values = jax.vmap(lambda xi: log_target(v + multiply_vector(root, xi)))(points)
-        shares = jax.nn.softmax(values)
+        total = jax.nn.logsumexp(values)
+        shares = jnp.exp(values - total)
+        log_evidence = total + _log_cell(d) + log_diagonal(root).sum()
     return Tilted(
         log_evidence,
         mean + multiply_vector(factor, v),

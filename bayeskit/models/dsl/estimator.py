@@ -179,6 +179,8 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         self.missing = missing
         self.random_state = random_state
 
+    feature_names_in_: np.ndarray
+
     # ------------------------------------------------------------ fitting
 
     def fit(
@@ -261,6 +263,10 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
                 )
             frame, names, predicted = frame_of_arrays(X, y, surrogates)
             self.n_features_in_ = len(names)
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+            if hasattr(X, "columns") and all(isinstance(name, str) for name in X.columns):
+                self.feature_names_in_ = np.asarray(X.columns, dtype=object)
             return frame, self._parsed(formula_of_arrays(names)), predicted
         if y is not None or surrogates is not None:
             raise InvalidDataError(

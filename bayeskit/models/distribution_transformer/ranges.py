@@ -122,12 +122,8 @@ def _prior_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[tuple
     if task.meta_prior.is_mixture:
         most = task.meta_prior.component_range[1]
         if seen.num_components > most:
-            findings.append(
-                (
-                    f"the prior has {seen.num_components} components, trained with up to {most}",
-                    "more num_components in the meta-prior",
-                )
-            )
+            found = f"the prior has {seen.num_components} components, trained with up to {most}"
+            findings.append((found, "more num_components in the meta-prior"))
     return findings
 
 

@@ -18,7 +18,7 @@ import bayeskit as bk
 
 # Points of the grid along each axis; half of the prior's range in its standard deviations,
 # and how far below its peak the density is still looked at.
-NUM_POINTS = {1: 401, 2: 61}
+NUM_POINTS = {1: 201, 2: 41}
 _NUM_PASSES = 3
 _REACH = 10.0
 _DEPTH = 25.0

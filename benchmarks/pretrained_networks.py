@@ -1,6 +1,6 @@
 """Train the networks that come with the package, and write what they are worth beside them.
 
-    python benchmarks/pretrained_networks.py [NAME ...] [--steps N] [--out FOLDER]
+    python -m benchmarks.pretrained_networks [NAME ...] [--steps N] [--judge] [--out FOLDER]
 
 Each is trained for some minutes of one core. Weights are stored in half precision, and what was
 stored is loaded again before it is judged: by the divergence of exact posteriors, from
@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
     "budget_seconds": None,
     "random_state": 1,
 }
-STEPS = {"normal": 400, "poisson": 300, "weibull": 400}
+STEPS = {"normal": 500, "poisson": 300, "weibull": 500}
 NUM_PROBLEMS, NUM_CALIBRATED = 300, 500
 # Other problems than those of the tests.
 SEED = 11
@@ -108,8 +108,6 @@ def report(name: str, estimator: Any, untrained: np.ndarray) -> dict:
         "batch_size": estimator.batch_size,
         "seconds": {key: round(value) for key, value in estimator.timing_.items()},
         "num_weights": int(sum(leaf.size for leaf in jax.tree.leaves(estimator.weights_))),
-        "loss": round(estimator.loss_, 4),
-        "untrained_loss": round(estimator.start_loss_, 4),
         "kl": {"num_problems": len(kl), **summary(kl)},
         "untrained_kl": {"num_problems": len(untrained), **summary(untrained)},
         "calibration": {
@@ -135,14 +133,21 @@ def report(name: str, estimator: Any, untrained: np.ndarray) -> dict:
 def made(name: str, steps: int, folder: Path) -> dict:
     """Train a network, write it and its report, and return the report."""
     estimator = trained(name, steps)
-    best = estimator.weights_
-    estimator.weights_ = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), best)
+    halved = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), estimator.weights_)
+    estimator.weights_ = halved
+    estimator.save(folder / f"{name}.bkit")
+    return judged(name, folder)
+
+
+def judged(name: str, folder: Path) -> dict:
+    """Write the report of a network that is there, and return it."""
     path = folder / f"{name}.bkit"
-    estimator.save(path)
-    # The last layer is zero at first: without it the network changes nothing.
-    estimator.weights_ = best | {"head": jax.tree.map(np.zeros_like, best["head"])}
-    untrained = divergences(estimator, name, NUM_PROBLEMS, SEED)
     stored = bk.DistributionTransformer.load(path, simulator=LIKELIHOODS[name].simulator)
+    weights = stored.weights_
+    # The last layer is zero at first: without it the network changes nothing.
+    stored.weights_ = weights | {"head": jax.tree.map(np.zeros_like, weights["head"])}
+    untrained = divergences(stored, name, NUM_PROBLEMS, SEED)
+    stored.weights_ = weights
     found = report(name, stored, untrained)
     path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     return found
@@ -152,11 +157,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(LIKELIHOODS))
     parser.add_argument("--steps", type=int, help="instead of those of each network")
+    parser.add_argument("--judge", action="store_true", help="only write the reports anew")
     parser.add_argument("--out", type=Path, default=NETWORKS)
     arguments = parser.parse_args()
     for name in arguments.names:
         steps = STEPS[name] if arguments.steps is None else arguments.steps
-        found = made(name, steps, arguments.out)
+        if arguments.judge:
+            found = judged(name, arguments.out)
+        else:
+            found = made(name, steps, arguments.out)
         print(name, found["untrained_kl"], found["kl"], found["calibration"]["verdict"])
 
 

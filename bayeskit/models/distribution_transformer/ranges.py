@@ -153,9 +153,7 @@ def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[tuple[
     return findings
 
 
-def _outside(
-    name: str, values: np.ndarray, low: float, high: float
-) -> list[tuple[str, str]]:
+def _outside(name: str, values: np.ndarray, low: float, high: float) -> list[tuple[str, str]]:
     slack = 1e-6 * (1 + abs(low) + abs(high))
     beyond = np.maximum(low - values, values - high)
     is_out = beyond > slack
@@ -165,6 +163,4 @@ def _outside(
         return []
     first = float(values[beyond.argmax()])
     many = f" for {int(is_out.sum())} of {len(values)} problems" if len(values) > 1 else ""
-    return [
-        (f"{name} is {first:.4g}{many}, trained on [{low:.4g}, {high:.4g}]", _WIDER_PRIORS)
-    ]
+    return [(f"{name} is {first:.4g}{many}, trained on [{low:.4g}, {high:.4g}]", _WIDER_PRIORS)]

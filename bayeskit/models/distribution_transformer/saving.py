@@ -226,7 +226,9 @@ def _fill(estimator: Any, arrays: dict[str, np.ndarray]) -> None:
         np.random.default_rng(0),
         _widths(weights, len(context[0]), list(estimator.row_sizes_)),
     )
-    estimator.weights_ = _nested(weights, like, "weights")
+    found = _nested(weights, like, "weights")
+    # Files may hold them in half precision.
+    estimator.weights_ = jax.tree.map(lambda leaf: leaf.astype(np.float32), found)
 
 
 def _widths(weights: dict[str, np.ndarray], context: int, sources: list[str]) -> Widths:

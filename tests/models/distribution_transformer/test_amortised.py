@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bayeskit as bk
-from bayeskit.errors import OutOfMetaPriorWarning
+from bayeskit.errors import InvalidDataError, OutOfMetaPriorWarning
 from bayeskit.models.distribution_transformer import GaussianMixtureMetaPrior, Simulator
 from tests.models.distribution_transformer.conftest import SMALL
 
@@ -77,6 +77,15 @@ def test_more_components_than_trained_are_allowed_with_a_warning(learned):
     many = bk.GaussianMixture(weights, np.linspace(-1, 1, 5), np.full(5, 0.5))
     with pytest.warns(OutOfMetaPriorWarning, match="5 components, trained with up to 3"):
         assert learned.posterior(Z, prior=many).num_components == 5
+
+
+def test_alarms_say_what_has_to_be_wider(learned, prior):
+    with pytest.warns(OutOfMetaPriorWarning, match=r"train with more num_observations in the"):
+        learned.posterior(np.zeros(6), prior=prior)
+    far = bk.GaussianMixture([1.0], [50.0], [1.0])
+    advice = "train with a wider meta-prior and more num_observations in the simulator"
+    with pytest.raises(InvalidDataError, match=advice):
+        learned.posterior(np.full(6, 50.0), prior=far, strict=True)
 
 
 def test_a_batch_equals_single_calls(learned, prior):

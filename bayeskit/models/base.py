@@ -42,7 +42,13 @@ def as_random_key(random_state: Any) -> jax.Array:
         return as_key(int(random_state.randint(2**31 - 1)))
     if isinstance(random_state, np.random.Generator):
         return as_key(int(random_state.integers(2**31 - 1)))
-    return as_key(random_state)
+    try:
+        return as_key(random_state)
+    except TypeError as error:
+        raise TypeError(
+            "random_state must be a whole number >= 0, a numpy RandomState or Generator, a JAX "
+            f"key or None: {error}"
+        ) from error
 
 
 def checked_array(value: Any, name: str, *, allow_nan: bool = False) -> Any:

@@ -97,18 +97,26 @@ def sound_alarms(
     InvalidDataError
         With ``strict``.
     """
-    findings = _prior_findings(task, trained, seen) + _data_findings(task, trained, seen)
+    of_prior = _prior_findings(task, trained, seen)
+    of_counts, of_values = _count_findings(task, seen), _data_findings(task, trained, seen)
+    findings = of_prior + of_counts + of_values
     if not findings:
         return
-    text = "; ".join(findings)
-    if strict:
-        raise InvalidDataError(f"outside of what the network was trained on: {text}")
-    warnings.warn(
-        f"outside of what the network was trained on: {text}. Refine the posterior, or train "
-        "with a wider meta-prior",
-        OutOfMetaPriorWarning,
-        stacklevel=stacklevel,
+    wider = []
+    if of_prior or of_values:
+        wider.append("a wider meta-prior")
+    if of_counts:
+        wider.append("a larger num_observations of the simulator")
+    advice = f"train with {' and '.join(wider)}"
+    if task.simulator.has_log_likelihood:
+        advice = f"refine the posterior (refine='auto'), or {advice}"
+    text = (
+        f"outside of what the network was trained on: {'; '.join(findings)}. "
+        f"{advice[0].upper()}{advice[1:]}"
     )
+    if strict:
+        raise InvalidDataError(text)
+    warnings.warn(text, OutOfMetaPriorWarning, stacklevel=stacklevel)
 
 
 def _prior_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[str]:
@@ -126,14 +134,20 @@ def _prior_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[str]:
     return findings
 
 
-def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[str]:
+def _count_findings(task: Task, seen: Seen) -> list[str]:
     findings = []
-    for name, values in seen.units.items():
-        mask = seen.masks[name]
+    for name, mask in seen.masks.items():
         most = task.simulator.num_observations[name][1]
         count = int(mask.sum(axis=1).max(initial=0))
         if count > most:
             findings.append(f"{count} observations of {name!r}, trained with up to {most}")
+    return findings
+
+
+def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[str]:
+    findings = []
+    for name, values in seen.units.items():
+        mask = seen.masks[name]
         low, high = trained.rows[name]
         middle = 0.5 * (low + high)
         # One number for each problem: that of its row which is furthest outside.

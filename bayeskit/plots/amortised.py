@@ -10,8 +10,9 @@ from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
 
 __all__ = ["expected_coverage", "rank_distributions"]
 
+# Of a legend, one below the other.
+_MOST_NAMES = 14
 _NAMES = {"log density": "highest density", "distance": "balls around random points (TARP)"}
-
 # Colours that are far from each other; more lines are dashed.
 _NUM_SOLID = 4
 
@@ -73,11 +74,12 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
     headline(ax, f"{report.verdict}: ranks of {report.num_problems} truths")
     # Beside the panel, where it hides neither a line nor the edge of the band.
     ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
         frameon=False,
-        fontsize=8.5,
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
         labelcolor=INK,
+        fontsize=8.5,
+        ncols=-(-len(report.ranks) // _MOST_NAMES),
     )
     return ax
 

@@ -57,15 +57,18 @@ class DistributionTransformer(Checks, BaseEstimator):
     meta_prior : GaussianMixtureMetaPrior or ParametricMetaPrior
         The law of the priors to be trained on.
     n_components : int
-        Components of posteriors for parametric priors. For mixtures there are as many as the
-        prior has.
+        Components of posteriors; as many as the prior has, if it has more. Each component of
+        the prior is given one, and the others go to those with most of the posterior, so that
+        one Gaussian may have a skewed posterior. Linear Gaussian data with mixture priors
+        need as many as the prior has.
     support : str, tuple or list, optional
         Where the latent lives, for mixture priors: ``"real"``, ``"positive"``, ``"unit"``,
         ``("interval", low, high)``, ``"simplex"``, ``"correlation"``, or a list. Mixtures are
         those of the unconstrained latent. Parametric families bring theirs.
     warm_start : bool
         Start from the exact update of linear Gaussian data, and else from Newton's method and a
-        quadrature for each component. False starts from the prior.
+        quadrature for each component, whose parts are fitted to it in one or two dimensions.
+        False starts from the prior.
     d_model, n_layers, n_heads, d_hidden : int
         Width of a token, layers, heads, and width of the hidden layers.
     max_steps, budget_seconds : int and float, optional

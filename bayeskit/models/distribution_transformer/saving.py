@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from bayeskit.models.distribution_transformer.training_progress import HISTORY, 
 __all__ = ["load", "save"]
 
 # Of what stands in the container; a reader refuses any other.
-_VERSION = 1
+_VERSION = 2
 _KIND = "DistributionTransformer"
 _SETTINGS = (
     "n_components",
@@ -131,12 +132,39 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
             f"the file has version {found.get('version')!r} of the Distribution Transformer, "
             f"this bayeskit reads version {_VERSION}"
         )
-    if simulator is None:
-        if found["simulator"] is None:
+    if simulator is None and found.get("simulator") is None:
+        raise ValueError(
+            "the file does not hold the simulator, which is code: pass that of training "
+            "as simulator= (or model= in bayeskit.load)"
+        )
+    with container.unpacking(_KIND):
+        estimator = _configured(cls, found, simulator)
+    # Errors of a simulator that was given are the user's, and say what is wrong with it.
+    with contextlib.nullcontext() if simulator is not None else container.unpacking(_KIND):
+        task = estimator._task()
+        sizes = task.simulator.row_sizes(task.support.constrained_dim)
+        if sizes != found["row_sizes"]:
             raise ValueError(
-                "the file does not hold the simulator, which is code: pass that of training "
-                "as simulator= (or model= in bayeskit.load)"
+                f"the simulator gives observations of sizes {sizes}, in training they were "
+                f"{found['row_sizes']}"
             )
+        if task.kind != found["kind"]:
+            raise ValueError(
+                "the simulator has no log likelihood, or has one, other than that of training: "
+                "the network starts from what it gives"
+            )
+    with container.unpacking(_KIND):
+        _check_widths(found["settings"], arrays)
+        estimator.task_, estimator.row_sizes_ = task, sizes
+        estimator.network_ = estimator._network(task)
+        _fill(estimator, arrays)
+        _restore_progress(estimator, found, arrays)
+    return estimator
+
+
+def _configured(cls: type, found: dict[str, Any], simulator: Any) -> Any:
+    """Return an estimator with the settings of the file, and nothing learned."""
+    if simulator is None:
         simulator = LinearGaussian(**found["simulator"])
     described = dict(found["meta_prior"])
     if described.pop("class") == "mixture":
@@ -144,24 +172,22 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
         meta_prior: Any = GaussianMixtureMetaPrior(**values)
     else:
         meta_prior = ParametricMetaPrior.from_plain(described)
-    estimator = cls(
+    if set(found["settings"]) != set(_SETTINGS):
+        raise ValueError("the file lacks settings, or has others")
+    return cls(
         simulator, meta_prior, support=_as_support_spec(found["support"]), **found["settings"]
     )
-    task = estimator._task()
-    sizes = task.simulator.row_sizes(task.support.constrained_dim)
-    if sizes != found["row_sizes"]:
-        raise ValueError(
-            f"the simulator gives observations of sizes {sizes}, in training they were "
-            f"{found['row_sizes']}"
-        )
-    if task.kind != found["kind"]:
-        raise ValueError(
-            "the simulator has no log likelihood, or has one, other than that of training: the "
-            "network starts from what it gives"
-        )
-    estimator.task_, estimator.row_sizes_ = task, sizes
-    estimator.network_ = estimator._network(task)
-    _fill(estimator, arrays)
+
+
+def _check_widths(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Refuse a network that is larger than the weights in the file, before it is made."""
+    stored = sum(v.size for name, v in arrays.items() if name.startswith("weights"))
+    wanted = settings["n_layers"] * settings["d_model"] * settings["d_hidden"]
+    if stored and wanted > stored:
+        raise ValueError(f"the settings want {wanted} weights or more, the file has {stored}")
+
+
+def _restore_progress(estimator: Any, found: dict, arrays: dict[str, np.ndarray]) -> None:
     progress = Progress(int(found["progress"][0]), float(found["progress"][1]))
     progress.history = np.stack([arrays[f"history:{name}"] for name in HISTORY], axis=1)
     losses = progress.history[:, HISTORY.index("evaluated_loss")]
@@ -169,7 +195,6 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
     estimator._keep_progress(progress)
     estimator.interrupted_ = bool(found.get("interrupted", False))
     estimator.timing_ = found["timing"]
-    return estimator
 
 
 def _as_support_spec(spec: Any) -> Any:

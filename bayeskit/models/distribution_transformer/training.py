@@ -24,6 +24,7 @@ from bayeskit.models.distribution_transformer.objective import (
     Batch,
     batch_of,
     draw_batch,
+    loss_and_gradient,
     mean_loss,
 )
 from bayeskit.models.distribution_transformer.task import Task
@@ -102,9 +103,7 @@ def _chunk(
         state, losses, skipped = carry
         own = jax.random.fold_in(key, first + i)
         batch = draw_batch(plan.task, own, plan.batch_size, plan.num_draws, scaling)
-        loss, gradient = jax.value_and_grad(lambda w: mean_loss(plan.network, w, batch))(
-            state.weights
-        )
+        loss, gradient = loss_and_gradient(plan.network, state.weights, batch)
         is_fine = jnp.isfinite(loss) & _is_finite(gradient)
         updates, moments = optimiser.update(gradient, state.optimiser)
         new = State(

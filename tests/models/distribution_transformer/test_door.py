@@ -66,7 +66,7 @@ def test_settings():
     fails_to_fit(FileNotFoundError, "there is no folder /no. Make it", checkpoint="/no/x.bkit")
     fails_to_fit(ValueError, "checkpoint_every must be a number", checkpoint_every=-1.0)
     fails_to_fit(ValueError, "max_seconds must be positive", max_seconds=0.0)
-    fails_to_fit(TypeError, "random_state must be a whole number", random_state="a")
+    fails_to_fit(ValueError, "random_state must be a whole number", random_state="a")
     with pytest.raises(TypeError, match=r"simulator must be a Simulator, .* got NoneType"):
         bk.DistributionTransformer().fit()
 

@@ -1,5 +1,6 @@
 """Training: the same bits again, going on from a file, numbers that are not finite."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -31,8 +32,17 @@ from bayeskit.models.distribution_transformer import (
     saving,
     training,
 )
+from bayeskit.models.distribution_transformer.first_sample import first_sample
+from bayeskit.models.distribution_transformer.network import Network
+from bayeskit.models.distribution_transformer.objective import (
+    draw_batch,
+    loss_and_gradient,
+    mean_loss,
+)
 from bayeskit.models.distribution_transformer.supports import as_support
-from tests.models.distribution_transformer.conftest import META_PRIOR, SMALL
+from bayeskit.models.distribution_transformer.task import Task
+from bayeskit.models.distribution_transformer.training import Plan, initial_state
+from tests.models.distribution_transformer.conftest import LINEAR, META_PRIOR, SMALL
 from tests.models.distribution_transformer.long_training import digest
 
 Z = [0.7, -0.2]
@@ -283,3 +293,42 @@ def test_sensitivities_are_derivatives(learned, variance):
     ]
     means = [np.exp(m.log_weights) @ m.means[:, 0] for m in ends]
     assert abs(by[0, 1] - (means[1] - means[0]) / 2e-3) < 0.02
+
+
+# ---------------------------------------------------------------- the gradient
+
+
+def test_the_gradient_has_no_noise_where_the_network_is_right():
+    """Linear data, whose posterior an untrained network returns."""
+    with jax.enable_x64(False):
+        task = Task(META_PRIOR, LINEAR, as_support("real", 1), 3)
+        network = Network(1, 16, 1, 1, 16)
+        key = jax.random.key(3)
+        sample, _ = first_sample(task, key)
+        state, scaling = initial_state(Plan(task, network, 64, 16), key, sample)
+
+        @functools.partial(jax.jit, static_argnums=1)
+        def gradients(weights, num_draws, wrong):
+            batch = draw_batch(task, key, 64, num_draws, scaling)
+            batch = batch._replace(
+                ratios=wrong[0] * batch.ratios,
+                log_proposal=batch.log_proposal + jnp.log(wrong[1]),
+            )
+            plain = jax.grad(lambda w: mean_loss(network, w, batch))(weights)
+            _, ours = loss_and_gradient(network, weights, batch)
+            return plain["head"]["w"], ours["head"]["w"]
+
+        right = jnp.ones(2)
+        plain, ours = gradients(state.weights, 16, right)
+        assert np.abs(ours).max() < 1e-4 * np.abs(plain).max()
+        # Planted bug: half as many draws in the second term.
+        _, ours = gradients(state.weights, 16, jnp.array([1.0, 2.0]))
+        assert np.abs(ours).max() > 0.1 * np.abs(plain).max()
+        # Away from there both gradients agree, up to the noise of many draws.
+        head = state.weights["head"]
+        state.weights["head"] = {"w": head["w"], "b": head["b"] + 0.5}
+        plain, ours = gradients(state.weights, 4000, right)
+        assert np.abs(ours - plain).max() < 0.1 * np.abs(plain).max()
+        # Planted bug: ratios that are twice too large.
+        _, ours = gradients(state.weights, 4000, jnp.array([2.0, 1.0]))
+        assert np.abs(ours - plain).max() > 0.5 * np.abs(plain).max()

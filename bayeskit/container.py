@@ -175,6 +175,15 @@ def write_container(
             f"`arrays` has {len(arrays)} arrays, at most {_MAX_ARRAYS} can be saved: "
             "stack them into fewer, larger ones"
         )
+    place = os.path.abspath(os.fsdecode(path))
+    folder, name = os.path.split(place)
+    if os.path.isdir(place):
+        raise IsADirectoryError(f"{place} is a folder: give the path of a file in it")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"there is no folder {folder} for the file {name!r}: make it first, or give "
+            "another path"
+        )
     with _replacing(path, keep_previous) as file:
         _write_zip(file, kind, parameters, arrays)
 

@@ -95,7 +95,7 @@ class Answers:
             sampling, by tempered SMC, by Markov chains, or by the first of them that finds no
             reason for doubt. Alarms for what training has not seen are then left to it.
         n_draws : int
-            Of a refined posterior.
+            Of a refined posterior, at least 100; SMC and chains round up to whole groups.
         random_state : int, numpy random state, JAX key, or None
             Of a refined posterior.
 
@@ -241,7 +241,7 @@ class Answers:
             (time, m), (time,) for m = 1, or (batch, time, m): one observation a time.
         A, Q, c : (d, d), (d, d) and (d,) arrays
             Of the unconstrained latent. Numbers for d = 1.
-        x0 : GaussianMixture
+        x0 : GaussianMixture, or another prior as for :meth:`posterior`
             The law of :math:`x_0`, before the first motion.
         parameters, missing, strict
             As for :meth:`posterior`. Where everything is missing, the posterior is the
@@ -267,8 +267,14 @@ class Answers:
         self._check_fitted()
         if not self.task_.meta_prior.is_mixture:
             raise ValueError("filter needs a network for mixture priors")
-        x0, _ = self._standing_for(x0, quiet=False)
-        self._check_support(x0)
+        if not isinstance(n_particles, int | np.integer) or n_particles < 1:
+            raise ValueError(f"n_particles must be a whole number >= 1, got {n_particles!r}")
+        try:
+            x0, _ = self._standing_for(x0, quiet=False)
+            self.task_.meta_prior.checked(x0)
+            self._check_support(x0)
+        except (TypeError, InvalidDataError) as error:
+            raise type(error)(f"x0, the prior at the start of the filter: {error}") from error
         return run_filter(
             self,
             zs,

@@ -99,7 +99,11 @@ def checked_series(
     rows, masks, is_batch = checked_rows(zs, sizes, missing)
     lengths = {array.shape[1] for array in rows.values() if array.shape[1]}
     if len(lengths) != 1:
-        raise InvalidDataError(f"zs must have the same times in each source, got {lengths}")
+        if not lengths:
+            raise InvalidDataError("zs must have at least one time, got none")
+        raise InvalidDataError(
+            f"zs must have the same times in each source, got lengths {sorted(lengths)}"
+        )
     (length,) = lengths
     batch = max(len(array) for array in rows.values())
     for name, size in sizes.items():
@@ -115,6 +119,10 @@ def checked_parameters(values: Any, simulator: BaseSimulator) -> tuple[np.ndarra
     """Return scaled numbers of the likelihood (batch, p), and whether it was a batch."""
     ranges = simulator.parameters.ranges
     given = dict(values or {})
+    if given and not ranges:
+        raise InvalidDataError(
+            f"parameters must be None, since the simulator has none; got {sorted(given)}"
+        )
     if set(given) != set(ranges):
         raise InvalidDataError(
             f"parameters must be a dict of {sorted(ranges)}, got {sorted(given)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from bayeskit.accel.program_cache import program_cache
+from bayeskit.errors import ConvergenceWarning
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.progress import ProgressLine
 from bayeskit.models.base import as_random_key, precision_scope
@@ -192,12 +194,12 @@ class DistributionTransformer(Checks, BaseEstimator):
     # ------------------------------------------------------------ what is trained
 
     def _task(self) -> Task:
+        simulator, support = as_simulator(self.simulator), self.support
         if not hasattr(self.meta_prior, "draw_latent"):
             raise TypeError(
                 "meta_prior must be a GaussianMixtureMetaPrior or a ParametricMetaPrior, got "
                 f"{type(self.meta_prior).__name__}"
             )
-        simulator, support = as_simulator(self.simulator), self.support
         if not self.meta_prior.is_mixture:
             if support is not None:
                 raise ValueError(
@@ -244,6 +246,8 @@ class DistributionTransformer(Checks, BaseEstimator):
         -----
         NumericalWarning
             If some simulations are not finite, or the loss was not; those steps are left out.
+        ConvergenceWarning
+            If nothing was learned and nothing is known: posteriors are then the priors.
         InterruptedRunWarning
             If Ctrl-C or ``max_seconds`` ended training early; the best weights so far are kept.
 
@@ -275,6 +279,14 @@ class DistributionTransformer(Checks, BaseEstimator):
                     task, of_training, sample, line
                 )
         line.close(_outcome(task, progress))
+        if task.kind == "prior" and not (progress.step or task.simulator.has_log_likelihood):
+            warnings.warn(
+                "nothing was learned, and without a log likelihood there is nothing to start "
+                "from: every posterior is its prior. Train for more than max_steps=0, or give "
+                "the simulator a log_likelihood",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         self.task_, self.row_sizes_, self.range_ = task, sizes, seen
         self.weights_, self.scaling_ = weights, scaling
         self.network_ = self._network(task)

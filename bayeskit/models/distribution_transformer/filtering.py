@@ -23,6 +23,7 @@ from bayeskit.models.distribution_transformer.guided_filter import (
     filtered_by_particles,
 )
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture, without_absent
+from bayeskit.models.distribution_transformer.mixture_checks import finite_array
 from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
 from bayeskit.models.distribution_transformer.task import extended
 
@@ -52,10 +53,10 @@ class FilterResult:
 
 
 def _square(value: Any, name: str, d: int) -> np.ndarray:
-    array = np.asarray(value, np.float64)
+    array = finite_array(name, value)
     array = array.reshape(1, 1) if array.ndim == 0 and d == 1 else array
-    if array.shape != (d, d) or not np.isfinite(array).all():
-        raise InvalidDataError(f"{name} must be a finite ({d}, {d}) matrix, got {array.shape}")
+    if array.shape != (d, d):
+        raise InvalidDataError(f"{name} must be a ({d}, {d}) matrix, got shape {array.shape}")
     return array
 
 

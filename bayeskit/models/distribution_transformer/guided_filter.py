@@ -105,6 +105,14 @@ class RefinedFilterResult:
         squares = (self.particles - self.mean[:, None]) ** 2
         return np.sqrt(np.einsum("tn,tnd->td", self.weights, squares))
 
+    def __repr__(self) -> str:
+        verdict = "reliable" if self.reliable else "; ".join(self.reasons)
+        return (
+            f"RefinedFilterResult({len(self.ess)} times, {self.weights.shape[1]} particles, "
+            f"smallest ess={self.ess.min():.0f}, log_evidence={self.log_evidence:.3f} "
+            f"± {self.log_evidence_se:.3f}: {verdict})"
+        )
+
 
 def guided_by_network(
     task: Task, network: Any, weights: Any, scaling: Any, series: Series, num_steps: int

@@ -103,10 +103,11 @@ def sound_alarms(
     if not findings:
         return
     text = "; ".join(finding for finding, _ in findings)
-    advice = " and ".join(dict.fromkeys(cure for _, cure in findings))
+    advice = f"train with {' and '.join(dict.fromkeys(cure for _, cure in findings))}"
+    if task.simulator.has_log_likelihood:
+        advice = f"refine the posterior (refine='auto'), or {advice}"
     message = (
-        f"outside of what the network was trained on: {text}. Refine the posterior, or train "
-        f"with {advice}"
+        f"outside of what the network was trained on: {text}. {advice[0].upper()}{advice[1:]}"
     )
     if strict:
         raise InvalidDataError(message)
@@ -135,7 +136,7 @@ def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[tuple[
         count = int(mask.sum(axis=1).max(initial=0))
         if count > most:
             finding = f"{count} observations of {name!r}, trained with up to {most}"
-            findings.append((finding, "more num_observations in the simulator"))
+            findings.append((finding, "a larger num_observations of the simulator"))
         low, high = trained.rows[name]
         middle = 0.5 * (low + high)
         # One number for each problem: that of its row which is furthest outside.
@@ -149,7 +150,7 @@ def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[tuple[
     for i, (name, (low, high)) in enumerate(task.simulator.parameters.ranges.items()):
         if (np.abs(seen.vector[:, i]) > 1 + 1e-9).any():
             finding = f"parameter {name!r} is outside of [{low:g}, {high:g}]"
-            findings.append((finding, "wider parameters in the simulator"))
+            findings.append((finding, "wider parameters of the simulator"))
     return findings
 
 

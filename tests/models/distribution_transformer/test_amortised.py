@@ -80,10 +80,12 @@ def test_more_components_than_trained_are_allowed_with_a_warning(learned):
 
 
 def test_alarms_say_what_has_to_be_wider(learned, prior):
-    with pytest.warns(OutOfMetaPriorWarning, match=r"train with more num_observations in the"):
+    with pytest.warns(
+        OutOfMetaPriorWarning, match=r"train with a larger num_observations of the"
+    ):
         learned.posterior(np.zeros(6), prior=prior)
     far = bk.GaussianMixture([1.0], [50.0], [1.0])
-    advice = "train with a wider meta-prior and more num_observations in the simulator"
+    advice = "train with a wider meta-prior and a larger num_observations of the simulator"
     with pytest.raises(InvalidDataError, match=advice):
         learned.posterior(np.full(6, 50.0), prior=far, strict=True)
 

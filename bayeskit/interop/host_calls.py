@@ -30,15 +30,20 @@ class Batched(NamedTuple):
         """Whether all points have this argument in common."""
         return len(self.rows) == 1
 
+    def row(self, i: int) -> Batched:
+        """Return the argument of one point."""
+        return self if self.is_shared else Batched(self.rows[i : i + 1])
+
 
 def host_call(function: Callable, results: tuple[Result, ...], *arguments: Any) -> tuple:
     """Call a function of NumPy arrays from within a JAX program.
 
     Parameters
     ----------
-    function : callable (num_points, one Batched an argument) -> tuple of (num_points, ...) arrays
-        Called once for all points that ``jax.vmap`` maps over. It must give the same results
-        for the same arguments, and be equal for equal functions, so that programs are shared.
+    function : callable (num_points, one Batched an argument) -> tuple of arrays
+        Arrays (num_points, ...), one a result. It is called once for all points that
+        ``jax.vmap`` maps over. It must give the same results for the same arguments, and be
+        equal for equal functions, so that programs are shared.
     results : tuple of Result
         For one point.
     *arguments : arrays
@@ -49,9 +54,9 @@ def host_call(function: Callable, results: tuple[Result, ...], *arguments: Any) 
 
     Notes
     -----
-    Numbers of 64 bits travel as pairs of words, both ways. Where JAX runs a callback in a thread
-    of its own, a local scope of double precision does not reach that thread, and they would be
-    cut to single precision.
+    Numbers of 64 bits travel as pairs of words, both ways. Where JAX runs a callback in a
+    thread of its own, a local scope of double precision does not reach that thread, and they
+    would be cut to single precision.
     """
     arrays = [jnp.asarray(a) for a in arguments]
     layouts = tuple(Result(tuple(a.shape), a.dtype.name) for a in arrays)
@@ -62,7 +67,9 @@ def host_call(function: Callable, results: tuple[Result, ...], *arguments: Any) 
         vmap_method="expand_dims",  # data that all particles share are not repeated
     )
     return tuple(
-        jax.lax.bitcast_convert_type(bits, jnp.dtype(result.dtype)) if _is_wide(result) else bits
+        jax.lax.bitcast_convert_type(bits, jnp.dtype(result.dtype))
+        if _is_wide(result)
+        else bits
         for bits, result in zip(found, results, strict=True)
     )
 

@@ -21,7 +21,15 @@ from torch.distributions import biject_to, constraints
 
 from bayeskit.errors import InvalidDataError
 
-__all__ = ["Fact", "facts_of", "log_prob", "posterior_trace", "prior_point", "prior_trace"]
+__all__ = [
+    "Fact",
+    "facts_of",
+    "log_prob",
+    "posterior_trace",
+    "prior_point",
+    "prior_trace",
+    "without_validation",
+]
 
 
 class Fact(NamedTuple):
@@ -42,7 +50,7 @@ class Fact(NamedTuple):
 
 
 class _Fill(Messenger):
-    """Set latent sites, each to a function of its distribution, once plates have expanded it."""
+    """Set latent sites, from their distributions as plates have expanded them."""
 
     def __init__(self, values: Callable):
         super().__init__()
@@ -89,14 +97,17 @@ def posterior_trace(
         log_jacobians.append(log_det * msg["scale"])
         return value
 
-    with _without_validation():
-        nodes = _trace(model, arguments, keywords, fill)
+    nodes = _trace(model, arguments, keywords, fill)
     return nodes, sum(log_jacobians)
 
 
 @contextlib.contextmanager
-def _without_validation() -> Iterator[None]:
-    # Checks branch on values, which torch.func.vmap cannot follow; they ran at the first trace.
+def without_validation() -> Iterator[None]:
+    """Within this context Pyro does not check values; it did so at the first trace.
+
+    Its checks branch on values, which ``torch.func.vmap`` cannot follow, and raise where a
+    sampler that goes astray is only to be sent back.
+    """
     with pyro.validation_enabled(False):
         yield
 
@@ -138,7 +149,7 @@ def _fact(name: str, site: dict[str, Any]) -> Fact:
         return Fact(name, "plate", subsample=(fn.size, fn.subsample_size or fn.size))
     family = _family(fn)
     value = torch.as_tensor(value)
-    common = {
+    common: dict[str, Any] = {
         "shape": tuple(value.shape),
         "dtype": str(value.dtype).removeprefix("torch."),
         "family": family,

@@ -5,10 +5,8 @@ torch is needed when they are made, not when this module is imported.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,9 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayeskit.errors import InvalidDataError, MissingDependencyError
-from bayeskit.inference import random
+from bayeskit.errors import MissingDependencyError
 from bayeskit.interop.host_calls import Batched, Result, host_call, one_by_one
+from bayeskit.interop.torch_tensors import (
+    mapped,
+    name_of,
+    seed_of,
+    seeded,
+    tensor_of,
+    torch_scope,
+    unchanged,
+)
 
 __all__ = [
     "TorchLogDensity",
@@ -30,8 +36,6 @@ __all__ = [
 
 # Numbers that a batch of points may put into one tensor; more points go in several batches.
 _MAX_BATCH_NUMBERS = 4_000_000
-# torch's default type and its random numbers, and the handlers of Pyro, belong to the process.
-_LOCK = threading.RLock()
 
 
 def log_density_from_torch(fn: Callable, *, batched: bool = False) -> TorchLogDensity:
@@ -72,8 +76,7 @@ def log_density_from_torch(fn: Callable, *, batched: bool = False) -> TorchLogDe
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import jax, jax.numpy as jnp, torch
     >>> import bayeskit as bk
     >>> from bayeskit.interop.torch import log_density_from_torch
     >>> density = log_density_from_torch(lambda x: -0.5 * torch.sum(x**2))
@@ -124,8 +127,7 @@ def simulator_from_torch(
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
-    >>> import pytest; torch = pytest.importorskip("torch")
+    >>> import jax, jax.numpy as jnp, torch
     >>> from bayeskit.interop.torch import simulator_from_torch
     >>> simulate = simulator_from_torch(lambda x: x[0] + torch.randn(3), (3,))
     >>> simulate(jax.random.key(0), jnp.array([100.0])).shape
@@ -159,17 +161,22 @@ class _Structure(NamedTuple):
 
 @dataclass(frozen=True)
 class TorchLogDensity:
-    """A log density in torch. See :func:`log_density_from_torch`."""
+    """A log density in torch. See :func:`log_density_from_torch`.
+
+    With ``shape=(k,)`` the function returns k numbers, such as the parts of a density that
+    share their work, each with its gradient.
+    """
 
     fn: Callable
     batched: bool = False
+    shape: tuple[int, ...] = ()
     # Whether vmap could not follow; found at the first call.
     _follows: list = field(default_factory=lambda: [True], compare=False, repr=False)
 
     def __call__(self, x: Any, *data: Any) -> jax.Array:
-        """Return the log density at one point, a pytree of arrays."""
-        leaves, point = jax.tree.flatten(x)
-        leaves = tuple(_as_float(leaf) for leaf in leaves)
+        """Return the log density at one point, a pytree of arrays, as ``shape`` says."""
+        found, point = jax.tree.flatten(x)
+        leaves = tuple(_as_float(leaf) for leaf in found)
         if not leaves:
             raise TypeError("the point has no arrays")
         more, others = jax.tree.flatten(data)
@@ -179,7 +186,7 @@ class TorchLogDensity:
     def values(
         self, structure: _Structure, num_points: int, *rows: Batched
     ) -> tuple[np.ndarray]:
-        """Return the log densities (num_points,) of a batch of points."""
+        """Return the log densities (num_points, *shape) of a batch of points."""
         import torch
 
         with torch_scope(rows[0].rows.dtype), torch.no_grad():
@@ -204,7 +211,7 @@ class TorchLogDensity:
                 self._evaluate(
                     structure,
                     1,
-                    tuple(Batched(a.rows[:1] if a.is_shared else a.rows[i : i + 1]) for a in rows),
+                    tuple(a.row(i) for a in rows),
                     with_gradient,
                 )
                 for i in range(num_points)
@@ -232,35 +239,54 @@ class TorchLogDensity:
         if with_gradient:
             if not values.requires_grad:
                 raise TypeError(
-                    f"the value of {_name(self.fn)} does not depend on x for torch's autograd: "
-                    "leave out detach(), item(), no_grad() and NumPy; a constant is written as "
-                    "constant + 0 * x.sum()"
+                    f"the value of {name_of(self.fn)} does not depend on x for torch's "
+                    "autograd: leave out detach(), item(), no_grad() and NumPy; a constant is "
+                    "written as constant + 0 * x.sum()"
                 )
-            gradients = torch.autograd.grad(values.sum(), leaves, allow_unused=True)
-            result += [
-                np.zeros_like(p) if g is None else g.cpu().numpy()
-                for g, p in zip(gradients, points, strict=True)
+            # Points do not depend on one another: the gradient of the sum holds that of each.
+            totals = values.reshape(len(values), -1).sum(0)
+            rows = [
+                torch.autograd.grad(t, leaves, retain_graph=True, allow_unused=True)
+                for t in totals
             ]
+            for point, parts in zip(points, zip(*rows, strict=True), strict=True):
+                each = [np.zeros_like(point) if g is None else g.cpu().numpy() for g in parts]
+                own = (len(point), *self.shape, *point.shape[1:])
+                result.append(np.stack(each, axis=1).reshape(own))
         return tuple(result)
 
     def _all_points(self, structure: _Structure, leaves: list, data: list) -> Any:
-        import torch
 
         arguments = jax.tree.unflatten(structure.data, data)
 
         def one(*point):
             value = self.fn(jax.tree.unflatten(structure.point, list(point)), *arguments)
-            return _one_number(value, self.fn)
+            return self._checked(value)
 
         if self.batched:
             values = self.fn(jax.tree.unflatten(structure.point, leaves), *arguments)
-            if tuple(values.shape) != (len(leaves[0]),):
+            if tuple(values.shape) != (len(leaves[0]), *self.shape):
                 raise TypeError(
-                    f"{_name(self.fn)} with batched=True must return one number a point, shape "
-                    f"({len(leaves[0])},), got {tuple(values.shape)}"
+                    f"{name_of(self.fn)} with batched=True must return one number a point, "
+                    f"shape ({len(leaves[0])},), got {tuple(values.shape)}"
                 )
             return values
         return mapped(one, leaves, self._follows)
+
+    def _checked(self, value: Any) -> Any:
+        import torch
+
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(
+                f"{name_of(self.fn)} must return a tensor with one number, got "
+                f"{type(value).__name__}"
+            )
+        if value.numel() != int(np.prod(self.shape)):
+            raise TypeError(
+                f"{name_of(self.fn)} must return one number, got shape {tuple(value.shape)}: "
+                "sum over observations"
+            )
+        return value.reshape(self.shape)
 
 
 def _as_float(leaf: Any) -> jax.Array:
@@ -272,7 +298,7 @@ def _as_float(leaf: Any) -> jax.Array:
 def _log_density(
     density: TorchLogDensity, structure: _Structure, leaves: tuple, data: tuple
 ) -> jax.Array:
-    results = (Result((), leaves[0].dtype.name),)
+    results = (Result(density.shape, leaves[0].dtype.name),)
     function = _Method(density, "values", structure)
     return host_call(function, results, *leaves, *data)[0]
 
@@ -283,8 +309,8 @@ def _forward(density: TorchLogDensity, structure: _Structure, leaves: tuple, dat
             "a log density in torch has a gradient with respect to the point, not to the data"
         )
     points = tuple(leaf.value for leaf in leaves)
-    own = tuple(Result(tuple(p.shape), p.dtype.name) for p in points)
-    results = (Result((), points[0].dtype.name), *own)
+    own = tuple(Result((*density.shape, *p.shape), p.dtype.name) for p in points)
+    results = (Result(density.shape, points[0].dtype.name), *own)
     function = _Method(density, "values_and_gradients", structure)
     value, *gradients = host_call(function, results, *points, *(d.value for d in data))
     return value, tuple(gradients)
@@ -293,7 +319,8 @@ def _forward(density: TorchLogDensity, structure: _Structure, leaves: tuple, dat
 def _backward(density: Any, structure: Any, gradients: tuple, cotangent: Any) -> tuple:
     if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
         return None, None
-    return tuple(cotangent * g for g in gradients), None
+    along = cotangent.ndim
+    return tuple(jnp.tensordot(cotangent, g, along) for g in gradients), None
 
 
 _log_density.defvjp(_forward, _backward, symbolic_zeros=True)
@@ -329,8 +356,8 @@ class TorchSimulator:
         more = [_as_float(parameters[name]) for name in names]
         results = (Result(self.result_shape, x.dtype.name),)
         function = _Method(self, "draws", names)
-        x, *more = map(jax.lax.stop_gradient, (x, *more))
-        return host_call(function, results, seed_of(key), x, *more)[0]
+        fixed = [jax.lax.stop_gradient(v) for v in (x, *more)]
+        return host_call(function, results, seed_of(key), *fixed)[0]
 
     def draws(
         self, names: tuple[str, ...], num_points: int, seeds: Batched, *rows: Batched
@@ -347,103 +374,10 @@ class TorchSimulator:
             drawn = torch.as_tensor(drawn).detach().cpu().numpy()
             if drawn.shape != self.result_shape:
                 raise TypeError(
-                    f"{_name(self.fn)} returned shape {drawn.shape}, but result_shape is "
+                    f"{name_of(self.fn)} returned shape {drawn.shape}, but result_shape is "
                     f"{self.result_shape}"
                 )
             return drawn
 
         with torch_scope(dtype), torch.no_grad():
             return (np.stack(one_by_one(one, num_points, seeds, *rows)),)
-
-
-# ---------------------------------------------------------------- tensors
-
-
-@contextlib.contextmanager
-def torch_scope(dtype: Any) -> Iterator[None]:
-    """Within this context new tensors have a precision, and no other thread runs torch here."""
-    import torch
-
-    with _LOCK:
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64 if np.dtype(dtype).itemsize == 8 else torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
-
-
-@contextlib.contextmanager
-def seeded(words: np.ndarray) -> Iterator[None]:
-    """Within this context torch draws from a seed (2,) uint32; then goes on as before."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
-        yield
-
-
-def seed_of(key: Any) -> jax.Array:
-    """Return a seed for torch, two words of 32 bits, drawn with a key."""
-    return jax.random.bits(random.threefry(random.real_key(key)), (2,), jnp.uint32)
-
-
-def tensor_of(array: np.ndarray, dtype: Any) -> Any:
-    """Return a tensor of its own memory: floats in a precision, whole numbers as int64."""
-    import torch
-
-    kind = array.dtype.kind
-    wanted = dtype if kind == "f" else (np.int64 if kind in "iu" else array.dtype)
-    return torch.from_numpy(np.array(array, dtype=wanted))
-
-
-@contextlib.contextmanager
-def unchanged(tensors: list, fn: Any) -> Iterator[None]:
-    """Refuse code that changes tensors in place, which the next point would see.
-
-    Raises
-    ------
-    InvalidDataError
-        At the end of the context.
-    """
-    before = [t._version for t in tensors]
-    yield
-    for tensor, version in zip(tensors, before, strict=True):
-        if tensor._version != version:
-            raise InvalidDataError(
-                f"{_name(fn)} changes one of its arguments in place (shape "
-                f"{tuple(tensor.shape)}), so that the next evaluation would see other data: "
-                "write y = y - m instead of y -= m, or work on y.clone()"
-            )
-
-
-def mapped(one: Callable, leaves: list, follows: list) -> Any:
-    """Map a function over the leading axis of tensors; ``follows[0]`` says whether vmap can."""
-    import torch
-
-    if follows[0]:
-        # What fails for another reason than vmap fails once more below.
-        with contextlib.suppress(Exception):
-            return torch.func.vmap(one)(*leaves)
-    pieces = [one(*(leaf[i] for leaf in leaves)) for i in range(len(leaves[0]))]
-    follows[0] = False
-    return torch.utils._pytree.tree_map(lambda *parts: torch.stack(parts), *pieces)
-
-
-def _one_number(value: Any, fn: Callable) -> Any:
-    import torch
-
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(
-            f"{_name(fn)} must return a tensor with one number, got {type(value).__name__}"
-        )
-    if value.numel() != 1:
-        raise TypeError(
-            f"{_name(fn)} must return one number, got shape {tuple(value.shape)}: sum over "
-            "observations"
-        )
-    return value.reshape(())
-
-
-def _name(fn: Any) -> str:
-    return str(getattr(fn, "__name__", type(fn).__name__))

@@ -188,9 +188,10 @@ class BayesianModel(BaseEstimator):
             return (self.model.with_data(*data) if data else self.model), None
         if not callable(self.model):
             raise TypeError(
-                f"model must be a NumPyro or Pyro model or a Target, got {type(self.model).__name__}"
+                "model must be a NumPyro or Pyro model or a Target, got "
+                f"{type(self.model).__name__}"
             )
-        functions, data = _functions_of(self.model, arguments, call)
+        functions, data = _traced_model(self.model, arguments, call)
         return functions.target(data), functions
 
     def _engine(self) -> Any:
@@ -226,7 +227,7 @@ class BayesianModel(BaseEstimator):
                 + (" (bk.load(path, model=...))" if not self.model else "")
             )
         arguments, call = self._call
-        return _functions_of(self.model, arguments, call)
+        return _traced_model(self.model, arguments, call)
 
     # ------------------------------------------------------------ results
 
@@ -479,7 +480,7 @@ class BayesianModel(BaseEstimator):
         return estimator
 
 
-def _functions_of(
+def _traced_model(
     model: Callable, arguments: tuple, call: Mapping[str, Any]
 ) -> tuple[NumPyroModel | PyroModel, tuple]:
     """Return a model of the package it is written for, and the data."""

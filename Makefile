@@ -48,9 +48,10 @@ test-slow: $(VENV)/.installed-test  ## the slow tests
 
 # Triton's interpreter computes on a CPU what its kernels compute on a GPU. Not a part of
 # `test`: torch and Triton take about 2 GB.
-test-torch: $(VENV)/.installed-test $(VENV)/.installed-triton  ## torch tensors, and Triton kernels in the interpreter (Linux)
+test-torch: $(VENV)/.installed-test $(VENV)/.installed-triton  ## torch tensors, Pyro models, and Triton kernels in the interpreter (Linux)
 	$(PYTEST) -m "slow or not slow" \
-		tests/accel/torch tests/accel/kernels/test_triton.py bayeskit/accel/torch $(PYTEST_ARGS)
+		tests/accel/torch tests/accel/kernels/test_triton.py bayeskit/accel/torch \
+		tests/interop/torch bayeskit/interop/torch.py bayeskit/interop/pyro.py $(PYTEST_ARGS)
 
 # Clusters of this machine, reached by loopback. Not a part of `test`: Ray takes about 0.2 GB.
 test-cluster: $(VENV)/.installed-test $(VENV)/.installed-cluster  ## fits on Dask, Ray and several processes, some killed

@@ -3,7 +3,8 @@
 import importlib.util
 
 GUESTS = {
-    "torch": ["bayeskit/accel/torch/*"],
+    "pyro": ["bayeskit/interop/pyro_host.py"],
+    "torch": ["bayeskit/accel/torch/*", "bayeskit/interop/torch.py"],
     "triton": ["bayeskit/accel/kernels/triton/[!_]*"],
 }
 collect_ignore_glob = [

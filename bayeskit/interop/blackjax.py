@@ -1,4 +1,4 @@
-"""Samplers written as a pair of functions (init, step), as in BlackJAX, as kernels.
+"""Samplers written as a pair of functions (init, step), as in BlackJAX, as kernels, and back.
 
 Nothing here imports BlackJAX: any pair of functions of that shape will do.
 """
@@ -16,8 +16,9 @@ import numpy as np
 
 from bayeskit.inference import random
 from bayeskit.inference.kernels.base import Kernel, StepInfo, check_density
+from bayeskit.interop.to_blackjax import to_blackjax
 
-__all__ = ["GuestState", "PairKernel", "from_blackjax"]
+__all__ = ["GuestState", "PairKernel", "from_blackjax", "to_blackjax"]
 
 
 def from_blackjax(

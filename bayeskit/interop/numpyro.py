@@ -17,7 +17,7 @@ from bayeskit.inference.measure import Target
 from bayeskit.inference.random import real_key
 from bayeskit.inference.tracing import explained
 
-__all__ = ["NumPyroModel", "Site"]
+__all__ = ["NumPyroModel", "Site", "check_signature"]
 
 
 class Site(NamedTuple):
@@ -99,7 +99,7 @@ class NumPyroModel:
         slots = tuple(slot(a) for a in arguments)
         named = tuple((name, slot(value)) for name, value in keywords.items())
         bare = cls(model, slots, named)
-        _check_signature(model, arguments, keywords)
+        check_signature(model, arguments, keywords)
         facts: list[_Fact] = []
 
         def look(key, *arrays):
@@ -327,7 +327,14 @@ def _is_data(site: dict[str, Any]) -> bool:
     return type(site["fn"]).__name__ != "Unit"
 
 
-def _check_signature(model: Callable, arguments: tuple, keywords: Mapping[str, Any]) -> None:
+def check_signature(model: Callable, arguments: tuple, keywords: Mapping[str, Any]) -> None:
+    """Refuse arguments that a model does not have.
+
+    Raises
+    ------
+    TypeError
+        With the signature of the model.
+    """
     signature = inspect.signature(model)
     try:
         signature.bind(*arguments, **keywords)

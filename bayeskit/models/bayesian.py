@@ -24,6 +24,7 @@ from bayeskit.inference.measure import Target
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.state_space import StateSpaceModel
 from bayeskit.interop.numpyro import NumPyroModel
+from bayeskit.interop.pyro import PyroModel, is_pyro_model
 from bayeskit.models.base import (
     as_engine,
     as_random_key,
@@ -47,7 +48,7 @@ _NUM_STARTS = 4
 
 
 class BayesianModel(BaseEstimator):
-    r"""Fit a NumPyro model, or a log density, and return its posterior and evidence.
+    r"""Fit a NumPyro or Pyro model, or a log density, and return its posterior and evidence.
 
     The posterior is :math:`p(\theta \mid y) = p(\theta)\,p(y \mid \theta)/Z` with the evidence
     :math:`Z = \int p(\theta)\,p(y \mid \theta)\,d\theta`.
@@ -56,7 +57,8 @@ class BayesianModel(BaseEstimator):
     ----------
     model : callable, Target, StateSpaceModel or FeynmanKac
         A NumPyro model ``model(X, y=None, **keywords)`` whose observed sites are given by
-        ``y``; or a :class:`~bayeskit.Target`. A :class:`~bayeskit.StateSpaceModel` makes a
+        ``y``; or a Pyro model of that form, with ``pip install 'bayeskit[torch]'``; or a
+        :class:`~bayeskit.Target`. A :class:`~bayeskit.StateSpaceModel` makes a
         :class:`~bayeskit.models.StateSpaceEstimator`, which filters, smooths and forecasts.
     inference : "auto" or engine
         ``"auto"``: :class:`~bayeskit.EnsembleHMC`; NUTS from its points where it does not
@@ -185,15 +187,16 @@ class BayesianModel(BaseEstimator):
 
     def _target(
         self, arguments: tuple, call: Mapping[str, Any]
-    ) -> tuple[Target, NumPyroModel | None]:
+    ) -> tuple[Target, NumPyroModel | PyroModel | None]:
         if isinstance(self.model, Target):
             data = tuple(jnp.asarray(v) for v in (*arguments, *call.values()))
             return (self.model.with_data(*data) if data else self.model), None
         if not callable(self.model):
             raise TypeError(
-                f"model must be a NumPyro model or a Target, got {type(self.model).__name__}"
+                "model must be a NumPyro or Pyro model or a Target, got "
+                f"{type(self.model).__name__}"
             )
-        functions, data = NumPyroModel.of(self.model, arguments, call)
+        functions, data = _traced_model(self.model, arguments, call)
         return functions.target(data), functions
 
     def _engine(self) -> Any:
@@ -210,18 +213,18 @@ class BayesianModel(BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "result_")
 
-    def _functions(self) -> tuple[NumPyroModel, tuple]:
+    def _functions(self) -> tuple[NumPyroModel | PyroModel, tuple]:
         """Return the model as it was fitted, and the data."""
         self._fitted()
         if isinstance(self.model, Target) or self.model is None:
             what = "a Target" if self.model is not None else "a loaded result without its model"
             raise AttributeError(
                 f"{what} says nothing about how data arise, so there are no predictions. "
-                "Use a NumPyro model"
+                "Use a NumPyro or Pyro model"
                 + (" (bk.load(path, model=...))" if not self.model else "")
             )
         arguments, call = self._call
-        return NumPyroModel.of(self.model, arguments, call)
+        return _traced_model(self.model, arguments, call)
 
     # ------------------------------------------------------------ results
 
@@ -370,7 +373,7 @@ class BayesianModel(BaseEstimator):
 
     def _for_prediction(
         self, X: Any, keywords: Mapping[str, Any]
-    ) -> tuple[NumPyroModel, tuple]:
+    ) -> tuple[NumPyroModel | PyroModel, tuple]:
         fitted, _ = self._functions()
         _, call = _checked_call(X, None, keywords)
         found: tuple[int, ...] = np.shape(call["X"]) if "X" in call else ()
@@ -479,6 +482,16 @@ class BayesianModel(BaseEstimator):
         return estimator
 
 
+def _traced_model(
+    model: Callable, arguments: tuple, call: Mapping[str, Any]
+) -> tuple[NumPyroModel | PyroModel, tuple]:
+    """Return a model of the package it is written for, and the data."""
+    kind: type[NumPyroModel] | type[PyroModel] = NumPyroModel
+    if is_pyro_model(model):
+        kind = PyroModel
+    return kind.of(model, arguments, call)
+
+
 def _checked_call(X: Any, y: Any, keywords: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
     """Return the arguments and keywords that the model is called with, checked."""
     given = dict(X) if isinstance(X, Mapping) else ({} if X is None else {"X": X})
@@ -509,7 +522,7 @@ def _generation_key(seed: int) -> jax.Array:
     return jax.random.key(seed, impl="threefry2x32")
 
 
-def _observed_values(functions: NumPyroModel, data: tuple) -> dict[str, np.ndarray]:
+def _observed_values(functions: NumPyroModel | PyroModel, data: tuple) -> dict[str, np.ndarray]:
     return {name: np.asarray(v) for name, v in functions.observed_values(*data).items()}
 
 
@@ -526,13 +539,13 @@ def _over_chains(function: Callable, positions: jax.Array, *batched: Any) -> Any
 
 
 @functools.partial(jax.jit, static_argnames="functions")
-def _pointwise(functions: NumPyroModel, data: tuple, positions: jax.Array) -> dict:
+def _pointwise(functions: NumPyroModel | PyroModel, data: tuple, positions: jax.Array) -> dict:
     return _over_chains(lambda x: functions.pointwise_log_likelihood(x, *data), positions)
 
 
 @functools.partial(jax.jit, static_argnames="functions")
 def _replicas(
-    functions: NumPyroModel, data: tuple, positions: jax.Array, key: jax.Array
+    functions: NumPyroModel | PyroModel, data: tuple, positions: jax.Array, key: jax.Array
 ) -> dict:
     keys = jax.random.split(key, positions.shape[0] * positions.shape[1])
     return _over_chains(lambda x, k: functions.replicate(k, x, *data), positions, keys)
@@ -540,14 +553,14 @@ def _replicas(
 
 @functools.partial(jax.jit, static_argnames="functions")
 def _new_observations(
-    functions: NumPyroModel, data: tuple, positions: jax.Array, key: jax.Array
+    functions: NumPyroModel | PyroModel, data: tuple, positions: jax.Array, key: jax.Array
 ) -> dict:
     keys = jax.random.split(key, positions.shape[0])
     return _over_draws(lambda x, k: functions.predict(k, x, *data), positions, keys)
 
 
 @functools.partial(jax.jit, static_argnames="functions")
-def _prior_draws(functions: NumPyroModel, data: tuple, key: jax.Array) -> dict:
+def _prior_draws(functions: NumPyroModel | PyroModel, data: tuple, key: jax.Array) -> dict:
     def one(draw_key):
         return functions.constrain(functions.sample_prior(draw_key, *data), *data)
 
@@ -556,7 +569,7 @@ def _prior_draws(functions: NumPyroModel, data: tuple, key: jax.Array) -> dict:
 
 
 @functools.partial(jax.jit, static_argnames="functions")
-def _moments(functions: NumPyroModel, data: tuple, positions: jax.Array) -> dict:
+def _moments(functions: NumPyroModel | PyroModel, data: tuple, positions: jax.Array) -> dict:
     """Return predictive mean and variance by site, by the law of total variance."""
     moments = _over_draws(lambda x: functions.predictive_moments(x, *data), positions)
     return {

@@ -313,7 +313,7 @@ class TestBadInput:
             bk.BayesianModel(linear).fit(data[0], data[1], groups=3)
 
     def test_no_model(self):
-        with pytest.raises(TypeError, match="model must be a NumPyro model or a Target"):
+        with pytest.raises(TypeError, match="model must be a NumPyro or Pyro model or"):
             bk.BayesianModel("model").fit()
 
     @pytest.mark.parametrize("inference", ["mcmc", 3])

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit import container
 from bayeskit.accel.sharding import agreed, current_mesh
 from bayeskit.errors import CheckpointMismatchError, InterruptedRunWarning, UnfinishedRunError
 from bayeskit.inference.checkpoint import (
@@ -29,6 +30,7 @@ from bayeskit.inference.checkpoint import (
     code_fingerprint,
     plain_text,
 )
+from bayeskit.inference.settings import check_kinds
 
 __all__ = ["LEAST_DRAWS", "LongRun", "LongRunSettings", "identity_of"]
 
@@ -70,6 +72,7 @@ class LongRunSettings:
     max_seconds: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
+        check_kinds(self)
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
             raise TypeError(f"checkpoint must be the path of a file, got {self.checkpoint!r}")
         if not self.checkpoint_every >= 0:
@@ -360,12 +363,15 @@ def _unpacked(part: str, arrays: dict[str, np.ndarray], like: Any) -> Any:
     for name, leaf in wanted.items():
         values: Any = arrays[name]
         if _is_key(leaf):
-            found.append(jax.random.wrap_key_data(values, impl=jax.random.key_impl(leaf)))
+            with container.unpacking("checkpoint"):
+                key = jax.random.wrap_key_data(values, impl=jax.random.key_impl(leaf))
+            found.append(key)
             continue
-        if values.dtype != leaf.dtype:
+        # How many rows there are so far is the file's to say.
+        if values.dtype != leaf.dtype or values.ndim != np.ndim(leaf):
             raise CheckpointMismatchError(
-                f"the array {name} of the checkpoint is {values.dtype}, expected {leaf.dtype}. "
-                "Delete it to start anew"
+                f"the array {name} of the checkpoint is {values.dtype} with {values.ndim} axes"
+                f", expected {leaf.dtype} with {np.ndim(leaf)}. Delete it to start anew"
             )
         found.append(jnp.asarray(values) if isinstance(leaf, jax.Array) else values)
     return jax.tree.unflatten(treedef, found)

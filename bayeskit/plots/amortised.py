@@ -10,6 +10,8 @@ from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
 
 __all__ = ["expected_coverage", "rank_distributions"]
 
+# Of a legend, one below the other.
+_MOST_NAMES = 14
 _NAMES = {"log density": "highest density", "distance": "balls around random points (TARP)"}
 
 
@@ -30,7 +32,7 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
     -------
     matplotlib Axes
     """
-    ax = ax or new_axes(6.4, 3.8)
+    ax = ax or new_axes(7.2, 3.8)
     band = report.band()
     ax.fill_between([0.0, 1.0], -band, band, color=MUTED, alpha=0.14, linewidth=0)
     ax.axhline(0.0, color=MUTED, linewidth=0.9)
@@ -48,7 +50,14 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
     ax.set_ylabel("share of problems below, less the rank")
     tidy(ax)
     headline(ax, f"{report.verdict}: ranks of {report.num_problems} truths")
-    ax.legend(frameon=False, fontsize=8.5, ncols=3, loc="upper center", labelcolor=INK)
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        labelcolor=INK,
+        fontsize=8.5,
+        ncols=-(-len(report.ranks) // _MOST_NAMES),
+    )
     return ax
 
 

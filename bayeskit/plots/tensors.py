@@ -14,6 +14,7 @@ from bayeskit.plots._look import (
     headline,
     legend_above,
     new_axes,
+    short,
     short_dates,
     tidy,
 )
@@ -24,6 +25,9 @@ __all__ = ["bound_over_rounds", "core_entries", "factor_functions", "observed_pr
 _HALF_WIDTH = 1.6448536269514722
 # Values of a category that have a tick.
 _MOST_TICKS = 15
+_TICK_WIDTH = 24
+# That have room side by side below the axis.
+_MOST_LETTERS = 60
 # Entries of a core that are written as numbers.
 _MOST_WRITTEN = 40
 
@@ -86,7 +90,13 @@ def factor_functions(
         short_dates(ax, grid)
     else:
         step = -(-len(grid) // _MOST_TICKS)
-        ax.set_xticks(range(0, len(grid), step), [_tick(value) for value in grid[::step]])
+        ticks = [short(_tick(value), _TICK_WIDTH) for value in grid[::step]]
+        ax.set_xticks(range(0, len(grid), step), ticks)
+        if sum(map(len, ticks)) > _MOST_LETTERS:
+            # Side by side they would run into one another.
+            ax.tick_params(axis="x", rotation=30)
+            for name in ax.get_xticklabels():
+                name.set(ha="right", rotation_mode="anchor")
     ax.set_xlabel(label)
     ax.set_ylabel(value_label)
     legend_above(ax, min(rank, 4))

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bayeskit.errors import InvalidDataError
+from bayeskit.models.base import real_numbers
 from bayeskit.models.distribution_transformer.simulators import BaseSimulator
 from bayeskit.models.distribution_transformer.task import Problems
 
@@ -25,12 +26,8 @@ _MISSING = ("raise", "mask")
 
 
 def _numbers(value: Any, name: str, missing: str) -> np.ndarray:
-    if hasattr(value, "to_numpy"):
-        value = value.to_numpy()
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidDataError(f"{name} must hold real numbers: {error}") from error
+    # A copy, which is in native byte order as well.
+    array = np.array(real_numbers(value, name), dtype=np.float64)
     if missing not in _MISSING:
         raise ValueError(f"missing must be one of {_MISSING}, got {missing!r}")
     bad = np.isinf(array) if missing == "mask" else ~np.isfinite(array)

@@ -54,8 +54,9 @@ test-torch: $(VENV)/.installed-test $(VENV)/.installed-triton  ## torch tensors,
 		tests/interop/torch bayeskit/interop/torch.py bayeskit/interop/pyro.py $(PYTEST_ARGS)
 
 # Clusters of this machine, reached by loopback. Not a part of `test`: Ray takes about 0.2 GB.
-test-cluster: $(VENV)/.installed-test $(VENV)/.installed-cluster  ## fits on Dask, Ray and several processes, some killed
-	$(PYTEST) -m "slow or not slow" tests/models/many_fits $(PYTEST_ARGS)
+test-cluster: $(VENV)/.installed-test $(VENV)/.installed-cluster  ## fits on Dask and Ray, particles in several processes
+	$(PYTEST) -m "slow or not slow" tests/models/many_fits \
+		tests/inference/test_engines_on_a_mesh.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## style, format, types and the direction of imports
 	$(BIN)/ruff check

@@ -106,14 +106,6 @@ def check_the_workers(est, data, here, calls, **where):
         assert one["calls"] <= calls + len(data)
 
 
-def test_without_a_cluster():
-    mean = problems.mean_estimator()
-    for package, backend in (("distributed", "dask"), ("ray", "ray")):
-        pytest.importorskip(package)
-        with pytest.raises(RuntimeError, match=f'backend="{backend}" found no'):
-            bk.fit_many(mean, [[1.0]], backend=backend)
-
-
 def test_processes(fits):
     est, data, here, calls = fits
     with pytest.warns(FitFailedWarning, match=r"2 of 7 fits \(2, 4\) failed"):

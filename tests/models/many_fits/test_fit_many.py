@@ -184,6 +184,14 @@ def test_bad_input(mean):
         pools._imported("no_such_module", "dask")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_without_a_cluster(mean):
+    for package, backend in (("distributed", "dask"), ("ray", "ray")):
+        pytest.importorskip(package)
+        with pytest.raises(RuntimeError, match=f'backend="{backend}" found no'):
+            bk.fit_many(mean, [[1.0]], backend=backend)
+
+
 def test_two_processes_give_the_same_bits():
     est, data = problems.bayesian_model(), problems.data_sets(6)
     data[2] = {"y": np.full(problems.NUM_ROWS, np.nan)}
@@ -196,6 +204,8 @@ def test_two_processes_give_the_same_bits():
         calls = problems.num_calls() - before
         there = bk.fit_many(est, data, n_jobs=2)
         kept = bk.fit_many(est, data, n_jobs=2, keep=problems.about_the_worker)
+        other = bk.fit_many(est, data, random_states=[1] * len(data))
+    assert not problems.same_bits(here, other)
     assert list(there.failures) == [2, 3] and problems.same_bits(here, there)
     assert InvalidDataError.__name__ in str(there.failures[2])
     assert "pickle" in str(there.failures[3])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, plain, tidy
 
 __all__ = ["expected_coverage", "rank_distributions"]
 
@@ -41,7 +41,12 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
         heights = np.arange(1, len(values) + 1) / len(values) - values
         style = "-" if i < len(COLORS) else "--"
         ax.plot(
-            values, heights, style, color=COLORS[i % len(COLORS)], linewidth=1.4, label=name
+            values,
+            heights,
+            style,
+            color=COLORS[i % len(COLORS)],
+            linewidth=1.4,
+            label=plain(name),
         )
     ax.set_xlim(0.0, 1.0)
     reach = 1.15 * max(band, *(np.abs(line.get_ydata()).max() for line in ax.lines[1:]))

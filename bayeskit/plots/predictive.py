@@ -15,6 +15,7 @@ from bayeskit.plots._look import (
     headline,
     legend_above,
     new_axes,
+    plain,
     tidy,
 )
 
@@ -89,7 +90,7 @@ def posterior_predictive(
     ax = new_axes(6.4, 3.4) if ax is None else ax
     {"density": _densities, "counts": _counts, "ecdf": _functions}[kind](ax, replicas, data)
     few_ticks(ax.xaxis, 7, whole=whole)
-    ax.set_xlabel(name)
+    ax.set_xlabel(plain(name))
     legend_above(ax, 2)
     tidy(ax, "x" if kind == "density" else "both" if kind == "ecdf" else "y")
     return ax

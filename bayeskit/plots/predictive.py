@@ -72,6 +72,15 @@ def posterior_predictive(
     ValueError
         If there are no replicas, several variables and none is chosen, shapes that do not fit,
         replicas that are not finite, or counts of what is no whole number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> counts = np.random.default_rng(0).poisson(2.0, (101, 40))
+    >>> ax = plots.posterior_predictive({"count": counts[1:]}, observed=counts[0])
+    >>> int(sum(bar.get_height() for bar in ax.patches))
+    40
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {_KINDS}, got {kind!r}")

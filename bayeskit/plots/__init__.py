@@ -1,4 +1,4 @@
-"""Plots of results: each takes ``ax``, returns the Axes that it drew on, and never shows it."""
+"""Plots of results: each returns the Axes that it drew on, or yours, and never shows them."""
 
 from bayeskit.plots.amortised import expected_coverage, rank_distributions
 from bayeskit.plots.evidence import evidence_comparison

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "number",
     "panel_above",
     "panel_right",
+    "plain",
     "short",
     "short_dates",
     "tidy",
@@ -112,12 +114,31 @@ def number(value: float, resolution: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def plain(text: str) -> str:
+    r"""Return a name as it is written: dollars that mean money are no sign of mathematics.
+
+    What is between two dollars is mathematics, such as ``$\beta_1$``, if it can be read as
+    such and does not begin with a digit.
+    """
+    if text.count("$") < 2:
+        return text
+    from matplotlib.mathtext import MathTextParser
+
+    try:
+        MathTextParser("path").parse(text)
+        readable = not re.search(r"\$\d", text)
+    except ValueError:
+        readable = False
+    return text if readable else text.replace("$", r"\$")
+
+
 def short(text: str, width: int, lines: int = 1) -> str:
     """Return a name in few lines; of one that is too long, its start and its end."""
     most = width * lines
     if len(text) > most:
         text = f"{text[: most - most // 3 - 1]}…{text[len(text) - most // 3 :]}"
-    return "\n".join(textwrap.wrap(text, width)[:lines]) or text
+    wrapped = textwrap.wrap(text, width)[:lines]
+    return "\n".join(map(plain, wrapped)) or text
 
 
 def panel_right(ax: Any, width: float) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, plain, tidy
 
 __all__ = ["expected_coverage", "rank_distributions"]
 
@@ -63,7 +63,7 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
         values = np.sort(ranks)
         heights = np.arange(1, len(values) + 1) / len(values) - values
         color, style = COLORS[i % _NUM_SOLID], "-" if i < _NUM_SOLID else "--"
-        ax.plot(values, heights, style, color=color, linewidth=1.4, label=name)
+        ax.plot(values, heights, style, color=color, linewidth=1.4, label=plain(name))
     reach = 1.15 * max(
         report.band(), *(np.abs(line.get_ydata()).max() for line in ax.lines[1:])
     )

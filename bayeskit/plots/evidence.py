@@ -63,6 +63,13 @@ def evidence_comparison(
     Notes
     -----
     A standard error that is None or NaN is taken as 0, and its model is marked by a star.
+
+    Examples
+    --------
+    >>> from bayeskit import plots
+    >>> ax = plots.evidence_comparison({"line": (-12.0, 0.1), "curve": (-10.5, 0.2)})
+    >>> [name.get_text() for name in ax.get_yticklabels()]
+    ['curve', 'line']
     """
     if not isinstance(results, Mapping) or not results:
         raise ValueError("results must be a dict of at least one model by name")

@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, MUTED, few_ticks, legend_above, new_axes, short, tidy
+from bayeskit.plots._look import (
+    COLORS,
+    MUTED,
+    few_ticks,
+    legend_above,
+    new_axes,
+    plain,
+    short,
+    tidy,
+)
 from bayeskit.plots._results import Entry, draws_of, entries_of, weighted_quantiles
 
 __all__ = ["forest"]
@@ -75,7 +84,7 @@ def forest(
     offsets = np.linspace(-spread, spread, len(several))
     for i, (name, entries) in enumerate(rows.items()):
         color = COLORS[i % len(COLORS)]
-        _draw_intervals(ax, entries, draws[name].weights, offsets[i], color, name)
+        _draw_intervals(ax, entries, draws[name].weights, offsets[i], color, plain(name))
     low, high = ax.dataLim.intervalx
     if low - (high - low) <= 0.0 <= high + (high - low):
         # Elsewhere it would hide the intervals.

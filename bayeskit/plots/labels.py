@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, short, tidy
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, plain, short, tidy
 
 __all__ = ["compare_coefficients", "label_errors", "power_curve"]
 
@@ -64,7 +64,7 @@ def compare_coefficients(
             markeredgecolor="white",
             markeredgewidth=0.8,
             zorder=3,
-            label=_NAMES.get(method, method),
+            label=_NAMES.get(method, plain(str(method))),
         )
     if truth is not None:
         known = [i for i, term in enumerate(chosen) if term in truth]
@@ -116,7 +116,7 @@ def power_curve(
     now, rows = table.index[0], table.sort_index(kind="stable")
     for i, term in enumerate(table.columns if terms is None else terms):
         color = COLORS[i % len(COLORS)]
-        ax.plot(rows.index, rows[term], color=color, linewidth=1.6, label=str(term))
+        ax.plot(rows.index, rows[term], color=color, linewidth=1.6, label=plain(str(term)))
         ax.plot(now, table[term].iloc[0], "o", color=color, markersize=5.5)
     if target_se is not None:
         ax.axhline(target_se, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))

@@ -15,6 +15,7 @@ from bayeskit.plots._look import (
     headline,
     legend_above,
     new_axes,
+    plain,
     tidy,
 )
 
@@ -71,6 +72,15 @@ def posterior_predictive(
     ValueError
         If there are no replicas, several variables and none is chosen, shapes that do not fit,
         replicas that are not finite, or counts of what is no whole number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> counts = np.random.default_rng(0).poisson(2.0, (101, 40))
+    >>> ax = plots.posterior_predictive({"count": counts[1:]}, observed=counts[0])
+    >>> int(sum(bar.get_height() for bar in ax.patches))
+    40
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {_KINDS}, got {kind!r}")
@@ -89,7 +99,7 @@ def posterior_predictive(
     ax = new_axes(6.4, 3.4) if ax is None else ax
     {"density": _densities, "counts": _counts, "ecdf": _functions}[kind](ax, replicas, data)
     few_ticks(ax.xaxis, 7, whole=whole)
-    ax.set_xlabel(name)
+    ax.set_xlabel(plain(name))
     legend_above(ax, 2)
     tidy(ax, "x" if kind == "density" else "both" if kind == "ecdf" else "y")
     return ax

@@ -14,6 +14,7 @@ from bayeskit.plots._look import (
     headline,
     legend_above,
     new_axes,
+    plain,
     short,
     short_dates,
     tidy,
@@ -72,7 +73,11 @@ def factor_functions(
     if ax is None:
         ax = new_axes(7.2, 3.2)
     rank = mean.shape[1]
-    names = [f"function {r}" for r in range(rank)] if names is None else list(names)
+    names = (
+        [f"function {r}" for r in range(rank)]
+        if names is None
+        else [plain(str(name)) for name in names]
+    )
     ax.axhline(0.0, color=MUTED, linewidth=0.9, zorder=1)
     order = np.argsort(grid, kind="stable") if joined else np.arange(len(grid))
     for r, name in enumerate(names):

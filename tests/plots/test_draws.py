@@ -399,6 +399,26 @@ def test_long_names_keep_their_ends():
     assert name.endswith("[age]")
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (r"$\beta_1$", r"$\beta_1$"),
+        ("one $", "one $"),
+        ("$10 to $20", r"\$10 to \$20"),
+        ("from a$_ to ^$", r"from a\$_ to ^\$"),
+    ],
+)
+def test_dollars_in_names_are_drawn_as_they_are_meant(name, shown):
+    """Dollars in pairs are mathematics to matplotlib, which fails where it cannot read it."""
+    assert short(name, 40) == shown
+    rng = np.random.default_rng(0)
+    one = result({name: rng.normal(size=(2, 40)), "b": rng.normal(size=(2, 40))})
+    for axes in (plots.posterior(one), plots.trace(one), plots.pair(one)):
+        axes.flat[0].figure.canvas.draw()
+    plots.forest({name: one, "b": one}).figure.canvas.draw()
+    plots.trace_rank(one, name).figure.canvas.draw()
+
+
 def test_weights_of_zero_are_as_if_they_were_not_there():
     x = np.array([0.0, 1.0, 2.0, 1e6])
     log_weights = np.array([np.log(1 / 3)] * 3 + [-np.inf])

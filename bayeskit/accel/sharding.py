@@ -45,6 +45,10 @@ def particle_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     devices : sequence of jax.Device, optional
         Default: all that JAX sees, those of other processes included.
 
+    Returns
+    -------
+    jax.sharding.Mesh
+
     Raises
     ------
     ValueError
@@ -74,6 +78,10 @@ def on_mesh(mesh: Mesh | None) -> Iterator[None]:
     Parameters
     ----------
     mesh : jax.sharding.Mesh with an axis ``"particles"``, or None for no mesh
+
+    Yields
+    ------
+    None
 
     Raises
     ------
@@ -110,6 +118,10 @@ def on_mesh(mesh: Mesh | None) -> Iterator[None]:
 
 def current_mesh() -> Mesh | None:
     """Return the mesh of :func:`on_mesh`, or None outside of it.
+
+    Returns
+    -------
+    jax.sharding.Mesh or None
 
     Examples
     --------
@@ -160,6 +172,10 @@ def gathered(tree: Any) -> Any:
     Parameters
     ----------
     tree : pytree of arrays
+
+    Returns
+    -------
+    pytree like the arguments
 
     Notes
     -----

@@ -298,6 +298,12 @@ class Density(NamedTuple):
 
     A kernel caches the components and not the sum, so that a change of temperature makes no
     cached value wrong.
+
+    Parameters
+    ----------
+    target : Target
+    coefficients : (J,) array
+        One for each component: (1, λ) of log prior and log-likelihood at inverse temperature λ.
     """
 
     target: Target

@@ -21,7 +21,13 @@ __all__ = ["NumPyroModel", "Site", "check_signature"]
 
 
 class Site(NamedTuple):
-    """A latent variable: its name and its shape in unconstrained coordinates."""
+    """A latent variable: its name and its shape in unconstrained coordinates.
+
+    Parameters
+    ----------
+    name : str
+    shape : tuple of int
+    """
 
     name: str
     shape: tuple[int, ...]

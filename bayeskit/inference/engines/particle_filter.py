@@ -87,6 +87,21 @@ class ParticleFilter:
     References
     ----------
     Gordon, Salmond & Smith (1993); Godsill, Doucet & West (2004), for paths.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> walk = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, 0.5),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ... )
+    >>> engine = bk.ParticleFilter(500, progress=False)
+    >>> y = np.array([0.3, 0.9, 1.2])
+    >>> est = bk.BayesianModel(walk, inference=engine, random_state=0).fit(y)
+    >>> bool(abs(est.log_evidence_ + 3.98) < 0.3)
+    True
     """
 
     num_particles: int = 1000

@@ -202,6 +202,11 @@ class Simulator(BaseSimulator):
         log scale where the lower end is positive. Functions then take a third argument, a dict,
         and so does ``posterior``.
 
+    Raises
+    ------
+    ValueError
+        Without a source.
+
     Examples
     --------
     >>> import jax

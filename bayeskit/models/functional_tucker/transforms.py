@@ -112,6 +112,11 @@ class BoxCox(Transform):
     shift : float
         Values must be larger than minus this.
 
+    Raises
+    ------
+    ValueError
+        For a power outside of [0, 1), or a shift that is not finite.
+
     References
     ----------
     Box & Cox (1964), *An analysis of transformations*.

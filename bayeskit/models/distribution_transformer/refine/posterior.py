@@ -61,6 +61,12 @@ class RefinedPosterior:
     num_chains : int
     law : str
         What the numbers are guaranteed to be.
+    support : Support
+        Of the parameters.
+    target : Target
+    acceptance : float
+    seed : int
+        Of the draws that are made when asked for.
     """
 
     method: str
@@ -179,6 +185,10 @@ class RefinedBatch(Sequence):
     """Refined posteriors of several problems, with what each says as arrays.
 
     Indexing gives one :class:`RefinedPosterior`.
+
+    Parameters
+    ----------
+    posteriors : sequence of RefinedPosterior
     """
 
     def __init__(self, posteriors: Sequence[RefinedPosterior]):

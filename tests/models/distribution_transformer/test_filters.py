@@ -86,7 +86,7 @@ def test_learned_filter_follows_the_kalman_filter(learned):
 
 def test_bad_motion_is_refused(exact):
     x0 = bk.GaussianMixture([1.0], [0.0], [1.0])
-    with pytest.raises(InvalidDataError, match=r"A must be a finite \(1, 1\) matrix"):
+    with pytest.raises(InvalidDataError, match=r"A must be a \(1, 1\) matrix, got shape"):
         exact.filter(SERIES, A=[[1.0, 0.0]], Q=1.0, x0=x0)
     with pytest.raises(InvalidDataError, match="Q must be positive semi-definite"):
         exact.filter(SERIES, A=1.0, Q=-1.0, x0=x0)

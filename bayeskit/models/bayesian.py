@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -128,6 +129,9 @@ class BayesianModel(BaseEstimator):
         self.precision = precision
         self.coords = coords
         self.dims = dims
+
+    # What users and scikit-learn see, and not that of __new__.
+    __signature__ = inspect.Signature(list(inspect.signature(__init__).parameters.values())[1:])
 
     feature_names_in_: np.ndarray
 
@@ -377,9 +381,15 @@ class BayesianModel(BaseEstimator):
         fitted, _ = self._functions()
         _, call = _checked_call(X, None, keywords)
         found: tuple[int, ...] = np.shape(call["X"]) if "X" in call else ()
-        if hasattr(self, "n_features_in_") and len(found) == 2:
-            # The number of columns, and their names in order.
-            validate_data(self, X, reset=False, skip_check_array=True)
+        if hasattr(self, "n_features_in_") and "X" in call:
+            if len(found) != 2:
+                raise ValueError(
+                    f"Expected 2D array, as in fit, got an array of shape {found}. Reshape "
+                    "your data, for example by X.reshape(-1, 1) or X.reshape(1, -1)"
+                )
+            if not isinstance(X, Mapping):
+                # The number of columns, and their names in order.
+                validate_data(self, X, reset=False, skip_check_array=True)
         return fitted.for_arguments((), call)
 
     def score(self, X: Any, y: Any, **keywords: Any) -> float:
@@ -494,7 +504,9 @@ def _traced_model(
 
 def _checked_call(X: Any, y: Any, keywords: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
     """Return the arguments and keywords that the model is called with, checked."""
-    given = dict(X) if isinstance(X, Mapping) else ({} if X is None else {"X": X})
+    # Sparse matrices of keys are mappings as well, and refused like all of them.
+    is_named = isinstance(X, Mapping) and not hasattr(X, "nnz")
+    given = dict(X) if is_named else ({} if X is None else {"X": X})
     if y is not None:
         given["y"] = y
     for name, value in keywords.items():

@@ -538,7 +538,7 @@ def test_times_that_do_not_increase():
         (lambda: bk.PMMH(num_draws=0), "num_draws must be a whole number >= 1"),
         (lambda: bk.PMMH(target_acceptance=2.0), "target_acceptance must lie"),
         (lambda: bk.SMC2(num_moves=0), "num_moves must be a whole number >= 1"),
-        (lambda: bk.SMC2(ess_below=None), "ess_below must be a fraction"),
+        (lambda: bk.SMC2(ess_below=None), "ess_below must be a number"),
         (
             lambda: bk.BayesianModel(MODEL, inference=bk.PMMH()).fit(Y),
             "PMMH moves parameters, but the model has no free ones",

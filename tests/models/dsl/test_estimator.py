@@ -66,7 +66,7 @@ def test_arrays_and_formula_agree():
     predicted = arrays.predict(FRAME[["x_true", "z"]])
     np.testing.assert_allclose(predicted, table.predict(FRAME), atol=1e-12)
     with pytest.raises(
-        InvalidDataError, match="X has 1 features, but DSLRegressor is expecting"
+        InvalidDataError, match="feature names should match those that were passed during fit"
     ):
         arrays.predict(FRAME[["z"]])
     both = bk.DSLRegressor(**settings).fit(

@@ -85,7 +85,7 @@ def test_counts_of_several_components():
 
 
 def test_means_of_several_components():
-    table = {"learner": [1, 2, "c"], "kc": ["x", "y", ["x", "y"]], "time": 0.0}
+    table = {"learner": ["a", "b", "c"], "kc": ["x", "y", ["x", "y"]], "time": 0.0}
     table["correct"] = [1, 0, 1]
     p = MeanTracer().fit(table).predict_next(table)
     np.testing.assert_allclose(p, [3 / 4, 1 / 2, 5 / 8])

@@ -316,7 +316,7 @@ def test_an_unknown_kernel_in_a_file_is_refused(tmp_path):
         ({"noise": 0}, [0.0], [1], r"noise_std > 0 is needed"),
         ({"inference": "vi"}, [0.0], [1], r"'map' or an engine"),
         ({"num_starts": 0}, [0.0], [1], r"num_starts must be a whole number"),
-        ({"mean": "zero"}, [0.0], [1], r"mean must be 'auto' or a number, got 'zero'"),
+        ({"mean": "zero"}, [0.0], [1], r"mean must be 'auto' or a finite number, got 'zero'"),
         ({}, [0.0, 1.0], [1e200, -1e200], r"variance is beyond double precision"),
         ({"precision": "half"}, [0.0], [1], r"precision must be"),
         ({"kernel": Periodic()}, [0.0], [1], r"Periodic needs period"),

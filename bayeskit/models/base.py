@@ -11,6 +11,7 @@ import numpy as np
 
 from bayeskit.accel import as_key
 from bayeskit.errors import InvalidDataError
+from bayeskit.models.tables import as_frame
 
 __all__ = ["as_random_key", "checked_array", "checked_lengths", "precision_scope"]
 
@@ -56,6 +57,7 @@ def checked_array(value: Any, name: str, *, allow_nan: bool = False) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    value = as_frame(value)
     columns = getattr(value, "columns", None)
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()

@@ -14,7 +14,7 @@ GRADIENT_ARGS ?= --cases eight_schools,gp_regr --seeds 1
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := $(wildcard requirements/constraints-*.txt)
-EXTRAS := bench dev docs test torch
+EXTRAS := bench cluster dev docs test torch
 
 # Compiled programs are kept from run to run.
 CACHE := \
@@ -33,7 +33,7 @@ PYTEST := $(CACHE) $(ONE_THREAD) $(BIN)/python -m pytest \
 .DEFAULT_GOAL := install
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: install demo test test-slow test-torch lint docs bench bench-gradient clean help
+.PHONY: install demo test test-slow test-torch test-cluster lint docs bench bench-gradient clean help
 
 install: $(VENV)/.installed-core  ## make .venv and install bayeskit into it (the default)
 
@@ -52,6 +52,11 @@ test-torch: $(VENV)/.installed-test $(VENV)/.installed-triton  ## torch tensors,
 	$(PYTEST) -m "slow or not slow" \
 		tests/accel/torch tests/accel/kernels/test_triton.py bayeskit/accel/torch \
 		tests/interop/torch bayeskit/interop/torch.py bayeskit/interop/pyro.py $(PYTEST_ARGS)
+
+# Clusters of this machine, reached by loopback. Not a part of `test`: Ray takes about 0.2 GB.
+test-cluster: $(VENV)/.installed-test $(VENV)/.installed-cluster  ## fits on Dask and Ray, particles in several processes
+	$(PYTEST) -m "slow or not slow" tests/models/many_fits \
+		tests/inference/test_engines_on_a_mesh.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## style, format, types and the direction of imports
 	$(BIN)/ruff check

@@ -24,6 +24,7 @@ _PUBLIC = {
     "GroupMeanEffect": "bayeskit.models.functional_tucker",
     "KnowledgeTracer": "bayeskit.models.knowledge_tracing",
     "MainEffect": "bayeskit.models.functional_tucker",
+    "ManyFits": "bayeskit.models.many_fits",
     "MarkovGPRegressor": "bayeskit.models.markov_gp",
     "NUTS": "bayeskit.inference.engines",
     "ParallelTempering": "bayeskit.inference.engines",
@@ -37,6 +38,7 @@ _PUBLIC = {
     "StateSpaceModel": "bayeskit.inference.state_space",
     "Target": "bayeskit.inference.measure",
     "WithinGroup": "bayeskit.models.functional_tucker",
+    "fit_many": "bayeskit.models.many_fits",
     "load": "bayeskit.files",
     "on": "bayeskit.models.functional_tucker",
     "validate": "bayeskit.validation",
@@ -69,6 +71,7 @@ __all__ = [
     "GroupMeanEffect",
     "KnowledgeTracer",
     "MainEffect",
+    "ManyFits",
     "MarkovGPRegressor",
     "ParallelTempering",
     "ParticleFilter",
@@ -81,6 +84,7 @@ __all__ = [
     "accel",
     "datasets",
     "errors",
+    "fit_many",
     "inference",
     "interop",
     "load",
@@ -133,6 +137,7 @@ if TYPE_CHECKING:
         on,
     )
     from bayeskit.models.knowledge_tracing import KnowledgeTracer
+    from bayeskit.models.many_fits import ManyFits, fit_many
     from bayeskit.models.markov_gp import MarkovGPRegressor
     from bayeskit.validation import Report
     from bayeskit.validation import validate as validate  # type: ignore[no-redef]

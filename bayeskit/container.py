@@ -39,7 +39,7 @@ import numpy as np
 
 from bayeskit.errors import CorruptFileError
 
-__all__ = ["FORMAT_VERSION", "Container", "read_container", "write_container"]
+__all__ = ["FORMAT_VERSION", "Container", "read_container", "unpacking", "write_container"]
 
 FORMAT_VERSION = 1
 
@@ -175,6 +175,15 @@ def write_container(
             f"`arrays` has {len(arrays)} arrays, at most {_MAX_ARRAYS} can be saved: "
             "stack them into fewer, larger ones"
         )
+    place = os.path.abspath(os.fsdecode(path))
+    folder, name = os.path.split(place)
+    if os.path.isdir(place):
+        raise IsADirectoryError(f"{place} is a folder: give the path of a file in it")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"there is no folder {folder} for the file {name!r}: make it first, or give "
+            "another path"
+        )
     with _replacing(path, keep_previous) as file:
         _write_zip(file, kind, parameters, arrays)
 
@@ -237,6 +246,28 @@ def read_container(
             for name, entry in manifest["arrays"].items()
         }
     return Container(kind, manifest["parameters"], arrays, manifest["versions"])
+
+
+@contextlib.contextmanager
+def unpacking(kind: str) -> Iterator[None]:
+    """Turn whatever fails while contents become an object into CorruptFileError.
+
+    Hashes keep a file from damage, not from a forger, who can make them fit other contents.
+
+    Parameters
+    ----------
+    kind : str
+        What the container is said to hold.
+    """
+    try:
+        yield
+    except (CorruptFileError, OSError):
+        raise
+    except Exception as error:
+        raise CorruptFileError(
+            f"the file does not hold what a {kind} writes ({type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]:.200})"
+        ) from error
 
 
 def _refuse(reason: str) -> NoReturn:

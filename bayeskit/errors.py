@@ -13,6 +13,8 @@ __all__ = [
     "ConvergenceWarning",
     "CorruptFileError",
     "DegenerateWeightsError",
+    "FitFailedError",
+    "FitFailedWarning",
     "ImproperPriorError",
     "InitializationError",
     "InterruptedRunWarning",
@@ -35,6 +37,7 @@ __all__ = [
     "UnfinishedRunError",
     "UnknownParameterError",
     "ValidationFailed",
+    "WorkerDiedError",
 ]
 
 
@@ -70,6 +73,10 @@ class CheckpointWarning(BayeskitWarning):
     """A checkpoint could not be written, locked, or read, and the run goes on without."""
 
 
+class FitFailedWarning(BayeskitWarning):
+    """Some of many fits failed; the others are returned."""
+
+
 class CheckpointMismatchError(BayeskitError, ValueError):
     """A checkpoint belongs to other settings, data, model or key."""
 
@@ -80,6 +87,25 @@ class CheckpointLockedError(BayeskitError, RuntimeError):
 
 class UnfinishedRunError(BayeskitError, TimeoutError):
     """A run was stopped before there was any result; its checkpoint goes on from there."""
+
+
+class FitFailedError(BayeskitError, RuntimeError):
+    """One of many fits failed.
+
+    Attributes
+    ----------
+    index : int
+        Which fit.
+    traceback : str
+        The traceback where it ran.
+    """
+
+    index: int
+    traceback: str
+
+
+class WorkerDiedError(FitFailedError):
+    """The process that ran a fit ended: out of memory, killed, or crashed."""
 
 
 class InvalidDataError(BayeskitError, ValueError):

@@ -34,6 +34,11 @@ def load(path: str | Path, *, model: Any = None) -> Any:
         without which everything but predictions works, or the simulator of a
         :class:`~bayeskit.DistributionTransformer`.
 
+    Returns
+    -------
+    estimator or Posterior
+        Of the class that was saved.
+
     Raises
     ------
     CorruptFileError

@@ -40,7 +40,8 @@ nb_merge_streams = True
 nb_output_stderr = "remove"
 # Results are kept as long as neither the page nor the package changes, nor what is stored.
 _STORED = sorted((ROOT / "benchmarks" / "results").glob("*.json*"))
-_SOURCES = [*sorted((ROOT / "bayeskit").rglob("*.py")), *_STORED]
+_HELPERS = sorted((ROOT / "docs" / "algorithms").glob("*.py"))
+_SOURCES = [*sorted((ROOT / "bayeskit").rglob("*.py")), *_HELPERS, *_STORED]
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
 nb_execution_cache_path = str(ROOT / "docs" / "_build" / f".jupyter_cache-{_DIGEST[:12]}")
 copybutton_exclude = ".linenos, .gp, .go"

@@ -50,6 +50,9 @@ def test_wheel_has_the_package_and_nothing_else(wheel):
         ".py",
         ".cc",
         ".typed",
+        # Networks, and what is known about them.
+        ".bkit",
+        ".json",
     }
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -57,7 +60,8 @@ def test_wheel_has_the_package_and_nothing_else(wheel):
 def test_distributions_are_small(distributions):
     sizes = {p.suffix: p.stat().st_size for p in distributions.iterdir()}
     assert set(sizes) == {".whl", ".gz"}
-    assert sizes[".gz"] < MEGABYTE
+    # 0.1 of it are trained networks, which do not compress.
+    assert sizes[".gz"] < 1.25 * MEGABYTE
     # A wheel packs each of many files by itself, and seven models are in it.
     assert sizes[".whl"] < 1.5 * MEGABYTE
 

@@ -10,9 +10,9 @@ PUBLIC = {
     "bayeskit": """
         BayesianModel BoxCox DSLRegressor DistributionTransformer EnsembleHMC
         FeynmanKac FunctionalCP FunctionalTucker GaussianMixture GroupMeanEffect
-        KnowledgeTracer MainEffect MarkovGPRegressor NUTS PMMH ParallelTempering
+        KnowledgeTracer MainEffect ManyFits MarkovGPRegressor NUTS PMMH ParallelTempering
         ParticleFilter ParticleGibbs Posterior Report SMC SMC2 StateSpaceModel Target
-        WithinGroup accel datasets errors inference interop load models on plots
+        WithinGroup accel datasets errors fit_many inference interop load models on plots
         validate validation""",
     "bayeskit.inference": """
         ABCMove AdditiveParticle Auxiliary Barker Bijector Block CheckpointFile DataPath
@@ -53,7 +53,8 @@ PUBLIC = {
     "bayeskit.models": """
         BayesianModel DSLRegressor DistributionTransformer Forecast FunctionalCP
         FunctionalTucker
-        GaussianMixture KnowledgeTracer MarkovGPRegressor StateSpaceEstimator""",
+        GaussianMixture KnowledgeTracer ManyFits MarkovGPRegressor StateSpaceEstimator
+        fit_many""",
 }
 
 

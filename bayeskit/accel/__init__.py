@@ -45,6 +45,7 @@ from bayeskit.accel.scan import prefix_sum
 from bayeskit.accel.sharding import (
     current_mesh,
     gathered,
+    on_host,
     on_mesh,
     particle_mesh,
     spread,
@@ -128,6 +129,7 @@ __all__ = [
     "normal_of_words",
     "normalize",
     "offspring_to_ancestors",
+    "on_host",
     "on_mesh",
     "particle_mesh",
     "permute_for_inplace",

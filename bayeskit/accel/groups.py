@@ -56,6 +56,10 @@ def unpool_groups(tree: Any, num_groups: int, together: int = 1, stride: int = 1
     num_groups, together, stride : int
         As they were pooled.
 
+    Returns
+    -------
+    pytree, each leaf (num_particles, ...)
+
     Examples
     --------
     >>> import jax.numpy as jnp
@@ -86,6 +90,10 @@ def ring_exchange(tree: Any, num_groups: int, fraction: float) -> Any:
     num_groups : int
         A divisor of the number of particles.
     fraction : float in [0, 1]
+
+    Returns
+    -------
+    pytree like the arguments
 
     Raises
     ------

@@ -139,6 +139,11 @@ def normal_of_words(words: Any) -> jax.Array:
     (...) float32 array
         Between -6.34 and 6.34, symmetric about 0. The relative error is about 1e-6.
 
+    Raises
+    ------
+    TypeError
+        If words are not uint32.
+
     Notes
     -----
     Both tails are as fine as the words: the smaller of the two tail probabilities is formed

@@ -248,6 +248,13 @@ def offspring_to_ancestors(cumulative: Any, num: int) -> jax.Array:
     -------
     (..., num) int32 array, non-decreasing
 
+    Raises
+    ------
+    TypeError
+        If cumulative does not hold integers.
+    ValueError
+        Without particles.
+
     Notes
     -----
     O(N + num): counts are added at their places and summed up; nothing is searched.

@@ -18,9 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["current_mesh", "gathered", "on_mesh", "particle_mesh", "spread", "total"]
+__all__ = [
+    "agreed",
+    "current_mesh",
+    "gathered",
+    "on_host",
+    "on_mesh",
+    "particle_mesh",
+    "spread",
+    "total",
+]
 
 AXIS = "particles"
 # Part of the key of every compiled program: the same function has one for each mesh.
@@ -34,6 +44,10 @@ def particle_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     ----------
     devices : sequence of jax.Device, optional
         Default: all that JAX sees, those of other processes included.
+
+    Returns
+    -------
+    jax.sharding.Mesh
 
     Raises
     ------
@@ -64,6 +78,10 @@ def on_mesh(mesh: Mesh | None) -> Iterator[None]:
     Parameters
     ----------
     mesh : jax.sharding.Mesh with an axis ``"particles"``, or None for no mesh
+
+    Yields
+    ------
+    None
 
     Raises
     ------
@@ -100,6 +118,10 @@ def on_mesh(mesh: Mesh | None) -> Iterator[None]:
 
 def current_mesh() -> Mesh | None:
     """Return the mesh of :func:`on_mesh`, or None outside of it.
+
+    Returns
+    -------
+    jax.sharding.Mesh or None
 
     Examples
     --------
@@ -151,6 +173,10 @@ def gathered(tree: Any) -> Any:
     ----------
     tree : pytree of arrays
 
+    Returns
+    -------
+    pytree like the arguments
+
     Notes
     -----
     Sends all particles to every device.
@@ -163,6 +189,53 @@ def gathered(tree: Any) -> Any:
     5.25
     """
     return jax.tree.map(functools.partial(_placed, spec=PartitionSpec()), tree)
+
+
+def on_host(tree: Any) -> Any:
+    """Return whole arrays as NumPy arrays, also those that are spread over processes.
+
+    Parameters
+    ----------
+    tree : pytree of arrays
+        Of several processes, each must call this with its part of the same arrays.
+
+    Notes
+    -----
+    Every process gets everything: as much memory as the whole takes.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> with on_mesh(particle_mesh()):
+    ...     on_host(spread(jnp.arange(3)))
+    array([0, 1, 2], dtype=int32)
+    """
+    return jax.device_get(jax.tree.map(_whole, tree))
+
+
+def _whole(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return leaf
+    if leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    return multihost_utils.process_allgather(leaf, tiled=True)
+
+
+def agreed(*values: float) -> list[float]:
+    """Return the largest value that any process of the mesh has: what a host loop goes by.
+
+    Clocks and signals differ from process to process, and all must start the same programs.
+    Without a mesh, or in one process, the values as they are.
+
+    Examples
+    --------
+    >>> agreed(1.0, 0.0)
+    [1.0, 0.0]
+    """
+    if current_mesh() is None or jax.process_count() == 1:
+        return list(values)
+    found = multihost_utils.process_allgather(np.asarray(values, np.float32))
+    return [float(value) for value in np.max(np.reshape(found, (-1, len(values))), axis=0)]
 
 
 def _placed(leaf: Any, spec: PartitionSpec) -> Any:

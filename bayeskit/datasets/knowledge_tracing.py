@@ -140,6 +140,11 @@ def read_assistments(path: Any, *, year: int) -> Any:
 def read_junyi(path: Any) -> Any:
     """Read the problem log of Junyi Academy: exercises are the components.
 
+    Parameters
+    ----------
+    path : str, path or open file
+        CSV.
+
     Returns
     -------
     DataFrame
@@ -174,6 +179,11 @@ def read_junyi(path: Any) -> Any:
 def read_junyi_graph(path: Any) -> Any:
     """Read the map of exercises of Junyi Academy with their prerequisites.
 
+    Parameters
+    ----------
+    path : str, path or open file
+        CSV.
+
     Returns
     -------
     networkx.DiGraph
@@ -196,6 +206,11 @@ def read_junyi_graph(path: Any) -> Any:
 
 def read_pykt(path: Any) -> Any:
     """Read sequence files of pyKT: a row a learner, lists joined by commas, -1 for padding.
+
+    Parameters
+    ----------
+    path : str, path or open file
+        CSV.
 
     Returns
     -------

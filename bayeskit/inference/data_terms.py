@@ -91,6 +91,17 @@ class DataTerms:
 def draw_indices(key: Any, num_data: int, num: int) -> jax.Array:
     """Return places (num,) of data, drawn with replacement, int32.
 
+    Parameters
+    ----------
+    key : JAX key
+    num_data : int
+    num : int
+        How many to draw.
+
+    Returns
+    -------
+    (num,) int32 array
+
     Examples
     --------
     >>> import jax

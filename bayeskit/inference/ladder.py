@@ -41,6 +41,11 @@ def rungs(ladder: Any, tuning: Any = None) -> TemperingStage:
     tuning : pytree with leading axis num, optional
         Parameters of the kernel on each rung.
 
+    Returns
+    -------
+    TemperingStage
+        Its leaves have a leading axis of rungs.
+
     Raises
     ------
     ValueError

@@ -42,7 +42,16 @@ __all__ = [
 
 
 class LawKind(NamedTuple):
-    """A kind of law: its identifier, its name and the statement it makes about a measure γ."""
+    """A kind of law: its identifier, its name and the statement it makes about a measure γ.
+
+    Parameters
+    ----------
+    id : str
+        Such as ``"L2"``.
+    name : str
+    statement : str
+        In words and symbols.
+    """
 
     id: str
     name: str
@@ -152,7 +161,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class Tagged:
-    """A function with a declaration: it takes the measure ``source`` to ``target``."""
+    """A function with a declaration: it takes the measure ``source`` to ``target``.
+
+    Parameters
+    ----------
+    function : callable
+    source, target : Measure
+        What it takes, and what it makes of it.
+    name : str
+    """
 
     function: Callable
     source: Measure
@@ -164,7 +181,16 @@ class Tagged:
 
 
 class Law(NamedTuple):
-    """A kind of law, the measure it speaks of, and the derivation so far."""
+    """A kind of law, the measure it speaks of, and the derivation so far.
+
+    Parameters
+    ----------
+    measure : Measure
+        What it speaks of.
+    kind : LawKind
+    derivation : tuple of str
+        Lines of the proof by composition so far.
+    """
 
     measure: Measure
     kind: LawKind = PROPERLY_WEIGHTED

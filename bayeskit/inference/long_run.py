@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit import container
+from bayeskit.accel.sharding import agreed, current_mesh
 from bayeskit.errors import CheckpointMismatchError, InterruptedRunWarning, UnfinishedRunError
 from bayeskit.inference.checkpoint import (
     CheckpointFile,
@@ -28,6 +30,7 @@ from bayeskit.inference.checkpoint import (
     code_fingerprint,
     plain_text,
 )
+from bayeskit.inference.settings import check_kinds
 
 __all__ = ["LEAST_DRAWS", "LongRun", "LongRunSettings", "identity_of"]
 
@@ -69,6 +72,7 @@ class LongRunSettings:
     max_seconds: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
+        check_kinds(self)
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
             raise TypeError(f"checkpoint must be the path of a file, got {self.checkpoint!r}")
         if not self.checkpoint_every >= 0:
@@ -171,6 +175,7 @@ class LongRun:
         self._deadline = now + (self._engine.max_seconds or math.inf)
         self._next_write = now + self._engine.checkpoint_every
         if self._engine.checkpoint is not None:
+            _refuse_processes()
             self._file = CheckpointFile(
                 self._engine.checkpoint, self._identity(), f"{self._title} run"
             )
@@ -217,7 +222,8 @@ class LongRun:
         """Return how many iterations to make in the next call of the program."""
         size = _FIRST_PIECE
         if self._pace is not None:
-            size = int(_PIECE_SECONDS / max(self._pace, _PIECE_SECONDS / most))
+            (pace,) = agreed(self._pace)
+            size = int(_PIECE_SECONDS / max(pace, _PIECE_SECONDS / most))
         self._size = max(1, min(left, most, size))
         self._began = time.monotonic()
         return self._size
@@ -235,9 +241,10 @@ class LongRun:
         if self._size:
             self._pace, self._size = (now - self._began) / self._size, 0
         self._parts[part], self._is_written = state, False
-        if self._signal is not None:
-            self.stopped = "Ctrl-C" if self._signal == signal.SIGINT else "SIGTERM"
-        elif now >= self._deadline:
+        number, is_over = agreed(self._signal or 0, now >= self._deadline)
+        if number:
+            self.stopped = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        elif is_over:
             self.stopped = "the time limit"
         if self.stopped or now >= self._next_write:
             self._write()
@@ -323,6 +330,15 @@ class LongRun:
         self._signal = number
 
 
+def _refuse_processes() -> None:
+    """Refuse a checkpoint whose particles lie in several processes."""
+    if current_mesh() is not None and jax.process_count() > 1:
+        raise ValueError(
+            f"checkpoint is for runs of one process, and {jax.process_count()} share the "
+            "particles of this one: leave it out, or run on the devices of one process"
+        )
+
+
 def _packed(part: str, state: Any) -> dict[str, np.ndarray]:
     """Return the leaves of a state as plain arrays, named by their places."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
@@ -347,12 +363,15 @@ def _unpacked(part: str, arrays: dict[str, np.ndarray], like: Any) -> Any:
     for name, leaf in wanted.items():
         values: Any = arrays[name]
         if _is_key(leaf):
-            found.append(jax.random.wrap_key_data(values, impl=jax.random.key_impl(leaf)))
+            with container.unpacking("checkpoint"):
+                key = jax.random.wrap_key_data(values, impl=jax.random.key_impl(leaf))
+            found.append(key)
             continue
-        if values.dtype != leaf.dtype:
+        # How many rows there are so far is the file's to say.
+        if values.dtype != leaf.dtype or values.ndim != np.ndim(leaf):
             raise CheckpointMismatchError(
-                f"the array {name} of the checkpoint is {values.dtype}, expected {leaf.dtype}. "
-                "Delete it to start anew"
+                f"the array {name} of the checkpoint is {values.dtype} with {values.ndim} axes"
+                f", expected {leaf.dtype} with {np.ndim(leaf)}. Delete it to start anew"
             )
         found.append(jnp.asarray(values) if isinstance(leaf, jax.Array) else values)
     return jax.tree.unflatten(treedef, found)

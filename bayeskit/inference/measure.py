@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from bayeskit import accel
 from bayeskit.errors import ImproperPriorError
 from bayeskit.inference.law import Measure, Tagged
+from bayeskit.inference.tracing import explained, scalar_density
 
 __all__ = [
     "Density",
@@ -128,10 +129,18 @@ class Target:
     def components(self, x: Any) -> jax.Array:
         """Return (log_prior, log_likelihood) or (log_density,) at one point."""
         if self.has_prior:
-            log_prior = self.log_prior(x, *self._prior_data)  # type: ignore[misc]
-            log_likelihood = self.log_likelihood(x, *self.data)  # type: ignore[misc]
-            return jnp.stack([log_prior, log_likelihood])
-        return self.log_density(x, *self.data)[None]  # type: ignore[misc]
+            return jnp.stack(
+                [
+                    self._value("log_prior", x, self._prior_data),
+                    self._value("log_likelihood", x, self.data),
+                ]
+            )
+        return self._value("log_density", x, self.data)[None]
+
+    def _value(self, name: str, x: Any, data: tuple) -> jax.Array:
+        """Return one of the functions at a point, checked while it is traced."""
+        with explained(name):
+            return scalar_density(getattr(self, name)(x, *data), name)
 
     @property
     def _prior_data(self) -> tuple:
@@ -139,7 +148,17 @@ class Target:
 
     def draw_prior(self, key: Any) -> Any:
         """Return one draw from the prior, on any kind of key."""
-        return self.sample_prior(key, *self._prior_data)  # type: ignore[misc]
+        try:
+            with explained("sample_prior"):
+                return self.sample_prior(key, *self._prior_data)  # type: ignore[misc]
+        except TypeError as error:
+            if "unexpected PRNG key type" not in str(error):
+                raise
+            raise TypeError(
+                "sample_prior draws with jax.random, which does not know the keys by which "
+                "many particles are drawn at once: draw through bayeskit.inference.random, "
+                "such as random.normal(key, shape)"
+            ) from error
 
     def density(self) -> Density:
         """Return the log density as a sum of its components."""
@@ -279,6 +298,12 @@ class Density(NamedTuple):
 
     A kernel caches the components and not the sum, so that a change of temperature makes no
     cached value wrong.
+
+    Parameters
+    ----------
+    target : Target
+    coefficients : (J,) array
+        One for each component: (1, λ) of log prior and log-likelihood at inverse temperature λ.
     """
 
     target: Target

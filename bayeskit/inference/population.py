@@ -98,6 +98,10 @@ def reweigh(population: Population, log_potential: jax.Array) -> Population:
     ----------
     population : Population
     log_potential : (num_particles,) array, real or -inf
+
+    Returns
+    -------
+    Population
     """
     return reweigh_and_size(population, log_potential)[0]
 
@@ -156,9 +160,25 @@ def total_log_evidence(population: Population) -> jax.Array:
 def effective_sample_size(log_weights: jax.Array) -> jax.Array:
     r"""Return :math:`1 / \sum_i W_i^2` of normalised log-weights, between 1 and their number.
 
+    Parameters
+    ----------
+    log_weights : (num_particles,) array
+        Normalised: the exponentials add up to 1.
+
+    Returns
+    -------
+    () array in [1, num_particles]
+
     References
     ----------
     Kong, Liu & Wong (1994).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> round(float(bi.effective_sample_size(jnp.log(jnp.array([0.5, 0.5, 0.0])))), 3)
+    2.0
     """
     # At least 1 / N, so that nothing is gained by dividing by the largest.
     return 1.0 / accel.total(jnp.exp(2.0 * log_weights))

@@ -175,7 +175,19 @@ class Posterior:
 
     @classmethod
     def unpack(cls, parameters: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
-        """Return the posterior that :meth:`pack` took apart."""
+        """Return the posterior that :meth:`pack` took apart.
+
+        Raises
+        ------
+        CorruptFileError
+            For anything that :meth:`pack` does not return.
+        """
+        with container.unpacking("Posterior"):
+            return cls._unpacked(parameters, arrays)
+
+    @classmethod
+    def _unpacked(cls, parameters: dict[str, Any], arrays: dict[str, np.ndarray]) -> Posterior:
+        _check_packed(parameters, arrays)
         groups: dict[str, dict[str, Any]] = {}
         for name, values in arrays.items():
             group, _, rest = name.partition("/")
@@ -196,6 +208,29 @@ class Posterior:
             # Files from before runs could be stopped do not say.
             interrupted=parameters.get("interrupted", False),
         )
+
+
+def _check_packed(parameters: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Refuse parts of other types and shapes than those of a posterior."""
+    positions = arrays["positions"]
+    if positions.ndim != 3 or positions.dtype.kind != "f":
+        raise ValueError(f"positions have shape {positions.shape} and dtype {positions.dtype}")
+    names = [name for name in arrays if name.startswith("draws/")]
+    if not names:
+        raise ValueError("there are no draws")
+    for name in names:
+        if (
+            arrays[name].shape[:2] != positions.shape[:2]
+            or arrays[name].dtype.kind not in "biuf"
+        ):
+            raise ValueError(f"{name} has shape {arrays[name].shape}")
+    is_text = all(isinstance(parameters[name], str) for name in ("engine", "law"))
+    reasons, timing = parameters["reasons"], parameters["timing"]
+    is_text &= isinstance(reasons, list) and all(isinstance(one, str) for one in reasons)
+    if not is_text or not isinstance(parameters.get("interrupted", False), bool):
+        raise TypeError("engine, law and reasons must be text, and interrupted a bool")
+    if not all(type(seconds) in (int, float) for seconds in timing.values()):
+        raise TypeError("timing must hold numbers")
 
 
 def _label(name: str, index: tuple[int, ...], labels: dict[str, Any] | None) -> str:

@@ -93,6 +93,14 @@ def _keys_only(key: Key) -> TypeGuard[EnumerationKey]:
 def real_key(key: Key) -> jax.Array:
     """Return an ordinary JAX key, for code that is a guest here and draws by itself.
 
+    Parameters
+    ----------
+    key : JAX key or lane key
+
+    Returns
+    -------
+    JAX key
+
     Raises
     ------
     UnenumerableDrawError
@@ -110,7 +118,25 @@ def real_key(key: Key) -> jax.Array:
 
 
 def split(key: Key, num: int = 2) -> list:
-    """Return ``num`` new keys; ``key`` must not be used again."""
+    """Return ``num`` new keys; ``key`` must not be used again.
+
+    Parameters
+    ----------
+    key : JAX key, lane key or enumerating key
+    num : int
+
+    Returns
+    -------
+    list of num keys
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> first, second = random.split(jax.random.key(0))
+    >>> random.normal(first, (3,)).shape
+    (3,)
+    """
     if isinstance(key, EnumerationKey):
         tape = key.use()
         return [EnumerationKey(tape) for _ in range(num)]
@@ -120,7 +146,30 @@ def split(key: Key, num: int = 2) -> list:
 
 
 def fold_in(key: Key, data: int | jax.Array) -> Key:
-    """Return the key number ``data`` of the stream that ``key`` names (ordinary keys only)."""
+    """Return the key number ``data`` of the stream that ``key`` names (ordinary keys only).
+
+    Parameters
+    ----------
+    key : JAX key or lane key
+    data : int or () int array
+
+    Returns
+    -------
+    key
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> stream = random.fold_in(jax.random.key(0), 7)
+    >>> random.normal(stream).shape
+    ()
+    """
     if _keys_only(key):
         # One key gives many streams, so it is not consumed.
         key.tape.unseen.append("keys are made by fold_in, whose numbers are not compared")
@@ -143,6 +192,10 @@ def host_generator(key: jax.Array, *numbers: int) -> np.random.Generator:
     key : JAX key
         Not consumed: other numbers name other streams of it.
     *numbers : int
+
+    Returns
+    -------
+    numpy.random.Generator
     """
     words = np.asarray(jax.random.key_data(key)).ravel()
     seed = np.random.SeedSequence([*map(int, words), *numbers])
@@ -150,7 +203,29 @@ def host_generator(key: jax.Array, *numbers: int) -> np.random.Generator:
 
 
 def bits(key: Key, shape: tuple[int, ...] = ()) -> jax.Array:
-    """Return random 32-bit unsigned integers."""
+    """Return random 32-bit unsigned integers.
+
+    Parameters
+    ----------
+    key : JAX key or lane key
+    shape : tuple of int
+
+    Returns
+    -------
+    uint32 array of the shape
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> random.bits(jax.random.key(0), (2,)).dtype
+    dtype('uint32')
+    """
     if _keys_only(key):
         key.use()
         return jnp.zeros(shape, jnp.uint32)
@@ -162,11 +237,29 @@ def bits(key: Key, shape: tuple[int, ...] = ()) -> jax.Array:
 def uniform(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Array:
     """Return uniform numbers in [0, 1).
 
+    Parameters
+    ----------
+    key : JAX key or lane key
+    shape : tuple of int
+    dtype : floating-point type
+        Default: that of the precision at hand.
+
+    Returns
+    -------
+    array of the shape in [0, 1)
+
     Raises
     ------
     UnenumerableDrawError
         For an enumerating key. Say what the uniform is for: :func:`accept`,
         :func:`categorical` and :func:`piecewise_uniform` have finitely many outcomes.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> bool(0.0 <= random.uniform(jax.random.key(0)) < 1.0)
+    True
     """
     if _keys_only(key):
         key.use()
@@ -190,10 +283,28 @@ def normal(key: Key, shape: tuple[int, ...] = (), dtype: Any = float) -> jax.Arr
     With an enumerating key the outcomes are Gauss-Hermite nodes, if a number of nodes was
     given; expectations of polynomials up to degree ``2 * nodes - 1`` are then exact.
 
+    Parameters
+    ----------
+    key : JAX key, lane key or enumerating key
+    shape : tuple of int
+    dtype : floating-point type
+        Default: that of the precision at hand.
+
+    Returns
+    -------
+    array of the shape
+
     Raises
     ------
     UnenumerableDrawError
         For an enumerating key without quadrature nodes.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> random.normal(jax.random.key(0), (2, 3)).shape
+    (2, 3)
     """
     if _keys_only(key):
         key.use()
@@ -279,7 +390,24 @@ def categorical(key: Key, logits: jax.Array, num: int | None = None) -> jax.Arra
 
 
 def accept(key: Key, log_ratio: jax.Array) -> jax.Array:
-    """Return True with probability ``min(1, exp(log_ratio))``; a NaN ratio rejects."""
+    """Return True with probability ``min(1, exp(log_ratio))``; a NaN ratio rejects.
+
+    Parameters
+    ----------
+    key : JAX key, lane key or enumerating key
+    log_ratio : () array
+
+    Returns
+    -------
+    () bool array
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> bool(random.accept(jax.random.key(0), 0.0))
+    True
+    """
     log_probability = jnp.where(jnp.isnan(log_ratio), -jnp.inf, jnp.minimum(log_ratio, 0.0))
     if isinstance(key, EnumerationKey):
         reject = jnp.log1p(-jnp.exp(log_probability))
@@ -289,7 +417,24 @@ def accept(key: Key, log_ratio: jax.Array) -> jax.Array:
 
 
 def permutation(key: Key, num: int) -> jax.Array:
-    """Return a uniformly random permutation of ``range(num)`` as int32 (num,)."""
+    """Return a uniformly random permutation of ``range(num)`` as int32 (num,).
+
+    Parameters
+    ----------
+    key : JAX key, lane key or enumerating key
+    num : int
+
+    Returns
+    -------
+    (num,) int32 array
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> sorted(random.permutation(jax.random.key(0), 3).tolist())
+    [0, 1, 2]
+    """
     if _keys_only(key):
         key.use()
         return jnp.arange(num, dtype=jnp.int32)
@@ -315,6 +460,15 @@ def piecewise_uniform(
     breaks : callable () -> (\*shape, B) array in [0, 1]
         Called only with an enumerating key: the outcomes are then the midpoints of the B + 1
         cells between the breaks, each with its length as probability.
+
+    Returns
+    -------
+    float64 array of the shape
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key without breaks.
     """
     if not isinstance(key, EnumerationKey):
         words = bits(key, shape) if shape else accel.fold_words(bits(key, (4,)))
@@ -379,10 +533,26 @@ def sample(key: Key, distribution: Any) -> jax.Array:
     Finite supports are enumerated by an enumerating key; the common families draw one batch
     for all lanes; every other family draws lane by lane with its own ``sample``.
 
+    Parameters
+    ----------
+    key : JAX key, lane key or enumerating key
+    distribution : numpyro.distributions.Distribution
+
+    Returns
+    -------
+    array
+
     Raises
     ------
     UnenumerableDrawError
         For an enumerating key and a distribution without finite support.
+
+    Examples
+    --------
+    >>> import jax, numpyro.distributions as dist
+    >>> from bayeskit.inference import random
+    >>> bool(random.sample(jax.random.key(0), dist.Gamma(2.0, 1.0)) > 0)
+    True
     """
     while type(distribution).__name__ in _WRAPPERS:
         distribution = distribution.base_dist
@@ -440,6 +610,24 @@ def lanes(f: Callable, key: Key, *args: Any) -> Any:
     """Map ``f(key, *args_i)``, written for one particle, over the leading axis of ``args``.
 
     Each draw inside ``f`` is one batched draw for all lanes. Lanes nest.
+
+    Parameters
+    ----------
+    f : callable (key, *args_i) -> pytree
+    key : JAX key, lane key or enumerating key
+    *args : pytree, each leaf (num_particles, ...)
+
+    Returns
+    -------
+    pytree of what f returns, with a leading axis of particles
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from bayeskit.inference import random
+    >>> walk = lambda key, x: x + random.normal(key)
+    >>> random.lanes(walk, jax.random.key(0), jnp.zeros(5)).shape
+    (5,)
     """
     num = _num_lanes(args)
     if isinstance(key, EnumerationKey):
@@ -459,6 +647,27 @@ def scan(f: Callable, key: Key, carry: Any, inputs: Any) -> tuple[Any, Any]:
 
     ``inputs`` is an array or a pytree of arrays; the stacked outputs are returned as in
     ``lax.scan``. The number of rounds is static.
+
+    Parameters
+    ----------
+    f : callable (key, carry, input) -> (carry, output)
+    key : JAX key, lane key or enumerating key
+    carry : pytree
+    inputs : pytree, each leaf (num, ...)
+
+    Returns
+    -------
+    (carry, outputs)
+        The last carry, and outputs with a leading axis.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from bayeskit.inference import random
+    >>> step = lambda key, x, drift: (x + drift + random.normal(key), x)
+    >>> last, path = random.scan(step, jax.random.key(0), jnp.zeros(()), jnp.ones(4))
+    >>> path.shape
+    (4,)
     """
     num = _num_lanes(inputs)
     if isinstance(key, EnumerationKey):
@@ -479,6 +688,30 @@ def repeat(f: Callable, key: Key, carry: Any, num: int | jax.Array) -> Any:
     """Run ``carry = f(key_i, carry, i)`` for i in range(num); ``num`` may be traced.
 
     A traced ``num`` is refused with an enumerating key, whose draws must be countable.
+
+    Parameters
+    ----------
+    f : callable (key, carry, i) -> carry
+    key : JAX key, lane key or enumerating key
+    carry : pytree
+    num : int or () int array
+
+    Returns
+    -------
+    the last carry
+
+    Raises
+    ------
+    UnenumerableDrawError
+        For an enumerating key, if the number of rounds depends on the state.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from bayeskit.inference import random
+    >>> step = lambda key, x, i: x + random.accept(key, 0.0)
+    >>> int(random.repeat(step, jax.random.key(0), jnp.array(0), 4))
+    4
     """
     if isinstance(key, EnumerationKey):
         if key.tape.keys_only:
@@ -499,6 +732,25 @@ def cond(predicate: jax.Array, f: Callable, key: Key, operand: Any) -> Any:
 
     The exact mode runs ``f`` and selects: the outcomes of draws that are not needed add up
     to probability one.
+
+    Parameters
+    ----------
+    predicate : () bool array
+    f : callable (key, operand) -> operand
+    key : JAX key, lane key or enumerating key
+    operand : pytree
+
+    Returns
+    -------
+    pytree like operand
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from bayeskit.inference import random
+    >>> jump = lambda key, x: x + random.normal(key)
+    >>> float(random.cond(jnp.array(False), jump, jax.random.key(0), jnp.array(2.0)))
+    2.0
     """
     if isinstance(key, EnumerationKey):
         changed = f(key, operand)
@@ -513,6 +765,25 @@ def switch(index: jax.Array, branches: Sequence[Callable], key: Key, operand: An
     promoted to a common one. In lanes all branches run and one result is selected, and so they
     do in the exact mode, where the outcomes of draws that are not needed add up to probability
     one.
+
+    Parameters
+    ----------
+    index : () int array
+    branches : sequence of callable (key, operand) -> pytree
+    key : JAX key, lane key or enumerating key
+    operand : pytree
+
+    Returns
+    -------
+    what the chosen branch returns
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from bayeskit.inference import random
+    >>> branches = [lambda key, x: x, lambda key, x: 2 * x]
+    >>> float(random.switch(jnp.array(1), branches, jax.random.key(0), jnp.array(3.0)))
+    6.0
     """
     calls = [
         functools.partial(branch, branch_key)
@@ -537,6 +808,14 @@ def until(
 
     The exact mode runs all ``max_rounds`` and selects: the outcomes of draws that are not
     needed add up to probability one.
+
+    Parameters
+    ----------
+    done : callable (carry) -> () bool array
+    f : callable (key, carry, i) -> carry
+    key : JAX key, lane key or enumerating key
+    carry : pytree
+    max_rounds : int
 
     Returns
     -------
@@ -580,10 +859,29 @@ def common(f: Callable, key: Key, first: Any, second: Any) -> tuple[Any, Any]:
     The only place where one key is used twice, on purpose: each of the two results has the law
     that it should have, and together they resemble each other.
 
+    Parameters
+    ----------
+    f : callable (key, argument) -> pytree
+    key : JAX key or lane key
+    first, second : pytree
+
+    Returns
+    -------
+    two results of f
+
     Raises
     ------
     UnenumerableDrawError
         For an enumerating key, where a draw of either is an outcome of its own.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> walk = lambda key, x: x + random.normal(key)
+    >>> first, second = random.common(walk, jax.random.key(0), 0.0, 1.0)
+    >>> round(float(second - first), 5)
+    1.0
     """
     if _keys_only(key):
         result = f(key, first)

@@ -32,6 +32,7 @@ from bayeskit.inference.state_space_checks import (
     check_states,
     optional_names,
 )
+from bayeskit.inference.tracing import explained
 
 __all__ = ["Rows", "StateSpaceModel"]
 
@@ -244,7 +245,8 @@ class StateSpaceModel:
                 what = "controls: fit(X=...)" if name == "u" else "times: fit(times=...)"
                 raise InvalidDataError(f"{role} takes {name}, so give {what}")
             options[name] = value
-        made = function(values, *state, **options)
+        with explained(role):
+            made = function(values, *state, **options)
         parts = made.values() if isinstance(made, dict) and role != "observation" else [made]
         for part in parts:
             if not is_distribution(part):

@@ -22,6 +22,10 @@ def to_arviz(
         Variables by group and name. Sampled groups have leading axes (chain, draw).
     coords, dims : dict, optional
         Labels of the axes behind those, as in ``arviz.from_dict``.
+
+    Returns
+    -------
+    arviz.InferenceData or xarray.DataTree
     """
     import arviz as az
 
@@ -41,7 +45,17 @@ def _dataset(draws: dict[str, np.ndarray]) -> Any:
 
 
 def effective_sample_sizes(draws: dict[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
-    """Return effective sample sizes ("bulk" or "tail") of draws (chain, draw, ...) by name."""
+    """Return effective sample sizes ("bulk" or "tail") of draws (chain, draw, ...) by name.
+
+    Parameters
+    ----------
+    draws : dict of (chain, draw, ...) arrays
+    method : {"bulk", "tail"}
+
+    Returns
+    -------
+    dict of (...) arrays
+    """
     import arviz as az
 
     sizes = az.ess(_dataset(draws), method=method)
@@ -49,7 +63,16 @@ def effective_sample_sizes(draws: dict[str, np.ndarray], method: str) -> dict[st
 
 
 def rank_normalized_rhat(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the rank-normalised split R-hat of draws (chain, draw, ...) by name."""
+    """Return the rank-normalised split R-hat of draws (chain, draw, ...) by name.
+
+    Parameters
+    ----------
+    draws : dict of (chain, draw, ...) arrays
+
+    Returns
+    -------
+    dict of (...) arrays
+    """
     import arviz as az
 
     # That of draws which never move is 0/0: NaN, and no news.
@@ -59,7 +82,13 @@ def rank_normalized_rhat(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def write_netcdf(results: Any, path: Any) -> None:
-    """Write what :func:`to_arviz` returned to a netCDF file, on both versions of ArviZ."""
+    """Write what :func:`to_arviz` returned to a netCDF file, on both versions of ArviZ.
+
+    Parameters
+    ----------
+    results : arviz.InferenceData or xarray.DataTree
+    path : str or path
+    """
     if hasattr(results, "children"):
         results.to_netcdf(path, engine="h5netcdf")
     else:

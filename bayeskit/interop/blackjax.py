@@ -123,7 +123,17 @@ class GuestState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PairKernel(Kernel):
-    """A pair (init, step) as a kernel. See :func:`from_blackjax`."""
+    """A pair (init, step) as a kernel. See :func:`from_blackjax`.
+
+    Parameters
+    ----------
+    name : str
+    reversible, needs_gradient : bool
+    build : callable -> (init, step)
+        As in :func:`from_blackjax`.
+    step_size : float
+        Before tuning.
+    """
 
     build: Any
     name: str  # type: ignore[misc]

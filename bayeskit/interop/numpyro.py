@@ -15,12 +15,19 @@ import numpy as np
 from bayeskit.errors import InvalidDataError
 from bayeskit.inference.measure import Target
 from bayeskit.inference.random import real_key
+from bayeskit.inference.tracing import explained
 
 __all__ = ["NumPyroModel", "Site", "check_signature"]
 
 
 class Site(NamedTuple):
-    """A latent variable: its name and its shape in unconstrained coordinates."""
+    """A latent variable: its name and its shape in unconstrained coordinates.
+
+    Parameters
+    ----------
+    name : str
+    shape : tuple of int
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -106,7 +113,9 @@ class NumPyroModel:
             facts.extend(map(_fact, bare._prior_trace(key, arrays).values()))
             return jnp.zeros(())
 
-        jax.eval_shape(look, jax.random.key(0), *data)
+        name = getattr(model, "__name__", type(model).__name__)
+        with explained(f"the model {name}"):
+            jax.eval_shape(look, jax.random.key(0), *data)
         return bare, tuple(data), facts
 
     # ------------------------------------------------------------ running the model

@@ -85,7 +85,17 @@ def from_numpyro(
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class NumPyroKernel(Kernel):
-    """A kernel of NumPyro. See :func:`from_numpyro`."""
+    """A kernel of NumPyro. See :func:`from_numpyro`.
+
+    Parameters
+    ----------
+    name : str
+    reversible : bool
+    factory : callable -> kernel of NumPyro
+        As in :func:`from_numpyro`.
+    step_size : float
+        Before tuning.
+    """
 
     factory: Callable
     name: str  # type: ignore[misc]

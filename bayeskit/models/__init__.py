@@ -5,6 +5,7 @@ from bayeskit.models.distribution_transformer import DistributionTransformer, Ga
 from bayeskit.models.dsl import DSLRegressor
 from bayeskit.models.functional_tucker import FunctionalCP, FunctionalTucker
 from bayeskit.models.knowledge_tracing import KnowledgeTracer
+from bayeskit.models.many_fits import ManyFits, fit_many
 from bayeskit.models.markov_gp import MarkovGPRegressor
 from bayeskit.models.state_space import Forecast, StateSpaceEstimator
 
@@ -17,6 +18,8 @@ __all__ = [
     "FunctionalTucker",
     "GaussianMixture",
     "KnowledgeTracer",
+    "ManyFits",
     "MarkovGPRegressor",
     "StateSpaceEstimator",
+    "fit_many",
 ]

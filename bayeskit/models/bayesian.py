@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import validate_data
 
 from bayeskit import container
 from bayeskit.accel.program_cache import program_cache
@@ -25,6 +26,7 @@ from bayeskit.inference.state_space import StateSpaceModel
 from bayeskit.interop.numpyro import NumPyroModel
 from bayeskit.interop.pyro import PyroModel, is_pyro_model
 from bayeskit.models.base import (
+    as_engine,
     as_random_key,
     checked_array,
     checked_lengths,
@@ -127,6 +129,8 @@ class BayesianModel(BaseEstimator):
         self.coords = coords
         self.dims = dims
 
+    feature_names_in_: np.ndarray
+
     # ------------------------------------------------------------ fitting
 
     def fit(self, X: Any = None, y: Any = None, **keywords: Any) -> BayesianModel:
@@ -154,11 +158,10 @@ class BayesianModel(BaseEstimator):
         """
         scope = precision_scope(self.precision)
         arguments, call = _checked_call(X, y, keywords)
-        key = as_random_key(self.random_state)
+        key, engine = as_random_key(self.random_state), self._engine()
         with scope, program_cache():
             target, functions = self._target(arguments, call)
             options = {}
-            engine = self._engine()
             if target.sample_prior is None and functions and not isinstance(engine, SMC):
                 num = getattr(engine, "num_chains", None) or _NUM_STARTS
                 options["initial_positions"] = _uniform_starts(num, functions.dim)
@@ -175,7 +178,9 @@ class BayesianModel(BaseEstimator):
         self._groups: dict[str, Any] | None = None
         if "X" in call and np.ndim(call["X"]) == 2:
             self.n_features_in_ = call["X"].shape[1]
-        if hasattr(X, "columns"):
+        if hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        if hasattr(X, "columns") and all(isinstance(name, str) for name in X.columns):
             self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         result.diagnostics.warn()
         return self
@@ -196,15 +201,7 @@ class BayesianModel(BaseEstimator):
 
     def _engine(self) -> Any:
         """Return the user's engine; None stands for "auto"."""
-        if isinstance(self.inference, str) and self.inference == "auto":
-            return None
-        if isinstance(self.inference, str) or not hasattr(self.inference, "run"):
-            error = ValueError if isinstance(self.inference, str) else TypeError
-            raise error(
-                "inference must be 'auto' or an engine such as EnsembleHMC(), NUTS() or SMC(), "
-                f"got {self.inference!r}"
-            )
-        return self.inference
+        return as_engine(self.inference, "auto", "EnsembleHMC(), NUTS() or SMC()")
 
     def _fitted(self) -> Posterior:
         if not hasattr(self, "result_"):
@@ -380,12 +377,9 @@ class BayesianModel(BaseEstimator):
         fitted, _ = self._functions()
         _, call = _checked_call(X, None, keywords)
         found: tuple[int, ...] = np.shape(call["X"]) if "X" in call else ()
-        known = getattr(self, "n_features_in_", None)
-        if known is not None and len(found) == 2 and found[1] != known:
-            raise ValueError(
-                f"X has {found[1]} features, but {type(self).__name__} is expecting "
-                f"{known} features as input"
-            )
+        if hasattr(self, "n_features_in_") and len(found) == 2:
+            # The number of columns, and their names in order.
+            validate_data(self, X, reset=False, skip_check_array=True)
         return fitted.for_arguments((), call)
 
     def score(self, X: Any, y: Any, **keywords: Any) -> float:
@@ -443,6 +437,11 @@ class BayesianModel(BaseEstimator):
 
     @classmethod
     def _from_container(cls, read: container.Container, model: Any) -> BayesianModel:
+        with container.unpacking("BayesianModel"):
+            return cls._unpacked(read, model)
+
+    @classmethod
+    def _unpacked(cls, read: container.Container, model: Any) -> BayesianModel:
         parameters, arrays = read.parameters, dict(read.arrays)
         positional: dict[int, Any] = {}
         named: dict[str, Any] = {}
@@ -466,6 +465,9 @@ class BayesianModel(BaseEstimator):
             from bayeskit.models.state_space import StateSpaceEstimator
 
             kind = StateSpaceEstimator
+        precision_scope(parameters["precision"])
+        if not isinstance(parameters["chosen_engine"], str):
+            raise TypeError("chosen_engine must be text")
         estimator = kind(model, precision=parameters["precision"])
         estimator.random_key_ = arrays.pop("random_key")
         estimator.result_ = Posterior.unpack(parameters, arrays)

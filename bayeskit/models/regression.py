@@ -255,6 +255,7 @@ def _as_frame(table: Any, names: Sequence[str] | None) -> Any:
         return table
     if isinstance(table, Mapping):
         return pd.DataFrame({name: np.asarray(column) for name, column in table.items()})
+    _refuse_sparse(table, "the table")
     array = np.asarray(table)
     if array.ndim != 2:
         raise InvalidDataError(
@@ -267,6 +268,11 @@ def _as_frame(table: Any, names: Sequence[str] | None) -> Any:
             f"{len(names)} names were given for {array.shape[1]} columns of the array"
         )
     return pd.DataFrame(array, columns=list(names))
+
+
+def _refuse_sparse(values: Any, what: str) -> None:
+    if hasattr(values, "toarray") and hasattr(values, "nnz"):
+        raise InvalidDataError(f"{what} is sparse: convert it with its method toarray()")
 
 
 def _numeric_columns(table: Any, names: Sequence[str]) -> np.ndarray:
@@ -288,7 +294,12 @@ def _numbers(column: Any, what: str) -> np.ndarray:
 
     column = pd.Series(column).reset_index(drop=True)
     types = pd.api.types
-    is_real = types.is_numeric_dtype(column.dtype) and not types.is_complex_dtype(column.dtype)
+    is_real = types.is_numeric_dtype(column.dtype)
+    if types.is_complex_dtype(column.dtype):
+        raise InvalidDataError(
+            f"{what} holds complex numbers (dtype {column.dtype}): give real and imaginary "
+            "parts as columns"
+        )
     if not is_real and not column.isna().all():
         row = int(np.argmax([not _is_number(value) for value in column]))
         found = "" if _is_number(column[row]) else f", first at row {row}"
@@ -344,6 +355,9 @@ def response(values: Any, family: Family | str, name: str = "y") -> np.ndarray:
         For values that are no finite numbers, or that the family cannot produce.
     """
     family = family_named(family) if isinstance(family, str) else family
+    _refuse_sparse(values, f"column {name!r}")
+    if values is None:
+        raise InvalidDataError(f"column {name!r} is missing: give one response for each row")
     if np.ndim(values) != 1:
         raise InvalidDataError(
             f"column {name!r} must have one axis, got an array of shape {np.shape(values)}"

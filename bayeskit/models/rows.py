@@ -8,7 +8,7 @@ import numpy as np
 
 from bayeskit.errors import InvalidDataError
 from bayeskit.inference.state_space import Rows
-from bayeskit.models.base import checked_array, checked_lengths
+from bayeskit.models.base import checked_array, checked_lengths, real_numbers
 
 __all__ = ["checked_call", "floats_in_precision", "increasing_times", "rows_of_call", "y_alone"]
 
@@ -27,8 +27,8 @@ def checked_call(X: Any, y: Any, times: Any, is_given: bool) -> dict[str, np.nda
     for name, value in (("X", X), ("y", y), ("times", times)):
         if value is None:
             continue
-        array = checked_array(np.atleast_1d(value), name, allow_nan=name == "y")
-        call[name] = array
+        array = checked_array(real_numbers(value, name), name, allow_nan=name == "y")
+        call[name] = np.atleast_1d(array)
     checked_lengths(call)
     if "times" in call:
         if "y" in call and len(call["times"]) != len(call["y"]):

@@ -138,6 +138,8 @@ class StateSpaceEstimator(BayesianModel):
         scope = precision_scope(self.precision)
         call = checked_call(X, y, times, self._is_given())
         key = as_random_key(self.random_state)
+        # Before the functions of the model are looked at.
+        self._engine()
         with scope, program_cache():
             target = StateSpaceTarget.of(self.model, rows_of_call(call, self.precision))
             engine, reason = self._engine_for(target)

@@ -6,11 +6,32 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, plain, tidy
 
 __all__ = ["expected_coverage", "rank_distributions"]
 
+# Of a legend, one below the other.
+_MOST_NAMES = 14
 _NAMES = {"log density": "highest density", "distance": "balls around random points (TARP)"}
+# Colours that are far from each other; more lines are dashed.
+_NUM_SOLID = 4
+
+
+def _check_report(report: Any) -> None:
+    if not (hasattr(report, "band") and hasattr(report, "ranks")):
+        raise TypeError(
+            "report must be a CalibrationReport, as DistributionTransformer.calibrate() "
+            f"returns it, got {type(report).__name__}"
+        )
+
+
+def _draw_band(ax: Any, expected: np.ndarray, half_width: float) -> None:
+    """Draw what is expected from 0 to 1, given at both ends, and how far exact lines stray."""
+    ends = np.array([0.0, 1.0])
+    low, high = expected - half_width, expected + half_width
+    ax.fill_between(ends, low, high, color=MUTED, alpha=0.14, linewidth=0)
+    ax.plot(ends, expected, color=MUTED, linewidth=0.9)
+    ax.set_xlim(0.0, 1.0)
 
 
 def rank_distributions(report: Any, *, ax: Any = None) -> Any:
@@ -29,26 +50,37 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    TypeError
+        For anything but a report.
     """
-    ax = ax or new_axes(6.4, 3.8)
-    band = report.band()
-    ax.fill_between([0.0, 1.0], -band, band, color=MUTED, alpha=0.14, linewidth=0)
-    ax.axhline(0.0, color=MUTED, linewidth=0.9)
+    _check_report(report)
+    ax = ax or new_axes(7.2, 3.8)
+    _draw_band(ax, np.zeros(2), report.band())
     for i, (name, ranks) in enumerate(report.ranks.items()):
         values = np.sort(ranks)
         heights = np.arange(1, len(values) + 1) / len(values) - values
-        style = "-" if i < len(COLORS) else "--"
-        ax.plot(
-            values, heights, style, color=COLORS[i % len(COLORS)], linewidth=1.4, label=name
-        )
-    ax.set_xlim(0.0, 1.0)
-    reach = 1.15 * max(band, *(np.abs(line.get_ydata()).max() for line in ax.lines[1:]))
+        color, style = COLORS[i % _NUM_SOLID], "-" if i < _NUM_SOLID else "--"
+        ax.plot(values, heights, style, color=color, linewidth=1.4, label=plain(name))
+    reach = 1.15 * max(
+        report.band(), *(np.abs(line.get_ydata()).max() for line in ax.lines[1:])
+    )
     ax.set_ylim(-reach, reach)
     ax.set_xlabel("rank")
-    ax.set_ylabel("share of problems below, less the rank")
+    ax.set_ylabel("share of ranks below, less what is expected")
     tidy(ax)
     headline(ax, f"{report.verdict}: ranks of {report.num_problems} truths")
-    ax.legend(frameon=False, fontsize=8.5, ncols=3, loc="upper center", labelcolor=INK)
+    # Beside the panel, where it hides neither a line nor the edge of the band.
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        labelcolor=INK,
+        fontsize=8.5,
+        ncols=-(-len(report.ranks) // _MOST_NAMES),
+    )
     return ax
 
 
@@ -66,16 +98,18 @@ def expected_coverage(report: Any, *, ax: Any = None) -> Any:
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    TypeError
+        For anything but a report.
     """
+    _check_report(report)
     ax = ax or new_axes(4.6, 4.4)
-    band = report.band()
-    ends = np.array([0.0, 1.0])
-    ax.fill_between(ends, ends - band, ends + band, color=MUTED, alpha=0.14, linewidth=0)
-    ax.plot(ends, ends, color=MUTED, linewidth=0.9)
+    _draw_band(ax, np.array([0.0, 1.0]), report.band())
     for color, (name, label) in zip(COLORS, _NAMES.items(), strict=False):
         levels, covered = report.coverage(name)
         ax.plot(levels, covered, color=color, linewidth=1.6, label=label)
-    ax.set_xlim(0.0, 1.0)
     ax.set_ylim(0.0, 1.0)
     ax.set_aspect("equal")
     ax.set_xlabel("level of the credible set")

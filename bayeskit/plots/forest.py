@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, MUTED, legend_above, new_axes, tidy
+from bayeskit.plots._look import (
+    COLORS,
+    MUTED,
+    few_ticks,
+    legend_above,
+    new_axes,
+    plain,
+    short,
+    tidy,
+)
+from bayeskit.plots._results import Entry, draws_of, entries_of, weighted_quantiles
 
 __all__ = ["forest"]
 
@@ -15,6 +25,7 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Inches.
 _ROW_HEIGHT = 0.2
 _RESULT_HEIGHT = 0.08
+_NAME_WIDTH = 48
 
 
 def forest(
@@ -28,12 +39,14 @@ def forest(
 
     Parameters
     ----------
-    results : Posterior, fitted estimator, or dict of them by name
-        Several results are drawn side by side, with a legend.
+    results : Posterior, fitted estimator, ArviZ object, RefinedPosterior or Population
+        Or a dict of them by name, which are drawn side by side, with a legend. Weighted draws
+        count by their weights.
     parameters : sequence of str, optional
-        Parameters to draw, from top to bottom. Default: all of the first result.
+        Parameters, or single entries such as ``"theta[2]"``, from top to bottom. Default: all
+        of the first result.
     labels : mapping of str to sequence of str, optional
-        Names of the entries of vector parameters. Default: those of the estimator.
+        Names of the entries of vector parameters. Default: those of the first result.
     ax : matplotlib Axes, optional
         Default: those of a new figure.
 
@@ -44,33 +57,42 @@ def forest(
     Raises
     ------
     ValueError
-        If a result lacks one of the parameters, or has it in another shape.
+        If a result lacks one of the parameters, has it in another shape, or has draws that are
+        not finite.
     """
-    several = dict(results) if isinstance(results, Mapping) else {"": results}
+    # ArviZ objects are mappings, too.
+    is_dict = isinstance(results, Mapping) and not hasattr(results, "posterior")
+    several = dict(results) if is_dict else {"": results}
     if not several:
         raise ValueError("results is empty: give at least one posterior")
-    if labels is None:
-        labels = _labels_of(next(iter(several.values())))
-    draws = {name: _draws_of(result) for name, result in several.items()}
+    draws = {name: draws_of(result) for name, result in several.items()}
     first = next(iter(draws.values()))
-    parameters = list(first) if parameters is None else list(parameters)
-    _check_parameters(draws, parameters)
-    rows = [
-        (name, index) for name in parameters for index in np.ndindex(np.shape(first[name])[2:])
-    ]
+    labels = first.labels if labels is None else labels
+    if parameters is None:
+        parameters = list(first.values)
+    _check_shapes({name: one.values for name, one in draws.items()}, parameters)
+    rows: dict[str, list[Entry]] = {}
+    for name, one in draws.items():
+        of = f"the result {name!r}" if name else "the result"
+        rows[name] = entries_of(one._replace(labels=labels), parameters, of)
+    names = [entry.label for entry in next(iter(rows.values()))]
     if ax is None:
         row_height = _ROW_HEIGHT + _RESULT_HEIGHT * (len(several) - 1)
-        ax = new_axes(7.2, 0.9 + row_height * len(rows))
-    ax.axvline(0.0, color=MUTED, linewidth=0.9, zorder=1)
+        ax = new_axes(7.2, 0.9 + row_height * len(names))
     # Closer to one another than to the next row.
     spread = 0.3 * (1.0 - 1.0 / len(several))
     offsets = np.linspace(-spread, spread, len(several))
-    for i, (result_name, named) in enumerate(draws.items()):
-        values = [named[name][(slice(None), slice(None), *index)] for name, index in rows]
-        _draw_intervals(ax, values, offsets[i], COLORS[i % len(COLORS)], result_name)
-    ax.set_yticks(range(len(rows)), [_row_label(*row, labels) for row in rows])
-    ax.set_ylim(len(rows) - 0.4, -0.6)
+    for i, (name, entries) in enumerate(rows.items()):
+        color = COLORS[i % len(COLORS)]
+        _draw_intervals(ax, entries, draws[name].weights, offsets[i], color, plain(name))
+    low, high = ax.dataLim.intervalx
+    if low - (high - low) <= 0.0 <= high + (high - low):
+        # Elsewhere it would hide the intervals.
+        ax.axvline(0.0, color=MUTED, linewidth=0.9, zorder=1)
+    ax.set_yticks(range(len(names)), [short(name, _NAME_WIDTH) for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("median, 50 % and 90 % interval")
+    few_ticks(ax.xaxis, 8)
     tidy(ax, "both")
     if len(several) > 1:
         legend_above(ax, len(several))
@@ -78,12 +100,17 @@ def forest(
 
 
 def _draw_intervals(
-    ax: Any, values: list[np.ndarray], offset: float, color: str, label: str
+    ax: Any,
+    entries: list[Entry],
+    weights: np.ndarray | None,
+    offset: float,
+    color: str,
+    label: str,
 ) -> None:
-    low, lower, middle, upper, high = np.quantile(
-        np.stack([np.ravel(v) for v in values]), _QUANTILES, axis=1
+    low, lower, middle, upper, high = np.transpose(
+        [weighted_quantiles(entry.values, weights, _QUANTILES) for entry in entries]
     )
-    y = np.arange(len(values)) + offset
+    y = np.arange(len(entries)) + offset
     ax.hlines(y, low, high, color=color, linewidth=1.1, zorder=2)
     ax.hlines(y, lower, upper, color=color, linewidth=3.4, zorder=3)
     ax.plot(
@@ -99,48 +126,17 @@ def _draw_intervals(
     )
 
 
-def _draws_of(result: Any) -> Mapping[str, np.ndarray]:
-    posterior = getattr(result, "result_", result)
-    if not hasattr(posterior, "draws"):
-        raise TypeError(
-            "results must be a Posterior, a fitted estimator or a dict of them, got "
-            f"{type(result).__name__}"
-        )
-    return posterior.draws
-
-
-def _labels_of(result: Any) -> dict[str, Sequence[str]]:
-    coords = getattr(result, "coords", None) or {}
-    dims = getattr(result, "dims", None) or {}
-    return {
-        name: coords[axes[0]]
-        for name, axes in dims.items()
-        if len(axes) == 1 and axes[0] in coords
-    }
-
-
-def _check_parameters(
+def _check_shapes(
     draws: Mapping[str, Mapping[str, np.ndarray]], parameters: Sequence[str]
 ) -> None:
     shapes: dict[str, tuple[int, ...]] = {}
     for result_name, named in draws.items():
         for name in parameters:
             if name not in named:
-                raise ValueError(
-                    f"the result {result_name!r} has no parameter {name!r}: it has "
-                    f"{', '.join(named)}"
-                )
-            shape = np.shape(named[name])[2:]
+                continue
+            shape = named[name].shape[2:]
             if shapes.setdefault(name, shape) != shape:
                 raise ValueError(
                     f"the parameter {name!r} has shape {shape} in the result {result_name!r} "
                     f"and {shapes[name]} in another: compare results of one model"
                 )
-
-
-def _row_label(name: str, index: tuple[int, ...], labels: Mapping[str, Sequence[str]]) -> str:
-    if not index:
-        return name
-    if name in labels and len(index) == 1:
-        return str(labels[name][index[0]])
-    return f"{name}[{', '.join(map(str, index))}]"

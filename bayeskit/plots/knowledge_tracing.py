@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, short_dates, tidy
+from bayeskit.plots._look import (
+    COLORS,
+    INK,
+    MUTED,
+    headline,
+    new_axes,
+    plain,
+    short_dates,
+    tidy,
+)
 
 __all__ = ["calibration", "learner_states"]
 
@@ -57,7 +66,7 @@ def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any
         rows = states.xs(kc, level="kc")
         when = _naive(rows.index) if is_date else rows.index.to_numpy()
         ax.fill_between(when, rows["lower"], rows["upper"], color=color, alpha=alpha, lw=0)
-        ax.plot(when, rows["probability"], color=color, ls=dashes, lw=1.6, label=str(kc))
+        ax.plot(when, rows["probability"], color=color, ls=dashes, lw=1.6, label=plain(str(kc)))
         if own is not None:
             _draw_answers(ax, own[own["kc"] == kc], number, color)
     short_dates(ax, times)

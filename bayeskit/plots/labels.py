@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, tidy
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, plain, short, tidy
 
 __all__ = ["compare_coefficients", "label_errors", "power_curve"]
 
 _NAMES = {
     "dsl": "DSL",
     "gold": "labels alone",
-    "semi_supervised": "predictions alone (interval not valid)",
-    "surrogate": "surrogates alone (interval not valid)",
+    "semi_supervised": "predictions alone\n(interval not valid)",
+    "surrogate": "surrogates alone\n(interval not valid)",
 }
 _ROW_HEIGHT = 0.42
+_NAME_WIDTH = 30
 # Quantile groups of predictions, with labels enough in each to have a mean.
 _NUM_GROUPS = 10
 
@@ -63,14 +64,14 @@ def compare_coefficients(
             markeredgecolor="white",
             markeredgewidth=0.8,
             zorder=3,
-            label=_NAMES.get(method, method),
+            label=_NAMES.get(method, plain(str(method))),
         )
     if truth is not None:
         known = [i for i, term in enumerate(chosen) if term in truth]
         values = [truth[chosen[i]] for i in known]
         low, high = np.array(known) - 0.42, np.array(known) + 0.42
         ax.vlines(values, low, high, color=INK, linewidth=1.4, zorder=4, label="truth")
-    ax.set_yticks(rows, chosen)
+    ax.set_yticks(rows, [short(str(term), _NAME_WIDTH, 2) for term in chosen])
     ax.set_ylim(len(chosen) - 0.45, -0.55)
     ax.set_xlabel("estimate and interval")
     tidy(ax, "x")
@@ -115,7 +116,7 @@ def power_curve(
     now, rows = table.index[0], table.sort_index(kind="stable")
     for i, term in enumerate(table.columns if terms is None else terms):
         color = COLORS[i % len(COLORS)]
-        ax.plot(rows.index, rows[term], color=color, linewidth=1.6, label=str(term))
+        ax.plot(rows.index, rows[term], color=color, linewidth=1.6, label=plain(str(term)))
         ax.plot(now, table[term].iloc[0], "o", color=color, markersize=5.5)
     if target_se is not None:
         ax.axhline(target_se, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))

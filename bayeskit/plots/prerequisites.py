@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayeskit.plots._layers import Drawing, layered
-from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes
+from bayeskit.plots._look import COLORS, INK, MUTED, headline, new_axes, plain
 
 __all__ = ["prerequisite_graph"]
 
@@ -116,7 +116,7 @@ def _weights_of(graph: Any) -> tuple[np.ndarray, list, bool]:
 
 def _wrapped(label: Any) -> str:
     lines = textwrap.wrap(str(label), _LINE_LENGTH, break_long_words=False)
-    return "\n".join(lines) or " "
+    return "\n".join(map(plain, lines)) or " "
 
 
 def _box_size(name: str) -> tuple[float, float]:

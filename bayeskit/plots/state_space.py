@@ -6,9 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from bayeskit.plots._look import COLORS, INK, headline, new_axes, tidy
+from bayeskit.plots._look import (
+    COLORS,
+    INK,
+    headline,
+    legend_above,
+    new_axes,
+    short,
+    short_dates,
+    tidy,
+)
 
 __all__ = ["states_over_time"]
+
+# Observations that can be told apart.
+_MANY = 1000
+_NAME_WIDTH = 40
 
 
 def states_over_time(
@@ -23,8 +36,8 @@ def states_over_time(
 
     Parameters
     ----------
-    bands : pandas.DataFrame
-        From ``filter_``, ``smooth()`` or a forecast.
+    bands : pandas.DataFrame or fitted estimator
+        From ``filter_``, ``smooth()`` or a forecast. An estimator stands for its ``filter_``.
     variable : str, optional
         Default: the first.
     observations : array (num_steps,), optional
@@ -43,6 +56,7 @@ def states_over_time(
     ValueError
         If the bands have no such variable, or observations are no single column.
     """
+    bands = getattr(bands, "filter_", bands)
     known = list(bands.index.get_level_values("variable").unique())
     variable = known[0] if variable is None else variable
     parts = [(bands, COLORS[0], "median, 5 % to 95 %")]
@@ -65,9 +79,11 @@ def states_over_time(
                 f"observations must be one column, got shape {seen.shape}: choose one"
             )
         times = bands.loc[variable].index.to_numpy()[: len(seen)]
-        ax.plot(times, seen, ".", color=INK, markersize=4.5, label="observed", zorder=3)
+        size = 4.5 if len(seen) <= _MANY else 1.5
+        ax.plot(times, seen, ".", color=INK, markersize=size, label="observed", zorder=3)
+    short_dates(ax, bands.loc[variable].index)
     ax.set_xlabel("time")
-    headline(ax, variable)
-    ax.legend(loc="best", ncols=3, frameon=False, labelcolor=INK, fontsize=9.5)
+    headline(ax, short(variable, _NAME_WIDTH))
+    legend_above(ax, 3)
     tidy(ax)
     return ax

@@ -14,6 +14,8 @@ from bayeskit.plots._look import (
     headline,
     legend_above,
     new_axes,
+    plain,
+    short,
     short_dates,
     tidy,
 )
@@ -24,6 +26,9 @@ __all__ = ["bound_over_rounds", "core_entries", "factor_functions", "observed_pr
 _HALF_WIDTH = 1.6448536269514722
 # Values of a category that have a tick.
 _MOST_TICKS = 15
+_TICK_WIDTH = 24
+# That have room side by side below the axis.
+_MOST_LETTERS = 60
 # Entries of a core that are written as numbers.
 _MOST_WRITTEN = 40
 
@@ -68,7 +73,11 @@ def factor_functions(
     if ax is None:
         ax = new_axes(7.2, 3.2)
     rank = mean.shape[1]
-    names = [f"function {r}" for r in range(rank)] if names is None else list(names)
+    names = (
+        [f"function {r}" for r in range(rank)]
+        if names is None
+        else [plain(str(name)) for name in names]
+    )
     ax.axhline(0.0, color=MUTED, linewidth=0.9, zorder=1)
     order = np.argsort(grid, kind="stable") if joined else np.arange(len(grid))
     for r, name in enumerate(names):
@@ -86,7 +95,13 @@ def factor_functions(
         short_dates(ax, grid)
     else:
         step = -(-len(grid) // _MOST_TICKS)
-        ax.set_xticks(range(0, len(grid), step), [_tick(value) for value in grid[::step]])
+        ticks = [short(_tick(value), _TICK_WIDTH) for value in grid[::step]]
+        ax.set_xticks(range(0, len(grid), step), ticks)
+        if sum(map(len, ticks)) > _MOST_LETTERS:
+            # Side by side they would run into one another.
+            ax.tick_params(axis="x", rotation=30)
+            for name in ax.get_xticklabels():
+                name.set(ha="right", rotation_mode="anchor")
     ax.set_xlabel(label)
     ax.set_ylabel(value_label)
     legend_above(ax, min(rank, 4))

@@ -51,7 +51,22 @@ _DECIMALS = 11
 
 
 class Atoms(NamedTuple):
-    """A finite measure: states, with a leading axis of atoms, and their masses."""
+    """A finite measure: states, with a leading axis of atoms, and their masses.
+
+    Parameters
+    ----------
+    state : pytree, each leaf (num_atoms, ...)
+    mass : (num_atoms,) array, not negative
+        Need not add up to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit.validation import Atoms
+    >>> atoms = Atoms(np.arange(3), np.array([0.2, 0.3, 0.5]))
+    >>> float(atoms.mass.sum())
+    1.0
+    """
 
     state: Any
     mass: np.ndarray
@@ -131,6 +146,11 @@ def enumerate_paths(
         Add up equal results.
     program : callable, optional
         A compiled replay of the same function, to be used again.
+
+    Returns
+    -------
+    Atoms
+        States that can come out, with their masses.
 
     Raises
     ------
@@ -485,8 +505,18 @@ def weighting_discrepancy(
     block : Block
     expected : Atoms
         The measure γ, unnormalised.
+    enumeration : Enumeration, optional
     observed : callable
         Part of the particles (num, ...) to compare.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    LawMismatch
+        For a block that waits for a population, or has a part without a law.
     """
     if block.law is None:
         raise LawMismatch(f"{block.name} waits for a population: begin with spawn(...)")
@@ -528,8 +558,14 @@ def invariance_discrepancy(
     step : callable (key, state) -> state
     start : Atoms
         The measure to be left invariant; masses need not add up to 1.
+    enumeration : Enumeration, optional
     observed : callable
         Part of a state (atoms, ...) to compare.
+
+    Returns
+    -------
+    Invariance
+        Largest discrepancy, and where.
     """
     total = start.mass.sum()
     start = Atoms(jax.tree.map(np.asarray, start.state), start.mass / total)

@@ -301,7 +301,7 @@ class TestBadInput:
     def test_text(self, data):
         with pytest.raises(InvalidDataError, match="y must hold real numbers"):
             self.fit(data[0], np.array(["yes"] * 20))
-        with pytest.raises(InvalidDataError, match="X holds objects that are no numbers"):
+        with pytest.raises(InvalidDataError, match="X holds text, 'low' at row 0, column 0"):
             self.fit(pd.DataFrame({"a": ["low"] * 20}), data[1])
 
     def test_complex_numbers(self, data):

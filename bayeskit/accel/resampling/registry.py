@@ -31,5 +31,21 @@ SCHEME_NAMES = (*SCHEMES, "rejection")
 
 
 def keeps_number(scheme: str) -> bool:
-    """Return whether a scheme makes as many offspring as there are particles."""
+    """Return whether a scheme makes as many offspring as there are particles.
+
+    Parameters
+    ----------
+    scheme : str
+        One of ``SCHEME_NAMES``.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from bayeskit import accel
+    >>> accel.keeps_number("systematic"), accel.keeps_number("killing")
+    (False, True)
+    """
     return scheme in SCHEMES and SCHEMES[scheme].keeps_number

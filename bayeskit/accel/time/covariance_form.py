@@ -44,6 +44,11 @@ def kalman_predict(
     offset : (dim,) array b, or None for zero
     noise : (dim, dim) array Q
 
+    Returns
+    -------
+    mean : (dim,) array
+    covariance : (dim, dim) array
+
     Examples
     --------
     >>> import jax.numpy as jnp
@@ -68,6 +73,12 @@ def kalman_update(
     observation : LinearObservations or GaussianSites
         Of one time: no field has the axis of time. An ``offset`` of None is zero, the
         ``matrix`` of a site of None is the identity.
+
+    Returns
+    -------
+    mean : (dim,) array
+    covariance : (dim, dim) array
+    log_likelihood : () array
 
     Notes
     -----

@@ -199,6 +199,11 @@ def hidden_markov_sample(
     -------
     (..., num_steps) int32 array
 
+    Raises
+    ------
+    InvalidDataError
+        For uniforms of another shape.
+
     Notes
     -----
     A state of probability zero is never drawn, unless no path is possible: where the evidence

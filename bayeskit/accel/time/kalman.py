@@ -219,6 +219,11 @@ def kalman_sample(
     (..., num_steps, dim) array
         A path for each path of normals. The filter runs once for all.
 
+    Raises
+    ------
+    InvalidDataError
+        For normals of another shape.
+
     References
     ----------
     Carter & Kohn (1994); Frühwirth-Schnatter (1994).

@@ -50,6 +50,11 @@ def abc_smc(
         Resampling scheme.
     max_stages : int
 
+    Returns
+    -------
+    Block
+        For :func:`run`; particles carry a position and what was simulated.
+
     Raises
     ------
     StalledError

@@ -26,6 +26,11 @@ def alive_filter(model: FeynmanKac, num_particles: int, *, max_rounds: int = 100
     max_rounds : int
         At most that many rounds of N trials at each time.
 
+    Returns
+    -------
+    Block
+        For :func:`run`.
+
     Raises
     ------
     ValueError

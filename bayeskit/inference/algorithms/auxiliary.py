@@ -37,6 +37,11 @@ def auxiliary_particle_filter(
     scheme, ess_below, history, track_lineage
         As for :func:`particle_filter`. By default it resamples at every time.
 
+    Returns
+    -------
+    Block
+        For :func:`run`; the same measure as that of :func:`particle_filter`.
+
     Notes
     -----
     The evidence is unbiased for any positive :math:`\eta` (law L2), and smoothers may follow as

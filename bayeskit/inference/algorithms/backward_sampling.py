@@ -82,6 +82,12 @@ def genealogy(model: FeynmanKac) -> Block:
     ----------
     model : FeynmanKac
 
+    Returns
+    -------
+    Block
+        To be composed behind a filter with ``history=True``; particles are paths, with a
+        leading axis of times.
+
     Notes
     -----
     O(num_particles num_steps). Needs no density.
@@ -126,6 +132,12 @@ def backward_sampling(
         that the particle really had, O(num num_moves) a time: it has the same law, and paths
         that depend more on one another.
     max_trials, num_moves : int
+
+    Returns
+    -------
+    Block
+        To be composed behind a filter with ``history=True``; particles are paths, with a
+        leading axis of times.
 
     Raises
     ------

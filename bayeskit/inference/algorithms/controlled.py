@@ -43,6 +43,11 @@ def controlled_filter(
     scheme, ess_below, track_lineage
         As in :func:`particle_filter`.
 
+    Returns
+    -------
+    Block
+        For :func:`run`.
+
     Raises
     ------
     ValueError

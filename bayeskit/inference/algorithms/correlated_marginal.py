@@ -62,6 +62,11 @@ def correlated_pmmh(
     order : callable (particles) -> (num_particles,) array
         As in :func:`sqmc`.
 
+    Returns
+    -------
+    Transition
+        On a :class:`MarginalState`.
+
     Notes
     -----
     O(num_steps num_particles log(num_particles)) a step; the random numbers are kept in the

@@ -101,6 +101,11 @@ def fixed_lag(lag: int) -> Block:
     lag : int
         From 0, which is filtering, up; from num_steps - 1 on it is the genealogy.
 
+    Returns
+    -------
+    Block
+        To be composed behind a filter with ``history=True``.
+
     Raises
     ------
     ValueError

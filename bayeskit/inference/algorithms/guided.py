@@ -47,6 +47,11 @@ def guided_model(
     num_steps : int
     name : str
 
+    Returns
+    -------
+    FeynmanKac
+        With the same measure on paths as the model.
+
     References
     ----------
     Doucet, Godsill & Andrieu (2000), *On sequential Monte Carlo sampling methods for Bayesian

@@ -50,6 +50,11 @@ def ibis(
     correlation : float
         Moves go on until the worst correlation with the start is about this small.
 
+    Returns
+    -------
+    Block
+        For :func:`run`.
+
     Raises
     ------
     ValueError

@@ -43,6 +43,11 @@ def island_model(
     scheme, ess_below
         Of the resampling inside a population.
 
+    Returns
+    -------
+    FeynmanKac
+        For :func:`particle_filter`.
+
     References
     ----------
     Vergé, Dubarry, Del Moral & Moulines (2015), *On parallel implementation of sequential
@@ -118,6 +123,10 @@ def join_islands(islands: FeynmanKac, model: FeynmanKac) -> Block:
     islands : FeynmanKac
         As :func:`island_model` makes it of the model.
     model : FeynmanKac
+
+    Returns
+    -------
+    Block
     """
     return JoinIslands(islands.measure.at("T"), model.measure.at("T"))
 
@@ -150,6 +159,11 @@ def island_filter(
     track_lineage : bool
         Keep which island descends from which, for the standard error of the evidence: the
         groups that are independent are islands, so it takes a number of them to be known well.
+
+    Returns
+    -------
+    Block
+        For :func:`run`; particles of all islands in one population.
 
     Notes
     -----

@@ -63,6 +63,11 @@ def nested_sampling(
         Room for that many stages is reserved. Needed: the information in nats over
         ``-log(above)``.
 
+    Returns
+    -------
+    Block
+        For :func:`run`.
+
     Raises
     ------
     StalledError
@@ -131,6 +136,11 @@ def nested_sampling_at_levels(
         Parameters of the kernel. Default: those for a standardised target.
     scheme : str, or block that resamples
         Resampling scheme.
+
+    Returns
+    -------
+    Block
+        For :func:`run`.
 
     Raises
     ------

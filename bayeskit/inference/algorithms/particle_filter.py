@@ -37,6 +37,11 @@ def particle_filter(
     track_lineage : bool
         Keep who descends from whom, for the standard error of the evidence.
 
+    Returns
+    -------
+    Block
+        For :func:`run`.
+
     Notes
     -----
     O(num_steps num_particles). The evidence is unbiased (law L2).

@@ -41,6 +41,11 @@ def pmmh(
         Keep the path of hidden states that came with the accepted parameters, (num_steps,
         ...) of each state; else the last hidden state alone.
 
+    Returns
+    -------
+    Transition
+        On a :class:`MarginalState`.
+
     Notes
     -----
     O(num_steps num_particles) a step, in time and, with paths, in memory. States are

@@ -58,6 +58,11 @@ def persistent_sampling(
     max_stages : int
         Room for that many stages is reserved.
 
+    Returns
+    -------
+    Block
+        For :func:`run`.
+
     Raises
     ------
     ValueError

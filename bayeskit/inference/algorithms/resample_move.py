@@ -43,6 +43,11 @@ def resample_move(
     scheme : str, or block that resamples
         Resampling scheme.
 
+    Returns
+    -------
+    Block
+        For :func:`run`.
+
     Raises
     ------
     ValueError
@@ -96,6 +101,11 @@ def annealed_importance_sampling(
     ----------
     path, kernel, num_particles, ladder, steps, tuning
         As in :func:`resample_move`.
+
+    Returns
+    -------
+    Block
+        For :func:`run`; particles are independent, with weights.
 
     References
     ----------

@@ -122,6 +122,11 @@ def resample_move_filter(
     scheme, ess_below, track_lineage
         As in :func:`particle_filter`.
 
+    Returns
+    -------
+    Block
+        For :func:`run`.
+
     Raises
     ------
     MissingDensityError

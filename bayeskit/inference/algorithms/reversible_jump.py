@@ -37,6 +37,10 @@ def reversible_jump_mcmc(
     num_moves : int
         Moves within a model between two jumps.
 
+    Returns
+    -------
+    Transition
+
     References
     ----------
     Green (1995).

@@ -26,6 +26,11 @@ def sequential_importance_sampling(
     track_lineage : bool
         For the standard error of the evidence.
 
+    Returns
+    -------
+    Block
+        For :func:`run`.
+
     Notes
     -----
     O(num_steps num_particles).

@@ -52,6 +52,11 @@ def tempered_smc(
         evidence.
     max_stages : int
 
+    Returns
+    -------
+    Chain of blocks
+        For :func:`run`.
+
     References
     ----------
     Del Moral, Doucet & Jasra (2006), *Sequential Monte Carlo samplers*.
@@ -97,6 +102,11 @@ def waste_free_smc(
     correlation : float
         Worst correlation of successive kept states that the number of kernel steps between
         them is chosen for.
+
+    Returns
+    -------
+    Chain of blocks
+        For :func:`run`.
 
     References
     ----------

@@ -56,6 +56,10 @@ def twisted_model(
         :math:`\log M_t(\psi_t)(x_{t-1})`. Called for t up to num_steps, where the result is
         not used.
 
+    Returns
+    -------
+    FeynmanKac
+
     Notes
     -----
     The particles of the last time stand for the measure of the model; those of earlier times
@@ -157,6 +161,10 @@ def untwist(twisted: FeynmanKac) -> Block:
     ----------
     twisted : FeynmanKac
         Of :func:`twisted_model`.
+
+    Returns
+    -------
+    Block
 
     Raises
     ------

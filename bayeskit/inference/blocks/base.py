@@ -177,7 +177,19 @@ class Custom(Block):
 
 
 def custom(function: Callable, name: str = "") -> Block:
-    """Wrap ``function(key, population) -> population``; the law of the whole is unknown."""
+    """Wrap ``function(key, population) -> population``; the law of the whole is unknown.
+
+    Parameters
+    ----------
+    function : callable (key, population) -> population
+    name : str
+        For the derivation. Default: that of the function.
+
+    Returns
+    -------
+    Block
+        Of law L0.
+    """
     return Custom(function, name or getattr(function, "__name__", "custom"))
 
 
@@ -191,6 +203,10 @@ def run(block: Block, key: Any, *, with_info: bool = False) -> Any:
     key : int or JAX key
     with_info : bool
         Return ``(population, info)`` instead of the population.
+
+    Returns
+    -------
+    Population, or (Population, info)
 
     Raises
     ------

@@ -86,6 +86,10 @@ class MovePlan(NamedTuple):
 def fitted_random_walk() -> FittedProposal:
     r"""Return the random walk with :math:`2.56^2 / d` times the covariance of the particles.
 
+    Returns
+    -------
+    FittedProposal
+
     References
     ----------
     Sherlock, Thiery, Roberts & Rosenthal (2015), *On the efficiency of pseudo-marginal random

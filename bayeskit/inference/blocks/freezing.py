@@ -92,6 +92,10 @@ def follow(path: Path) -> Block:
     Parameters
     ----------
     path : Path
+
+    Returns
+    -------
+    Block
     """
     return Follow(path)
 
@@ -177,6 +181,11 @@ def freeze(block: Block, info: dict[str, Any]) -> Block:
         :func:`abc_smc`, :func:`nested_sampling` and :func:`smc2` return.
     info : dict
         Of one run of it: ``population, info = run(block, key, with_info=True)``.
+
+    Returns
+    -------
+    Block
+        With constants where the algorithm had parts that adapt.
 
     Raises
     ------

@@ -183,6 +183,10 @@ def resample_in_groups(
     rate : callable log_rate(stage, particle) -> () array, optional
         As in :func:`resample`, within each group.
 
+    Returns
+    -------
+    Block
+
     Raises
     ------
     ValueError
@@ -252,6 +256,10 @@ def resample_butterfly(
         of their number. ``num_stages`` in the info of the block counts them.
     rate : callable log_rate(stage, particle) -> () array, optional
         As in :func:`resample`, within each pool.
+
+    Returns
+    -------
+    Block
 
     Raises
     ------

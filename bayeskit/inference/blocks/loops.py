@@ -74,6 +74,18 @@ def when(predicate: Callable, body: Block, *, by_stage: bool = False) -> Block:
 
     With ``by_stage`` it is ``predicate(stage)``. Such a plan was made before, and every law
     carries over.
+
+    Parameters
+    ----------
+    predicate : callable (population) -> () bool array
+        With ``by_stage`` a callable (stage) -> () bool array.
+    body : Block
+    by_stage : bool
+        The predicate sees the stage only, and the law of the body is kept.
+
+    Returns
+    -------
+    Block
     """
     if by_stage:
         return When(lambda population: predicate(population.stage), body, is_planned=True)
@@ -150,6 +162,10 @@ def scan(body: Block, times: range | None = None, path: Any = None) -> Block:
         Default: times 1, 2, ... of the Feynman-Kac model that the body is declared on.
     path : FeynmanKac or Path, optional
         What the loop runs along. Default: as declared in the body.
+
+    Returns
+    -------
+    Block
 
     Raises
     ------
@@ -263,6 +279,15 @@ def until(
         What the loop runs along. Default: as declared in the body.
     max_rounds : int
         Size of the record of infos; the loop ends there with the condition unmet.
+
+    Returns
+    -------
+    Block
+
+    Raises
+    ------
+    ValueError
+        If nothing says which path the body follows, or for fewer rounds than 1.
     """
     declared = path.measure if path is not None else path_of(body)
     if declared is None:

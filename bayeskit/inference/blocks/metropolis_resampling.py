@@ -81,6 +81,10 @@ def resample_metropolis(
         As in :func:`resample`: chains run by the rates, and copies weigh
         :math:`W_i / (\text{num}\, r_i)`.
 
+    Returns
+    -------
+    Block
+
     Raises
     ------
     ValueError

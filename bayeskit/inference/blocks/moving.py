@@ -237,6 +237,11 @@ def move(
     tuning : Tuning, optional
         Fixed parameters of the kernel. Default: those of the stage.
 
+    Returns
+    -------
+    Block
+        Weights stay as they are.
+
     Raises
     ------
     ValueError

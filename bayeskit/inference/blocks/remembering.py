@@ -59,6 +59,10 @@ def remember(num_steps: int) -> Block:
     num_steps : int
         Number of times, the first included.
 
+    Returns
+    -------
+    Block
+
     Raises
     ------
     ValueError

@@ -67,6 +67,10 @@ def reserve(num_stages: int) -> Block:
     ----------
     num_stages : int
 
+    Returns
+    -------
+    Block
+
     Raises
     ------
     ValueError
@@ -139,6 +143,10 @@ def renew(body: Block, which: Callable) -> Block:
         Begins with ``resample(num=...)`` and keeps the measure.
     which : callable (stage, particles) -> (num_particles,) bool array
         The part.
+
+    Returns
+    -------
+    Block
 
     Notes
     -----
@@ -236,6 +244,10 @@ def persist(path: TemperedPath, body: Block) -> Block:
     path : TemperedPath
     body : Block
         Begins with ``resample(num=...)`` and keeps the measure.
+
+    Returns
+    -------
+    Block
 
     References
     ----------

@@ -99,6 +99,11 @@ def resample(
         The gradient of the evidence, not of its logarithm, is then unbiased as far as it goes
         through weights. With ``rate`` that is always so.
 
+    Returns
+    -------
+    Block
+        Afterwards all weights are equal where it resampled.
+
     Raises
     ------
     ValueError

@@ -180,6 +180,11 @@ def spawn_alive(
     log_g : callable (stage, particle) -> () array
     num_particles, max_rounds : int
 
+    Returns
+    -------
+    Block
+        It starts from nothing.
+
     Raises
     ------
     ValueError
@@ -219,6 +224,10 @@ def extend_alive(kernel: Callable, log_g: Callable | Tagged, max_rounds: int = 1
     log_g : callable (stage, previous, particle) -> () array
         -inf where a particle is dead. NaN counts as -inf.
     max_rounds : int
+
+    Returns
+    -------
+    Block
 
     Notes
     -----

@@ -64,6 +64,10 @@ def schedule(path: Path, ess: float = 0.5, ladder: Any = None) -> Block:
         Fixed places, from the beginning of the path strictly to its end, instead of adapting:
         from 0 up to 1 for inverse temperatures.
 
+    Returns
+    -------
+    Block
+
     Raises
     ------
     ValueError
@@ -118,6 +122,16 @@ def adapt(kernel: Any, correlation: float = 0.5, max_repeats: int = 64) -> Block
         and the next kept one.
     max_repeats : int
         Most kernel steps between two kept states.
+
+    Returns
+    -------
+    Block
+        Particles and weights stay as they are; the stage carries the tuning.
+
+    Raises
+    ------
+    ValueError
+        If correlation is not in (0, 1).
     """
     if not 0 < correlation < 1:
         raise ValueError(f"correlation must be in (0, 1), got {correlation!r}")

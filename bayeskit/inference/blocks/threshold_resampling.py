@@ -66,6 +66,10 @@ def resample_threshold(num: int, *, rate: Callable | None = None) -> Block:
     rate : callable log_rate(stage, particle) -> () array, optional
         As in :func:`resample`.
 
+    Returns
+    -------
+    Block
+
     Raises
     ------
     ValueError

@@ -59,6 +59,10 @@ def resample_transport(epsilon: float = 0.1, num_iterations: int = 100) -> Block
     num_iterations : int >= 1
         Sinkhorn iterations.
 
+    Returns
+    -------
+    Block
+
     Raises
     ------
     ValueError

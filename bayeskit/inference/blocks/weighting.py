@@ -85,6 +85,11 @@ def spawn(
     track_lineage : bool
         Keep who descends from whom, for the standard error of the evidence.
 
+    Returns
+    -------
+    Block
+        It starts from nothing.
+
     Raises
     ------
     ValueError
@@ -160,6 +165,10 @@ def weigh(log_g: Callable | Tagged) -> Block:
     ----------
     log_g : callable (stage, particle) -> () array, real or -inf
         NaN counts as -inf and is reported in ``info["num_nan"]``.
+
+    Returns
+    -------
+    Block
     """
     return Weigh(log_g)
 
@@ -201,5 +210,9 @@ def extend(kernel: Callable, log_g: Callable | Tagged) -> Block:
     kernel : callable (key, stage, previous) -> particle
     log_g : callable (stage, previous, particle) -> () array
         Log of :math:`\gamma'(dx, dx') / (\gamma(dx)\, q(x, dx'))`.
+
+    Returns
+    -------
+    Block
     """
     return Extend(kernel, log_g)

@@ -76,6 +76,17 @@ class EnsembleHMC(LongRunSettings):
     ----------
     Duane et al. (1987); Neal (2011); Hoffman & Sountsov (2022) for many short chains; Zhang,
     Carpenter, Gelman & Vehtari (2022) for the start; Meng & Schilling (2002) for the evidence.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpy as np
+    >>> import bayeskit as bk
+    >>> target = bk.Target(log_density=lambda x: -0.5 * jnp.sum(x**2))
+    >>> starts = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    >>> engine = bk.EnsembleHMC(progress=False)
+    >>> posterior = engine.run(target, key=0, initial_positions=starts)
+    >>> posterior.diagnostics.converged
+    True
     """
 
     num_chains: int | None = None

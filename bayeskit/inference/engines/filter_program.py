@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from bayeskit import accel
 from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
 from bayeskit.inference.blocks import resample, spawn
@@ -46,7 +47,7 @@ class FilterState(NamedTuple):
 
     def on_host(self) -> FilterState:
         """Return the same state in NumPy arrays, which keep their precision in files."""
-        return FilterState(self.key, *jax.tree.map(np.asarray, self[1:]))
+        return FilterState(self.key, *accel.on_host(self[1:]))
 
 
 def blank_state(engine: Any, model: Any, rows: Rows, key: Any) -> FilterState:

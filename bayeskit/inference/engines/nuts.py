@@ -47,6 +47,11 @@ class NUTS(LongRunSettings):
     checkpoint, checkpoint_every, max_seconds
         Of runs that take long; see :class:`~bayeskit.inference.LongRunSettings`.
 
+    Raises
+    ------
+    ValueError
+        For counts below 1, or a target acceptance outside of (0, 1).
+
     Notes
     -----
     No evidence is estimated. Step size and metric are frozen before the first kept draw.
@@ -54,6 +59,17 @@ class NUTS(LongRunSettings):
     References
     ----------
     Hoffman & Gelman (2014); Phan, Pradhan & Jankowiak (2019).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpy as np
+    >>> import bayeskit as bk
+    >>> target = bk.Target(log_density=lambda x: -0.5 * jnp.sum(x**2))
+    >>> starts = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    >>> engine = bk.NUTS(num_warmup=200, num_draws=200, progress=False)
+    >>> posterior = engine.run(target, key=0, initial_positions=starts)
+    >>> posterior.draws["x"].shape
+    (4, 200, 2)
     """
 
     num_draws: int = 1000

@@ -30,6 +30,7 @@ from bayeskit.inference.population import (
 )
 from bayeskit.inference.posterior import Posterior
 from bayeskit.inference.progress import ProgressLine
+from bayeskit.inference.settings import check_kinds
 from bayeskit.inference.state_space import Rows
 from bayeskit.inference.state_space_target import GivenModel, StateSpaceTarget
 
@@ -57,7 +58,8 @@ class ParticleFilter:
     num_particles : int
     num_paths : int
         Paths to draw from the smoothing distribution. 0: none, and no history is kept; the
-        draws of the result are then those of the last state.
+        draws of the result are then those of the last state. Otherwise the history of the
+        result has ``ancestors`` (num_steps, num_particles): the places at the time before.
     smoother : {"auto", "backward", "mcmc", "genealogy"}
         How paths are drawn: exactly backwards, O(num_paths num_particles) a time; backwards by
         Metropolis steps, O(num_paths); or by ancestors, which needs no transition density and
@@ -85,6 +87,21 @@ class ParticleFilter:
     References
     ----------
     Gordon, Salmond & Smith (1993); Godsill, Doucet & West (2004), for paths.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> walk = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, 0.5),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ... )
+    >>> engine = bk.ParticleFilter(500, progress=False)
+    >>> y = np.array([0.3, 0.9, 1.2])
+    >>> est = bk.BayesianModel(walk, inference=engine, random_state=0).fit(y)
+    >>> bool(abs(est.log_evidence_ + 3.98) < 0.3)
+    True
     """
 
     num_particles: int = 1000
@@ -96,6 +113,7 @@ class ParticleFilter:
     progress: str | bool = "auto"
 
     def __post_init__(self):
+        check_kinds(self)
         for name, least in (("num_particles", 1), ("num_paths", 0)):
             number = getattr(self, name)
             if not isinstance(number, int | np.integer) or number < least:
@@ -105,9 +123,9 @@ class ParticleFilter:
                 "smoother must be 'auto', 'backward', 'mcmc' or 'genealogy', got "
                 f"{self.smoother!r}"
             )
-        object.__setattr__(self, "quantiles", tuple(self.quantiles))
-        if not all(0 < q < 1 for q in self.quantiles):
+        if not _are_levels(self.quantiles):
             raise ValueError(f"quantiles must lie in (0, 1), got {self.quantiles!r}")
+        object.__setattr__(self, "quantiles", tuple(self.quantiles))
         resample(self.scheme, self.ess_below)
 
     # ------------------------------------------------------------ running
@@ -189,7 +207,7 @@ class ParticleFilter:
             if state is None:
                 state = blank_state(self, target.model, rows, key)
             state, piece = advance_rows(self, target.model, rows, np.int32(size), state)
-            piece = jax.tree.map(lambda x, n=size: np.asarray(x)[:n], piece)
+            piece = jax.tree.map(lambda x, n=size: x[:n], accel.on_host(piece))
             _check_collapse(piece, target, time, begin)
             time += size
             pieces.append(piece)
@@ -202,9 +220,10 @@ class ParticleFilter:
         self, target: StateSpaceTarget, state: FilterState, history: dict[str, Any]
     ) -> Posterior:
         """Return the posterior of a filter that has run."""
-        history, population = flat_history(history), state.population
+        history, population = flat_history(history), accel.on_host(state.population)
         if self.num_paths:
             kept = history.pop("population")
+            history["ancestors"] = kept.ancestors
             states = draw_paths(self, target, kept, population, state.key)
         else:
             states = draw_last_states(population, int(state.time), state.key)
@@ -285,6 +304,12 @@ def _doubts(engine: ParticleFilter, history: dict, variance: float) -> tuple[str
             "downwards is about half of the square of that: take more particles"
         )
     return tuple(reasons)
+
+
+def _are_levels(quantiles: Any) -> bool:
+    if isinstance(quantiles, str) or not hasattr(quantiles, "__iter__"):
+        return False
+    return all(isinstance(q, int | float | np.number) and 0 < q < 1 for q in quantiles)
 
 
 def _lineage_variance(population: Population) -> float:

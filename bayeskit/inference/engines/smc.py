@@ -280,7 +280,7 @@ class SMC(LongRunSettings):
                     "NaN. Check the likelihood at draws from the prior, or narrow the prior"
                 )
             population, more = moved(self, target, population, move_key)
-            infos.append(jax.device_get({**info, **more}))
+            infos.append(accel.on_host({**info, **more}))
             temperatures.append(float(infos[-1]["inverse_temperature"]))
             self._check_progress(temperatures)
             line.show(
@@ -316,7 +316,7 @@ class SMC(LongRunSettings):
         self, target: Target, path: Target, population: Population, history: Info, law: str
     ) -> Posterior:
         history.pop("tuning", None)
-        population = jax.device_get(population)
+        population = accel.on_host(population)
         lineage: Any = population.lineage
         positions = _as_chains(population.particles.position, self._num_chains())
         components = _as_chains(population.particles.components, self._num_chains())
@@ -389,13 +389,13 @@ def _reasons(history: dict[str, np.ndarray]) -> tuple[str, ...]:
 
 def _check_support(particles: PointState) -> None:
     """Refuse draws of the prior at which its own density is zero."""
-    outside = np.flatnonzero(~np.isfinite(np.asarray(particles.components)[:, 0]))
+    components = accel.on_host(particles.components)
+    outside = np.flatnonzero(~np.isfinite(components[:, 0]))
     if len(outside):
         first = int(outside[0])
-        value = np.asarray(particles.components)[first, 0]
+        value, position = components[first, 0], accel.on_host(particles.position)[first]
         raise InvalidDataError(
-            f"{len(outside)} of {len(particles.components)} prior draws lie where log_prior is "
-            f"not finite, first draw {first}: log_prior is {value} at "
-            f"{np.asarray(particles.position)[first]}. sample_prior and log_prior must be of "
-            "the same distribution, or the log evidence is wrong"
+            f"{len(outside)} of {len(components)} prior draws lie where log_prior is "
+            f"not finite, first draw {first}: log_prior is {value} at {position}. sample_prior "
+            "and log_prior must be of the same distribution, or the log evidence is wrong"
         )

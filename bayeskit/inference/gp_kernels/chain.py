@@ -37,6 +37,10 @@ def chain_of(kernel: StateSpaceKernel, x: Any, gaps: Any) -> FunctionChain:
         Coordinates, sorted. Repeats are allowed: a padded end repeats the last coordinate.
     gaps : (num - 1,) array
         Their differences, taken before any loss of digits.
+
+    Returns
+    -------
+    FunctionChain
     """
     left = x[:-1]
     states = GaussianChain(
@@ -56,6 +60,10 @@ def stacked_chain(kernels: StateSpaceKernel, x: Any, gaps: Any) -> FunctionChain
     kernels : StateSpaceKernel whose hyper-parameters are (R,) arrays
     x, gaps
         As for :func:`chain_of`.
+
+    Returns
+    -------
+    FunctionChain
     """
     each = jax.vmap(chain_of, in_axes=(0, None, None))(kernels, x, gaps)
     states = each.states

@@ -41,7 +41,12 @@ class _Pair(StateSpaceKernel):
 
 @dataclass(frozen=True, eq=False)
 class Sum(_Pair):
-    r"""Sum of independent functions: :math:`k_1 + k_2`; states stand one below the other."""
+    r"""Sum of independent functions: :math:`k_1 + k_2`; states stand one below the other.
+
+    Parameters
+    ----------
+    left, right : StateSpaceKernel
+    """
 
     @property
     def dim(self) -> int:
@@ -90,6 +95,10 @@ class Product(_Pair):
 
     The standard deviation of the second factor, if it is None, is 1: only the product of both
     is known.
+
+    Parameters
+    ----------
+    left, right : StateSpaceKernel
     """
 
     @property

@@ -117,6 +117,8 @@ def checked_hyperparameter(value: Any, where: str) -> None:
         With the kernel and the name of the hyper-parameter.
     """
     numbers = value if isinstance(value, LogNormal) else (value,)
+    if any(isinstance(v, str) for v in numbers):
+        raise ValueError(f"{where} must be a positive number or a prior, got {value!r}")
     if value is None or not all(isinstance(v, int | float | np.number) for v in numbers):
         # Arrays of many kernels, tracers, and placeholders of JAX pass unread.
         return

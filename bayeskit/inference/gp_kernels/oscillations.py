@@ -54,6 +54,11 @@ class Periodic(StateSpaceKernel):
     num_harmonics : int
         J, so that there are 2J + 1 states.
 
+    Raises
+    ------
+    ValueError
+        If num_harmonics is no whole number of at least 1.
+
     References
     ----------
     Solin & Sarkka (2014), *Explicit link between periodic covariance functions and state space
@@ -281,6 +286,10 @@ def QuasiPeriodic(
         As for :class:`Periodic`.
     decay : float, LogNormal or None
         Distance over which the form changes: the length scale of the Matern kernel.
+
+    Returns
+    -------
+    StateSpaceKernel
 
     Examples
     --------

@@ -132,6 +132,11 @@ class IntegratedWiener(StateSpaceKernel):
     num_integrals : int
         0 is a Wiener process, 1 the model of cubic smoothing splines.
 
+    Raises
+    ------
+    ValueError
+        If num_integrals is not 0, 1 or 2.
+
     References
     ----------
     Wahba (1978), *Improper priors, spline smoothing and the problem of guarding against model

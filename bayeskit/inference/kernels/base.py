@@ -223,11 +223,19 @@ def metropolis(
 
     Parameters
     ----------
+    key : JAX key, lane key or enumerating key
     current, proposal : PointState, or a kernel's own kind of state
     log_ratio : () array
         Log of the Metropolis-Hastings-Green ratio; NaN rejects.
     not_finite : () bool array
         Rejects whatever the ratio says: a density of +inf would be accepted for ever.
+    divergent : () bool array
+        Is told in the info, and rejects nothing.
+
+    Returns
+    -------
+    (state, StepInfo)
+        The proposal where it was accepted, else the state of before; and what happened.
     """
     log_ratio = jnp.where(not_finite | jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     accepted = random.accept(key, log_ratio)
@@ -249,5 +257,22 @@ def settle(
 
 
 def not_usable(components: jax.Array) -> jax.Array:
-    """Return whether cached components hold NaN or +inf; -inf is a legitimate zero density."""
+    """Return whether cached components hold NaN or +inf; -inf is a legitimate zero density.
+
+    Parameters
+    ----------
+    components : (..., J) array
+        Log densities.
+
+    Returns
+    -------
+    (...) bool array
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> bi.not_usable(jnp.array([[0.0, jnp.nan], [0.0, -jnp.inf]])).tolist()
+    [True, False]
+    """
     return jnp.any(jnp.isnan(components) | (components == jnp.inf), axis=-1)

@@ -84,6 +84,11 @@ def defensive_bridge(
         :math:`\alpha`. It is data: with 1 the path is the one from the prior, run by the same
         compiled program.
 
+    Returns
+    -------
+    Target
+        With the same evidence.
+
     Raises
     ------
     ImproperPriorError
@@ -175,6 +180,11 @@ def student_bridge(
         L, the scale matrix or its diagonal, as from
         :func:`~bayeskit.inference.adaptation.covariance_factor`.
     prior_share : float in [0, 1], or () array
+
+    Returns
+    -------
+    Target
+        With the same evidence.
 
     Raises
     ------

@@ -71,6 +71,11 @@ def geometric_bridge(
         Of the reference, such as the moments of a pilot run. They are passed on as arguments,
         so that others of the same shape run through the same compiled program.
 
+    Returns
+    -------
+    Target
+        With the same evidence.
+
     Raises
     ------
     ImproperPriorError

@@ -297,6 +297,10 @@ def transition(
     name : str
         How a function is printed.
 
+    Returns
+    -------
+    Transition
+
     Raises
     ------
     TypeError

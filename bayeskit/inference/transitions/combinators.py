@@ -122,6 +122,15 @@ def cycle(*parts: Transition) -> Transition:
     :func:`mixture` are. Beside parts without gradients, one that follows them computes its
     own at each turn.
 
+    Parameters
+    ----------
+    *parts : Transition
+        The first one is applied first.
+
+    Returns
+    -------
+    Transition
+
     Raises
     ------
     ValueError
@@ -135,6 +144,14 @@ def cycle(*parts: Transition) -> Transition:
 
 def palindrome(*parts: Transition) -> Transition:
     """Apply transitions in order and then in reverse order (reversible if the parts are).
+
+    Parameters
+    ----------
+    *parts : Transition
+
+    Returns
+    -------
+    Transition
 
     Raises
     ------
@@ -204,6 +221,10 @@ def mixture(
     untouched : callable (value) -> part of the value
         What a function of probabilities is shown, and which no transition may change.
 
+    Returns
+    -------
+    Transition
+
     Raises
     ------
     ValueError
@@ -263,6 +284,16 @@ class Repeat(_Composed):
 
 def repeat(part: Transition, num: int) -> Transition:
     """Apply a transition ``num`` times as one step: thinning (keeps the law).
+
+    Parameters
+    ----------
+    part : Transition
+    num : int
+        At least 1.
+
+    Returns
+    -------
+    Transition
 
     Raises
     ------

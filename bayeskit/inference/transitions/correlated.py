@@ -45,6 +45,10 @@ def crank_nicolson(shape: tuple[int, ...], correlation: float) -> Auxiliary:
     correlation : float in [0, 1)
         :math:`\rho`; 0 draws all numbers anew.
 
+    Returns
+    -------
+    Auxiliary
+
     Raises
     ------
     ValueError

@@ -24,7 +24,13 @@ __all__ = ["Pair", "coupled", "coupled_metropolis_hastings", "coupled_random_wal
 
 
 class Pair(NamedTuple):
-    """Two states, or the values of two states."""
+    """Two states, or the values of two states.
+
+    Parameters
+    ----------
+    first, second : pytree
+        Of the same structure.
+    """
 
     first: Any
     second: Any
@@ -140,6 +146,11 @@ def coupled(part: Transition) -> Transition:
     ----------
     part : Transition
 
+    Returns
+    -------
+    Transition
+        On a :class:`Pair`.
+
     Notes
     -----
     Cost: twice that of the transition. Two states that are equal in every number stay equal.
@@ -171,6 +182,11 @@ def coupled_metropolis_hastings(
     target : Target
     name : str
 
+    Returns
+    -------
+    Transition
+        On a :class:`Pair`.
+
     References
     ----------
     Jacob, O'Leary & Atchadé (2020), *Unbiased Markov chain Monte Carlo methods with couplings*.
@@ -191,6 +207,11 @@ def coupled_random_walk(target: Target, tuning: Tuning | None = None) -> Transit
     target : Target on vectors
     tuning : Tuning, optional
         Step size and metric. Default: those for a standardised target.
+
+    Returns
+    -------
+    Transition
+        On a :class:`Pair`.
     """
 
     def propose_pair(key: Any, x: Any, y: Any) -> tuple[Any, Any]:

@@ -23,6 +23,7 @@ def maximal_categorical(
 
     Parameters
     ----------
+    key : JAX key, lane key or enumerating key
     first_logits, second_logits : (K,) arrays, any normalisation
 
     Returns
@@ -52,6 +53,18 @@ def reflected_normal(
     :math:`x + h L \varepsilon`, with probability :math:`\min(1, \phi(\varepsilon + z)/
     \phi(\varepsilon))`; otherwise y moves by the noise reflected in the plane between them. The
     draws are equal as often as can be.
+
+    Parameters
+    ----------
+    key : JAX key
+    first, second : (dim,) arrays
+        Means x and y.
+    tuning : Tuning
+        Step size h and factor L.
+
+    Returns
+    -------
+    two (dim,) arrays
 
     References
     ----------

@@ -168,6 +168,11 @@ def exchange(on: TemperedPath | Sequence[Target], pairs: str, stages: Any = None
     stages : TemperingStage with leading axis num
         For a path: its rungs, as from :func:`rungs`.
 
+    Returns
+    -------
+    Transition
+        On a tuple of states, one for each chain.
+
     Raises
     ------
     TypeError

@@ -115,6 +115,11 @@ def gibbs(on: Any, *, scan: str = "cycle", **blocks: Callable) -> Transition:
         from the conditional exactly. Either is built anew at every turn, so that no cached
         value is stale.
 
+    Returns
+    -------
+    Transition
+        On the dictionary.
+
     Raises
     ------
     ValueError

@@ -174,6 +174,10 @@ def involutive(
     name : str
         How it is printed.
 
+    Returns
+    -------
+    Transition
+
     Raises
     ------
     TypeError
@@ -258,6 +262,10 @@ def metropolis_hastings(
         Log density :math:`\log q(x, y)` of y given x; None for a symmetric proposal.
     target : Target or TemperedPath
     name : str
+
+    Returns
+    -------
+    Transition
 
     References
     ----------

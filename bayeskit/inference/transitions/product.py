@@ -173,6 +173,11 @@ def product(parts: Sequence[Transition] | Transition, stages: Any = None) -> Tra
     stages : TemperingStage with leading axis num
         The rungs, as from :func:`rungs`, for one transition.
 
+    Returns
+    -------
+    Transition
+        On a tuple of states, one for each chain.
+
     Raises
     ------
     ValueError
@@ -203,6 +208,11 @@ def slot(part: Transition, place: int, whole: Transition) -> Transition:
     place : int
     whole : Transition
         The product, as from :func:`product`.
+
+    Returns
+    -------
+    Transition
+        On the tuple of all chains.
 
     Raises
     ------

@@ -48,6 +48,10 @@ def random_walk(scale: Any) -> Proposal:
         L: a number or one for each coordinate, or a matrix with :math:`L L'` the covariance.
         Positions that are dictionaries are taken as one vector, sorted by name.
 
+    Returns
+    -------
+    Proposal
+
     Raises
     ------
     ValueError

@@ -34,10 +34,21 @@ def birth_death(num_models: int, birth: float = 0.5) -> np.ndarray:
     birth : float in (0, 1)
         Probability of the larger model, where there are both.
 
+    Returns
+    -------
+    (num_models, num_models) array
+        Rows add up to 1.
+
     Raises
     ------
     ValueError
         For fewer than two models, or another probability.
+
+    Examples
+    --------
+    >>> from bayeskit import inference as bi
+    >>> bi.birth_death(3).tolist()
+    [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]
     """
     if num_models < 2 or not 0 < birth < 1:
         raise ValueError(
@@ -85,6 +96,10 @@ def reversible_jump(
         Another match of the dimensions, such as a split. Default: the exchange, whose Jacobian
         is 1; of a function it is found by automatic differentiation.
     name : str
+
+    Returns
+    -------
+    Transition
 
     Raises
     ------
@@ -151,6 +166,10 @@ def walk_within(
         On pairs (k, x), as for :func:`reversible_jump`.
     step_size : float
     active : callable (model, num) -> (num,) bool array
+
+    Returns
+    -------
+    Transition
     """
 
     def step(z: Any) -> Any:

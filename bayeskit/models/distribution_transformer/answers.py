@@ -24,7 +24,7 @@ from bayeskit.models.distribution_transformer.door import (
 from bayeskit.models.distribution_transformer.filtering import run_filter
 from bayeskit.models.distribution_transformer.fit_mixture import FittedPrior, fit_mixture
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
-from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
+from bayeskit.models.distribution_transformer.mixture_arrays import Mixture, without_absent
 from bayeskit.models.distribution_transformer.prior_laws import PriorLaw
 from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
 from bayeskit.models.distribution_transformer.refine import RefinedBatch, RefinedPosterior
@@ -95,7 +95,7 @@ class Answers:
             sampling, by tempered SMC, by Markov chains, or by the first of them that finds no
             reason for doubt. Alarms for what training has not seen are then left to it.
         n_draws : int
-            Of a refined posterior.
+            Of a refined posterior, at least 100; SMC and chains round up to whole groups.
         random_state : int, numpy random state, JAX key, or None
             Of a refined posterior.
 
@@ -138,7 +138,7 @@ class Answers:
                 random_state=random_state,
                 is_batch=is_batch,
             )
-        mixture: Any = found.mixture
+        mixture: Any = without_absent(found.mixture, self._num_components(problems))
         if not is_batch:
             mixture = Mixture(*(leaf[0] for leaf in mixture))
         return GaussianMixture.of_arrays(mixture, self.task_.support)
@@ -173,6 +173,11 @@ class Answers:
         problems, _ = joined(arrays, rows, masks, vector)
         return problems, many_priors or many_rows or many_vectors
 
+    def _num_components(self, problems: Problems) -> int:
+        """Number of components of the priors, absent ones among them."""
+        is_mixture = self.task_.meta_prior.is_mixture
+        return problems.prior.log_weights.shape[-1] if is_mixture else 1
+
     def _check_support(self, prior: GaussianMixture) -> None:
         if prior.support.spec != self.task_.support.spec:
             raise InvalidDataError(
@@ -196,7 +201,7 @@ class Answers:
             )
             found = jax.tree.map(lambda leaf: np.asarray(leaf)[:batch], found)
         masks = {name: mask[:batch] for name, mask in full.masks.items()}
-        k = found.mixture.log_weights.shape[-1]
+        k = self._num_components(problems)
         seen = Seen(found.features, found.units, masks, np.asarray(problems.vector), k)
         if strict or not quiet:
             sound_alarms(self.task_, self.range_, seen, strict=strict, stacklevel=4)
@@ -236,9 +241,8 @@ class Answers:
             (time, m), (time,) for m = 1, or (batch, time, m): one observation a time.
         A, Q, c : (d, d), (d, d) and (d,) arrays
             Of the unconstrained latent. Numbers for d = 1.
-        x0 : GaussianMixture
-            The law of :math:`x_0`, before the first motion. A single Gaussian is split into
-            several components with its moments, unless the data are linear and Gaussian.
+        x0 : GaussianMixture, or another prior as for :meth:`posterior`
+            The law of :math:`x_0`, before the first motion.
         parameters, missing, strict
             As for :meth:`posterior`. Where everything is missing, the posterior is the
             prediction.
@@ -263,8 +267,14 @@ class Answers:
         self._check_fitted()
         if not self.task_.meta_prior.is_mixture:
             raise ValueError("filter needs a network for mixture priors")
-        x0, _ = self._standing_for(x0, quiet=False)
-        self._check_support(x0)
+        if not isinstance(n_particles, int | np.integer) or n_particles < 1:
+            raise ValueError(f"n_particles must be a whole number >= 1, got {n_particles!r}")
+        try:
+            x0, _ = self._standing_for(x0, quiet=False)
+            self.task_.meta_prior.checked(x0)
+            self._check_support(x0)
+        except (TypeError, InvalidDataError) as error:
+            raise type(error)(f"x0, the prior at the start of the filter: {error}") from error
         return run_filter(
             self,
             zs,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,23 @@ from bayeskit.errors import ValidationFailed
 from bayeskit.inference.random import host_generator
 from bayeskit.models.base import as_random_key
 from bayeskit.models.distribution_transformer import mixture_arrays
+from bayeskit.models.distribution_transformer.against_refined import (
+    C2ST,
+    Comparison,
+    ExactPosteriors,
+    compared,
+    gap_in_words,
+)
+from bayeskit.models.distribution_transformer.calibration_checks import (
+    COLUMNS,
+    FEWEST_PROBLEMS,
+    checked,
+    in_words,
+)
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
-from bayeskit.validation.ranks import binomial_p_values
 
 __all__ = ["CalibrationReport", "calibration_report", "check_numbers"]
-
-# Of the distribution of ranks: shares below, and central intervals, as of any estimator.
-_CUTS = np.array([0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95])
-_INTERVALS = np.array([0.50, 0.80, 0.90, 0.98])
-# In a region there are fewer problems, and fewer questions.
-_REGION_CUTS, _REGION_INTERVALS = np.array([0.50]), np.array([0.50, 0.90])
-_NUM_REGIONS = 4
-_FEWEST_PROBLEMS = 100
-_COLUMNS = ["region", "statistic", "check", "expected", "observed", "se", "p_value", "passed"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,6 +57,8 @@ class CalibrationReport:
     mean_log_density : float
         Of the truth under the posteriors. Differences are those of expected
         Kullback-Leibler divergences.
+    comparison : Comparison or None
+        Of amortised draws with refined ones, where the likelihood is known.
 
     References
     ----------
@@ -69,11 +73,31 @@ class CalibrationReport:
     ranks: dict[str, np.ndarray]
     table: list[tuple]
     mean_log_density: float
+    comparison: Comparison | None = None
 
     @property
     def num_problems(self) -> int:
         """Number of simulated problems."""
         return len(next(iter(self.ranks.values())))
+
+    @property
+    def c2st(self) -> float:
+        """How often the best classifier tells a refined draw from an amortised one.
+
+        0.5 if posteriors are exact; NaN without a likelihood. The best classifier asks where
+        the ratio of exact and amortised density is larger: nothing has to be learned, and all
+        problems are held out.
+        """
+        return float(self.comparison.hits[C2ST].mean()) if self.comparison else math.nan
+
+    @property
+    def energy_gap(self) -> float:
+        """Energy score of the amortised posteriors at refined draws, less at their own.
+
+        In standard deviations of each posterior: 0 if they are exact, positive for narrow and
+        negative for wide ones; NaN without a likelihood.
+        """
+        return float(self.comparison.energy_gaps.mean()) if self.comparison else math.nan
 
     def to_frame(self) -> Any:
         """Return a table with one row for each check, as pandas.DataFrame.
@@ -83,7 +107,7 @@ class CalibrationReport:
         """
         import pandas as pd
 
-        return pd.DataFrame(self.table, columns=_COLUMNS)
+        return pd.DataFrame(self.table, columns=COLUMNS)
 
     def coverage(self, statistic: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return levels (99,) and how often credible sets of these levels cover the truth.
@@ -118,7 +142,7 @@ class CalibrationReport:
     @property
     def worst(self) -> str:
         """The most suspicious check in words, with the region where it fails."""
-        return _words(min(self.table, key=lambda row: (row[-1], row[-2])))
+        return in_words(min(self.table, key=lambda row: (row[-1], row[-2])))
 
     @property
     def failing_regions(self) -> list[str]:
@@ -133,8 +157,12 @@ class CalibrationReport:
 
     def __repr__(self) -> str:
         lines = [f"CalibrationReport: {self.verdict}, {self.num_problems} problems"]
-        prefix = "largest deviation" if self.verdict == "pass" else "worst"
-        lines.append(f"{prefix}: {self.worst}")
+        if self.comparison is not None:
+            lines.append(gap_in_words(self.comparison))
+        if self.verdict == "pass":
+            lines.append(f"no check fails; the least likely: {self.worst}")
+        else:
+            lines.append(f"worst: {self.worst}")
         if self.failing_regions:
             lines.append("fails in: " + "; ".join(self.failing_regions[:4]))
         return "\n".join(lines)
@@ -146,7 +174,7 @@ def calibration_report(
     references: np.ndarray,
     *,
     guesses: np.ndarray | None = None,
-    log_likelihood: Callable | None = None,
+    exact: ExactPosteriors | None = None,
     features: Mapping[str, np.ndarray] | None = None,
     num_draws: int = 99,
     alpha: float = 1e-4,
@@ -168,8 +196,8 @@ def calibration_report(
     guesses : (num, d) array, optional
         Of the latents, made of the prior and the data of each problem by a rule that knows
         nothing of these truths. Better guesses find a smaller neglect of the data.
-    log_likelihood : callable (u) -> (L, num) array, optional
-        Of the data of each problem at latents (L, num, d).
+    exact : ExactPosteriors, optional
+        Likelihood and prior of each problem, where they are known.
     features : dict of (num,) arrays, optional
         What regions are made of. Each is cut at its quartiles.
     num_draws : int
@@ -188,6 +216,10 @@ def calibration_report(
     Ranks of coordinates are exact: the distribution function of a mixture needs no draws. Each
     check counts ranks below a cut, or inside a central interval, and its p-value is that of an
     exact binomial test. Half of ``alpha`` is spent on all problems, half on regions.
+
+    Where the likelihood is known, draws from each posterior are compared with draws that one
+    move of the exact posterior has refined. Of exact posteriors the two are exchangeable, so
+    that each is the larger by any score in half of the pairs.
     """
     num = len(latents)
     check_numbers(num, num_draws, alpha)
@@ -209,14 +241,18 @@ def calibration_report(
             _heaviest_share(posteriors, latents),
             _heaviest_share(posteriors, draws),
         )
-    if log_likelihood is not None:
-        at_truth = np.asarray(log_likelihood(latents[None]))[0]
-        among["log likelihood"] = at_truth, np.asarray(log_likelihood(draws))
+    comparison = None
+    if exact is not None:
+        _, found = exact.log_densities(np.concatenate([latents[None], draws]))
+        values = np.asarray(found)
+        among["log likelihood"] = values[0], values[1:]
+        comparison = compared(posteriors, exact, draws, generator)
     for name, (truth, others) in among.items():
         ranks[name] = _rank_among(truth, others, generator)
-    table = _checked(ranks, features or {}, alpha)
+    table = checked(ranks, comparison.hits if comparison else {}, features or {}, alpha)
     verdict = "pass" if all(row[-1] for row in table) else "fail"
-    return CalibrationReport(verdict, alpha, ranks, table, float(log_density.mean()))
+    mean_log_density = float(log_density.mean())
+    return CalibrationReport(verdict, alpha, ranks, table, mean_log_density, comparison)
 
 
 def check_numbers(num: Any, num_draws: Any, alpha: Any) -> None:
@@ -226,9 +262,9 @@ def check_numbers(num: Any, num_draws: Any, alpha: Any) -> None:
     ------
     ValueError
     """
-    if not isinstance(num, int | np.integer) or num < _FEWEST_PROBLEMS:
+    if not isinstance(num, int | np.integer) or num < FEWEST_PROBLEMS:
         raise ValueError(
-            f"the number of problems must be a whole number >= {_FEWEST_PROBLEMS}, got {num!r}"
+            f"the number of problems must be a whole number >= {FEWEST_PROBLEMS}, got {num!r}"
         )
     if not isinstance(num_draws, int | np.integer) or num_draws < 1:
         raise ValueError(f"the number of draws must be a whole number >= 1, got {num_draws!r}")
@@ -276,73 +312,3 @@ def _rank_among(
     less = (draws < truth).sum(axis=0)
     equal = (draws == truth).sum(axis=0)
     return (less + (equal + 1) * generator.random(len(truth))) / (len(draws) + 1)
-
-
-# ---------------------------------------------------------------- uniform or not
-
-
-def _checked(
-    ranks: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray], alpha: float
-) -> list[tuple]:
-    num = len(next(iter(ranks.values())))
-    everything = [
-        ("all", name, *row)
-        for name, values in ranks.items()
-        for row in _counted(values, _CUTS, _INTERVALS)
-    ]
-    regions = [
-        (region, name, *row)
-        for region, chosen in _regions(features, num)
-        for name, values in ranks.items()
-        for row in _counted(values[chosen], _REGION_CUTS, _REGION_INTERVALS)
-    ]
-    table = []
-    for rows in (everything, regions):
-        # Half of alpha for each kind, and for each row of it an equal part.
-        table += [(*row, bool(row[-1] > 0.5 * alpha / len(rows))) for row in rows]
-    return table
-
-
-def _counted(ranks: np.ndarray, cuts: np.ndarray, intervals: np.ndarray) -> list[tuple]:
-    below = [(f"below {cut:.0%}", cut, ranks < cut) for cut in cuts]
-    inside = [
-        (f"central {width:.0%} interval", width, np.abs(2.0 * ranks - 1.0) < width)
-        for width in intervals
-    ]
-    rows, num = [], len(ranks)
-    for words, expected, hits in below + inside:
-        count = int(hits.sum())
-        p_value = float(binomial_p_values(np.array(count), num, np.array(expected)))
-        error = math.sqrt(expected * (1.0 - expected) / num)
-        rows.append((words, float(expected), count / num, error, p_value))
-    return rows
-
-
-def _regions(features: Mapping[str, np.ndarray], num: int) -> list[tuple[str, np.ndarray]]:
-    """Return the quarters of each feature, with their names."""
-    found = []
-    for name, values in features.items():
-        values = np.asarray(values, np.float64)
-        ends = np.unique(np.quantile(values, np.linspace(0, 1, _NUM_REGIONS + 1)))
-        for i, (low, high) in enumerate(pairwise(ends)):
-            last = i == len(ends) - 2
-            chosen = (values >= low) & ((values <= high) if last else (values < high))
-            # A quarter of few problems cannot fail, and costs power.
-            if len(ends) > 2 and chosen.sum() >= _FEWEST_PROBLEMS / _NUM_REGIONS:
-                right = "]" if last else ")"
-                found.append((f"{name} in [{low:.3g}, {high:.3g}{right}", chosen))
-    return found
-
-
-def _words(row: tuple) -> str:
-    region, statistic, check, expected, observed, error, p_value, _ = row
-    where = "" if region == "all" else f", where {region}"
-    what = (
-        f"the {check} of {statistic} covers the truth"
-        if check.startswith("central") and statistic.startswith("x[")
-        else f"the rank of {statistic} is {check.replace('central', 'in the central')}"
-    )
-    return (
-        f"{what} in {observed:.1%} ± {error:.1%} of problems instead of {expected:.0%}{where} "
-        f"(p = {p_value:.2g})"
-    )

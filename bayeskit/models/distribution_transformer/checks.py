@@ -117,7 +117,8 @@ class Checks(Answers):
         Ranks of the true latent, of its likelihood and of its density, and coverage by balls
         around random points and around guesses made of the data (TARP); over all that training
         draws from, and by regions of the features of the prior, so that a region that fails is
-        named.
+        named. Where the likelihood is known, draws from each posterior are compared with
+        refined ones: by the best classifier (C2ST) and by the energy score.
 
         Parameters
         ----------
@@ -132,7 +133,8 @@ class Checks(Answers):
         Returns
         -------
         CalibrationReport
-            With ``verdict``, ``worst``, ``failing_regions`` and ``to_frame()``.
+            With ``verdict``, ``worst``, ``failing_regions``, ``c2st``, ``energy_gap`` and
+            ``to_frame()``.
         """
         self._check_fitted()
         check_numbers(n, n_draws, alpha)

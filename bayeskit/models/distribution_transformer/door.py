@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bayeskit.errors import InvalidDataError
+from bayeskit.models.base import real_numbers
 from bayeskit.models.distribution_transformer.simulators import BaseSimulator
 from bayeskit.models.distribution_transformer.task import Problems
 
@@ -25,12 +26,8 @@ _MISSING = ("raise", "mask")
 
 
 def _numbers(value: Any, name: str, missing: str) -> np.ndarray:
-    if hasattr(value, "to_numpy"):
-        value = value.to_numpy()
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidDataError(f"{name} must hold real numbers: {error}") from error
+    # A copy, which is in native byte order as well.
+    array = np.array(real_numbers(value, name), dtype=np.float64)
     if missing not in _MISSING:
         raise ValueError(f"missing must be one of {_MISSING}, got {missing!r}")
     bad = np.isinf(array) if missing == "mask" else ~np.isfinite(array)
@@ -102,7 +99,11 @@ def checked_series(
     rows, masks, is_batch = checked_rows(zs, sizes, missing)
     lengths = {array.shape[1] for array in rows.values() if array.shape[1]}
     if len(lengths) != 1:
-        raise InvalidDataError(f"zs must have the same times in each source, got {lengths}")
+        if not lengths:
+            raise InvalidDataError("zs must have at least one time, got none")
+        raise InvalidDataError(
+            f"zs must have the same times in each source, got lengths {sorted(lengths)}"
+        )
     (length,) = lengths
     batch = max(len(array) for array in rows.values())
     for name, size in sizes.items():
@@ -118,6 +119,10 @@ def checked_parameters(values: Any, simulator: BaseSimulator) -> tuple[np.ndarra
     """Return scaled numbers of the likelihood (batch, p), and whether it was a batch."""
     ranges = simulator.parameters.ranges
     given = dict(values or {})
+    if given and not ranges:
+        raise InvalidDataError(
+            f"parameters must be None, since the simulator has none; got {sorted(given)}"
+        )
     if set(given) != set(ranges):
         raise InvalidDataError(
             f"parameters must be a dict of {sorted(ranges)}, got {sorted(given)}"

@@ -20,17 +20,20 @@ from bayeskit.models.distribution_transformer import saving
 from bayeskit.models.distribution_transformer.checks import Checks
 from bayeskit.models.distribution_transformer.first_sample import FirstSample, first_sample
 from bayeskit.models.distribution_transformer.network import Network
+from bayeskit.models.distribution_transformer.pretrained import load_pretrained
 from bayeskit.models.distribution_transformer.ranges import observed_range
+from bayeskit.models.distribution_transformer.settings import (
+    check_settings,
+    device_scope,
+    identity_of_training,
+    training_of,
+)
 from bayeskit.models.distribution_transformer.simulation_checks import check_simulations
 from bayeskit.models.distribution_transformer.simulators import as_simulator
 from bayeskit.models.distribution_transformer.supports import as_support
 from bayeskit.models.distribution_transformer.task import Task
-from bayeskit.models.distribution_transformer.training import (
-    Plan,
-    Progress,
-    initial_state,
-    train,
-)
+from bayeskit.models.distribution_transformer.training import Plan, initial_state, train
+from bayeskit.models.distribution_transformer.training_progress import HISTORY, Progress
 
 __all__ = ["DistributionTransformer"]
 
@@ -55,15 +58,18 @@ class DistributionTransformer(Checks, BaseEstimator):
     meta_prior : GaussianMixtureMetaPrior or ParametricMetaPrior
         The law of the priors to be trained on.
     n_components : int
-        Components of posteriors for parametric priors. For mixtures there are as many as the
-        prior has.
+        Components of posteriors; as many as the prior has, if it has more. Each component of
+        the prior is given one, and the others go to those with most of the posterior, so that
+        one Gaussian may have a skewed posterior. Linear Gaussian data with mixture priors
+        need as many as the prior has.
     support : str, tuple or list, optional
         Where the latent lives, for mixture priors: ``"real"``, ``"positive"``, ``"unit"``,
         ``("interval", low, high)``, ``"simplex"``, ``"correlation"``, or a list. Mixtures are
         those of the unconstrained latent. Parametric families bring theirs.
     warm_start : bool
         Start from the exact update of linear Gaussian data, and else from Newton's method and a
-        quadrature for each component. False starts from the prior.
+        quadrature for each component, whose parts are fitted to it in one or two dimensions.
+        False starts from the prior.
     d_model, n_layers, n_heads, d_hidden : int
         Width of a token, layers, heads, and width of the hidden layers.
     max_steps, budget_seconds : int and float, optional
@@ -79,7 +85,11 @@ class DistributionTransformer(Checks, BaseEstimator):
     patience : int, optional
         Stop after this many chunks of 50 steps without a better loss on fixed problems.
     checkpoint : str or Path, optional
-        A file written after each chunk. The same call goes on from it, to the same bits.
+        A file that training goes on from when the same call is made again, to the same bits
+        where ``max_steps`` ends it.
+    checkpoint_every, max_seconds : float
+        Seconds between two checkpoints, and after which training stops as after Ctrl-C; see
+        :class:`~bayeskit.inference.LongRunSettings`.
     progress : "auto" or bool
     random_state : int, numpy random state, JAX key, or None
     precision : {"float64", "float32"}
@@ -98,6 +108,8 @@ class DistributionTransformer(Checks, BaseEstimator):
         weights and without training; their difference is that of expected Kullback-Leibler
         divergences.
     weights_, scaling_, range_ : what was learned
+    interrupted_ : bool
+        Whether training ended before it was to.
     timing_ : dict of float
         Seconds of compiling and of running.
 
@@ -149,6 +161,8 @@ class DistributionTransformer(Checks, BaseEstimator):
         lr: float = 1e-3,
         patience: int | None = None,
         checkpoint: str | Path | None = None,
+        checkpoint_every: float = 60.0,
+        max_seconds: float | None = None,
         progress: str | bool = "auto",
         random_state: Any = None,
         precision: str = "float64",
@@ -170,6 +184,8 @@ class DistributionTransformer(Checks, BaseEstimator):
         self.lr = lr
         self.patience = patience
         self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
+        self.max_seconds = max_seconds
         self.progress = progress
         self.random_state = random_state
         self.precision = precision
@@ -178,12 +194,12 @@ class DistributionTransformer(Checks, BaseEstimator):
     # ------------------------------------------------------------ what is trained
 
     def _task(self) -> Task:
+        simulator, support = as_simulator(self.simulator), self.support
         if not hasattr(self.meta_prior, "draw_latent"):
             raise TypeError(
                 "meta_prior must be a GaussianMixtureMetaPrior or a ParametricMetaPrior, got "
                 f"{type(self.meta_prior).__name__}"
             )
-        simulator, support = as_simulator(self.simulator), self.support
         if not self.meta_prior.is_mixture:
             if support is not None:
                 raise ValueError(
@@ -204,34 +220,6 @@ class DistributionTransformer(Checks, BaseEstimator):
         return Network(
             task.dim, self.d_model, self.n_layers, self.n_heads, self.d_hidden, named
         )
-
-    def _check_settings(self) -> None:
-        counts = ("n_components", "d_model", "n_layers", "n_heads", "d_hidden", "batch_size")
-        for name in counts:
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"d_model must be a multiple of n_heads, got {self.d_model} and {self.n_heads}"
-            )
-        if not isinstance(self.n_draws, int) or self.n_draws < 0:
-            raise ValueError(f"n_draws must be a whole number >= 0, got {self.n_draws!r}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be positive, got {self.lr!r}")
-        precision_scope(self.precision)
-        if self.max_steps is None and self.budget_seconds is None:
-            raise ValueError("give max_steps or budget_seconds: training would never end")
-        for name, least in (("max_steps", 0), ("patience", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | np.integer) or value < least):
-                raise ValueError(
-                    f"{name} must be None or a whole number >= {least}, got {value!r}"
-                )
-        if not isinstance(self.warm_start, bool | np.bool_):
-            raise ValueError(f"warm_start must be True or False, got {self.warm_start!r}")
-        if self.budget_seconds is not None and not self.budget_seconds > 0:
-            raise ValueError(f"budget_seconds must be positive, got {self.budget_seconds!r}")
 
     # ------------------------------------------------------------ fitting
 
@@ -259,9 +247,16 @@ class DistributionTransformer(Checks, BaseEstimator):
         NumericalWarning
             If some simulations are not finite, or the loss was not; those steps are left out.
         ConvergenceWarning
-            If training was interrupted; the best weights so far are kept.
+            If nothing was learned and nothing is known: posteriors are then the priors.
+        InterruptedRunWarning
+            If Ctrl-C or ``max_seconds`` ended training early; the best weights so far are kept.
+
+        Notes
+        -----
+        The first Ctrl-C waits for the end of a piece of about two seconds, the second raises
+        KeyboardInterrupt at once. See :class:`~bayeskit.inference.LongRun`.
         """
-        self._check_settings()
+        check_settings(self)
         task = self._task()
         sizes = task.simulator.row_sizes(task.support.constrained_dim)
         key = as_random_key(self.random_state)
@@ -272,84 +267,65 @@ class DistributionTransformer(Checks, BaseEstimator):
             CompileClock() as clock,
         ):
             of_range, of_training = jax.random.split(key)
+            line = ProgressLine(type(self).__name__, self.progress)
             sample, features = first_sample(task, of_range)
             check_simulations(sample)
             seen = observed_range(task, sample, features)
-            progress = Progress()
-            if task.kind == "exact":
-                weights: Any = {}
-                scaling: Any = ()
-            else:
-                weights, scaling = self._train(task, of_training, sample, progress)
+            weights: Any = {}
+            scaling: Any = ()
+            progress, is_interrupted = Progress(), False
+            if task.kind != "exact":
+                weights, scaling, progress, is_interrupted = self._train(
+                    task, of_training, sample, line
+                )
+        line.close(_outcome(task, progress))
+        if task.kind == "prior" and not (progress.step or task.simulator.has_log_likelihood):
+            warnings.warn(
+                "nothing was learned, and without a log likelihood there is nothing to start "
+                "from: every posterior is its prior. Train for more than max_steps=0, or give "
+                "the simulator a log_likelihood",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         self.task_, self.row_sizes_, self.range_ = task, sizes, seen
         self.weights_, self.scaling_ = weights, scaling
         self.network_ = self._network(task)
         self._keep_progress(progress)
+        self.interrupted_ = is_interrupted
         self.timing_ = clock.timing()
         return self
 
     def _on_device(self) -> Any:
-        return jax.default_device(None if self.device is None else jax.devices(self.device)[0])
+        return device_scope(self.device)
 
     def _train(
-        self, task: Task, key: jax.Array, sample: FirstSample, progress: Progress
-    ) -> tuple[Any, Any]:
+        self, task: Task, key: jax.Array, sample: FirstSample, line: ProgressLine
+    ) -> tuple[Any, Any, Progress, bool]:
         plan = Plan(task, self._network(task), int(self.batch_size), int(self.n_draws))
         of_weights, of_steps = jax.random.split(key)
         state, scaling = initial_state(plan, of_weights, sample)
-        save = None
-        if self.checkpoint is not None:
-            keeper = saving.Checkpoint(self.checkpoint, self._configuration(task, key))
-            state, found = keeper.restored(state, progress)
-            progress.__dict__.update(found.__dict__)
-            save = keeper.save
-        line = ProgressLine("DistributionTransformer", self.progress)
-        try:
-            train(
-                plan,
-                state,
-                scaling,
-                of_steps,
-                sample,
-                progress,
-                lr=self.lr,
-                max_steps=self.max_steps,
-                budget_seconds=self.budget_seconds,
-                patience=self.patience,
-                line=line,
-                save=save,
-            )
-        except KeyboardInterrupt:
-            if progress.best_weights is None:
-                raise
-            warnings.warn(
-                f"training was interrupted at step {progress.step}; the best weights so far "
-                "are kept",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        line.close(f"{progress.step} steps, loss {progress.best_loss:.4f}")
+        state, progress, is_interrupted = train(
+            plan,
+            state,
+            scaling,
+            of_steps,
+            sample,
+            training_of(self),
+            line,
+            identity_of_training(self),
+        )
         best = progress.best_weights
-        return (best if best is not None else state.weights), jax.tree.map(np.asarray, scaling)
-
-    def _configuration(self, task: Task, key: jax.Array) -> dict[str, Any]:
-        names = ["n_components", "warm_start", "d_model", "n_layers", "n_heads", "d_hidden"]
-        names += ["max_steps", "batch_size", "n_draws", "lr", "patience"]
-        return {
-            **{name: getattr(self, name) for name in names},
-            "meta_prior": task.meta_prior.plain(),
-            "key": [int(word) for word in np.ravel(jax.random.key_data(key))],
-        }
+        weights = best if best is not None else state.weights
+        return weights, jax.tree.map(np.asarray, scaling), progress, is_interrupted
 
     def _keep_progress(self, progress: Progress) -> None:
         import pandas as pd
 
-        columns = ["step", "seconds", "loss", "evaluated_loss", "skipped"]
-        self.history_ = pd.DataFrame(progress.history, columns=columns)
+        history = pd.DataFrame(progress.history, columns=list(HISTORY))
+        self.history_ = history.astype({"step": int, "skipped": int})
         self.n_steps_, self.train_seconds_ = progress.step, progress.seconds
-        self.loss_ = progress.best_loss if progress.history else math.nan
-        first = progress.history[0]["evaluated_loss"] if progress.history else math.nan
-        self.start_loss_ = first
+        self.loss_ = progress.best_loss if len(progress.history) else math.nan
+        self.start_loss_ = progress.start_loss
 
     # ------------------------------------------------------------ files
 
@@ -381,5 +357,61 @@ class DistributionTransformer(Checks, BaseEstimator):
         return saving.load(cls, path, simulator)
 
     @classmethod
+    def pretrained(cls, name: str) -> DistributionTransformer:
+        r"""Return a trained network that comes with the package, in milliseconds.
+
+        For 1 to 20 observations and mixture priors of one to three components, in the
+        unconstrained coordinates of the table.
+
+        ============= ========================================= ============ ============
+        name          one observation                           latent x     mixture of
+        ============= ========================================= ============ ============
+        ``"normal"``  a number                                  mean, sd     mean, log sd
+        ``"poisson"`` a count                                   rate         log x
+        ``"weibull"`` time, and 1 if the event was seen, 0 if   scale, shape log x
+                      the time was censored
+        ============= ========================================= ============ ============
+
+        A Weibull time exceeds t with probability :math:`\exp(-(t / s)^a)`, with s the scale and
+        a the shape. Posteriors start as parts fitted on a grid, as without training; what
+        training has gained beyond that, and where it was trained, stands in ``report_``.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        DistributionTransformer
+            With ``report_``, a dict: the range of training (``"range"``), divergences from
+            exact posteriors (``"kl"``, and before training ``"untrained_kl"``), and the result
+            of :meth:`calibrate` (``"calibration"``).
+
+        Raises
+        ------
+        ValueError
+            For any other name, with those that there are.
+
+        Examples
+        --------
+        >>> import bayeskit as bk
+        >>> dt = bk.DistributionTransformer.pretrained("poisson")
+        >>> prior = bk.GaussianMixture([1.0], [1.0], [0.25], support="positive")
+        >>> posterior = dt.posterior([3.0, 5.0, 2.0], prior=prior)
+        >>> bool(3.0 < posterior.mean[0] < 3.4)
+        True
+        """
+        return load_pretrained(cls, name)
+
+    @classmethod
     def _from_container(cls, read: Any, simulator: Any) -> DistributionTransformer:
         return saving.from_container(cls, read, simulator)
+
+
+def _outcome(task: Task, progress: Progress) -> str:
+    """Return the last words of the line of progress."""
+    if task.kind == "exact":
+        return "exact without training"
+    gain = progress.start_loss - progress.best_loss
+    gained = f"{gain:.4f} better than untrained" if gain > 0 else "no better than untrained"
+    return f"{progress.step} steps, loss {progress.best_loss:.4f}, {gained}"

@@ -22,9 +22,10 @@ from bayeskit.models.distribution_transformer.guided_filter import (
     Series,
     filtered_by_particles,
 )
-from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
+from bayeskit.models.distribution_transformer.mixture_arrays import Mixture, without_absent
+from bayeskit.models.distribution_transformer.mixture_checks import finite_array
 from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
-from bayeskit.models.distribution_transformer.splitting import split
+from bayeskit.models.distribution_transformer.task import extended
 
 __all__ = ["FilterResult", "run_filter"]
 
@@ -52,10 +53,10 @@ class FilterResult:
 
 
 def _square(value: Any, name: str, d: int) -> np.ndarray:
-    array = np.asarray(value, np.float64)
+    array = finite_array(name, value)
     array = array.reshape(1, 1) if array.ndim == 0 and d == 1 else array
-    if array.shape != (d, d) or not np.isfinite(array).all():
-        raise InvalidDataError(f"{name} must be a finite ({d}, {d}) matrix, got {array.shape}")
+    if array.shape != (d, d):
+        raise InvalidDataError(f"{name} must be a ({d}, {d}) matrix, got shape {array.shape}")
     return array
 
 
@@ -112,9 +113,9 @@ def run_filter(
     with estimator._on_device(), precision_scope(estimator.precision), program_cache():
         cast = estimator._in_precision
         initial = Mixture(*(jnp.asarray(cast(a)) for a in prior))
-        if initial.log_weights.shape[-1] == 1 and not task.is_linear:
-            number = max(task.meta_prior.component_range[1], 1)
-            initial = split(initial.means[:, 0], initial.factors[:, 0], number)
+        num_components = initial.log_weights.shape[-1]
+        # A state has as many components before each update as after it.
+        initial = extended(initial, task.num_parts(num_components))
         motion = programs.Motion(cast(matrix), cast(offset), cast(noise))
         if refine is not None:
             check_likelihood(task, f"refine={refine!r}")
@@ -146,11 +147,11 @@ def run_filter(
         dict(zip(units, flat[1:], strict=True)),
         {name: masks[name][:length].reshape(length * batch, 1) for name in units},
         np.repeat(vector[None], length, axis=0).reshape(length * batch, -1),
-        found.posterior.log_weights.shape[-1],
+        num_components,
     )
     sound_alarms(task, estimator.range_, seen, strict=strict, stacklevel=4)
     is_batch = many_priors or many_series or many_vectors
-    return _result(task, found, is_batch)
+    return _result(task, found, num_components, is_batch)
 
 
 def _check_definite(noise: np.ndarray) -> None:
@@ -192,9 +193,12 @@ def _refined(
     return results
 
 
-def _result(task: Any, found: programs.FilterStep, is_batch: bool) -> FilterResult:
+def _result(
+    task: Any, found: programs.FilterStep, num_components: int, is_batch: bool
+) -> FilterResult:
     def as_user(mixture: Mixture) -> GaussianMixture:
-        leaves = (np.moveaxis(a, 0, 1) if is_batch else a[:, 0] for a in mixture)
+        kept = without_absent(mixture, num_components)
+        leaves = (np.moveaxis(a, 0, 1) if is_batch else a[:, 0] for a in kept)
         return GaussianMixture.of_arrays(Mixture(*leaves), task.support)
 
     log_evidence: Any = found.log_evidence.sum(axis=0)

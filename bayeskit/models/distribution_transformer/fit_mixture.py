@@ -28,6 +28,7 @@ _NUM_DRAWS = 2**13
 _COVARIANCE_FLOOR = 1e-4
 _NUM_STARTS, _MAX_STARTS = 4, 20
 _MAX_KL = 0.05
+_MOST_OUTSIDE = 0.01
 # Of the quantiles that stand for a family, and of the rounds that fit scales to them.
 _NUM_QUANTILES, _NUM_ROUNDS = 4000, 2000
 
@@ -85,7 +86,8 @@ def fit_mixture(
     Warns
     -----
     PriorFitWarning
-        If the divergence is above 0.05.
+        If the divergence is above 0.05, or more than 1 % of the mixture lies where the prior
+        has no density.
 
     Raises
     ------
@@ -135,7 +137,25 @@ def fit_mixture(
             PriorFitWarning,
             stacklevel=2,
         )
-    return FittedPrior(GaussianMixture.of_arrays(mixture, support), law, *found)
+    fitted = GaussianMixture.of_arrays(mixture, support)
+    with precision_scope("float64"):
+        u = fitted_draws(mixture, random.split(start_key)[0])
+        outside = float(np.mean(np.asarray(_log_densities(law, u)) == -np.inf))
+    if outside > _MOST_OUTSIDE:
+        warnings.warn(
+            f"{outside:.1%} of the mixture that stands for the prior lies outside of the "
+            "support of the prior, where posteriors have mass, too: declare the support of the "
+            "latent (support=), or refine the posterior, which uses the prior itself",
+            PriorFitWarning,
+            stacklevel=2,
+        )
+    return FittedPrior(fitted, law, *found)
+
+
+def fitted_draws(mixture: Mixture, key: Any) -> np.ndarray:
+    """Return draws (num, d) from a mixture, in unconstrained coordinates."""
+    seed = int(random.host_generator(key).integers(2**31))
+    return GaussianMixture.of_arrays(mixture).sample(_NUM_DRAWS, seed)
 
 
 def _support_for(prior: Any, support: Any) -> Support:
@@ -162,8 +182,11 @@ def _sample(law: PriorLaw, key: Any) -> tuple[np.ndarray, np.ndarray]:
             f"{bad.mean():.1%} of the draws of the prior lie outside of the support of the "
             "latent, or on its boundary: truncate the prior, or declare another support"
         )
-    log_p = jax.vmap(lambda one: law.log_density(one, law.values))(jnp.asarray(u))
-    return u, np.asarray(log_p)
+    return u, np.asarray(_log_densities(law, u))
+
+
+def _log_densities(law: PriorLaw, u: np.ndarray) -> jax.Array:
+    return jax.vmap(lambda one: law.log_density(one, law.values))(jnp.asarray(u))
 
 
 def _divergence(mixture: Mixture, u: np.ndarray, log_p: np.ndarray) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from bayeskit.models.distribution_transformer.mixture_checks import (
     check_shapes,
     check_weights,
     checked_cholesky,
+    checked_points,
     finite_array,
 )
 from bayeskit.models.distribution_transformer.mixture_summaries import (
@@ -100,7 +101,9 @@ class GaussianMixture:
     ):
         weights, means = finite_array("weights", weights), finite_array("means", means)
         if (covariances is None) == (factors is None):
-            raise InvalidDataError("give either covariances or factors")
+            raise InvalidDataError(
+                "give either covariances or factors, of all components, and not both"
+            )
         name = "covariances" if factors is None else "factors"
         matrices = finite_array(name, covariances if factors is None else factors)
         if weights.ndim == 0:
@@ -203,6 +206,8 @@ class GaussianMixture:
         num : int
         random_state : int, numpy RandomState or Generator, JAX key, or None
         """
+        if not isinstance(num, int | np.integer) or num < 0:
+            raise ValueError(f"num must be a whole number >= 0, got {num!r}")
         generator = host_generator(as_random_key(random_state))
         shape = (num, *self.batch_shape)
         cdf = np.cumsum(self.weights, axis=-1)
@@ -230,12 +235,7 @@ class GaussianMixture:
         Points (num, d) of a single mixture give (num,); of B mixtures, (num, B, d) give
         (num, B). Outside the support the density is 0.
         """
-        x = np.asarray(x, np.float64)
-        expected = self.support.constrained_dim
-        if x.ndim == 0 or x.shape[-1] != expected:
-            raise InvalidDataError(
-                f"x must have {expected} coordinates in its last axis, got shape {x.shape}"
-            )
+        x = checked_points(x, self.support.constrained_dim)
         if self._is_real:
             return log_density(self.mixture, x)
         with precision_scope("float64"):
@@ -328,6 +328,12 @@ class GaussianMixture:
                 "mixtures: use sample or quantile"
             )
         chosen = [coordinates] if isinstance(coordinates, int | np.integer) else coordinates
+        if not all(
+            isinstance(i, int | np.integer) and -self.dim <= i < self.dim for i in chosen
+        ):
+            raise InvalidDataError(
+                f"coordinates must be among 0 to {self.dim - 1}, got {coordinates!r}"
+            )
         index = np.arange(self.dim)[list(chosen)]
         factors = triangle(self.factors[..., index, :])
         parts = Mixture(self.mixture.log_weights, self.means[..., index], factors)

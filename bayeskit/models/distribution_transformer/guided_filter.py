@@ -27,7 +27,6 @@ from bayeskit.models.distribution_transformer.mixture_arrays import (
     log_density,
 )
 from bayeskit.models.distribution_transformer.programs import Motion, amortised
-from bayeskit.models.distribution_transformer.splitting import split
 from bayeskit.models.distribution_transformer.supports import Support
 from bayeskit.models.distribution_transformer.task import Problems, Task
 
@@ -106,6 +105,14 @@ class RefinedFilterResult:
         squares = (self.particles - self.mean[:, None]) ** 2
         return np.sqrt(np.einsum("tn,tnd->td", self.weights, squares))
 
+    def __repr__(self) -> str:
+        verdict = "reliable" if self.reliable else "; ".join(self.reasons)
+        return (
+            f"RefinedFilterResult({len(self.ess)} times, {self.weights.shape[1]} particles, "
+            f"smallest ess={self.ess.min():.0f}, log_evidence={self.log_evidence:.3f} "
+            f"± {self.log_evidence_se:.3f}: {verdict})"
+        )
+
 
 def guided_by_network(
     task: Task, network: Any, weights: Any, scaling: Any, series: Series, num_steps: int
@@ -123,12 +130,12 @@ def guided_by_network(
     """
     motion = series.motion
 
-    def moved(key: Any, t: Any, predicted: Mixture, prior: Mixture) -> _Particle:
-        """Return a particle drawn for a time, given its prediction and what stands for it."""
+    def moved(key: Any, t: Any, predicted: Mixture) -> _Particle:
+        """Return a particle drawn for a time, given its prediction."""
         rows, masks = (
             jax.tree.map(lambda a: a[t], part) for part in (series.rows, series.masks)
         )
-        alone = jax.tree.map(lambda a: a[None], Problems(prior, rows, masks, series.vector))
+        alone = jax.tree.map(lambda a: a[None], Problems(predicted, rows, masks, series.vector))
         q, _ = amortised(task, network, weights, scaling, alone)
         proposal = _mixed(jax.tree.map(lambda a: a[0], q), predicted)
         u = draw(key, proposal)
@@ -137,8 +144,7 @@ def guided_by_network(
         return _Particle(u, log_g + task.log_likelihood(problem, u))
 
     def initial(key: Any) -> _Particle:
-        predicted = linear_prediction(series.initial, *motion)
-        return moved(key, 0, predicted, predicted)
+        return moved(key, 0, linear_prediction(series.initial, *motion))
 
     def kernel(key: Any, t: Any, before: _Particle) -> _Particle:
         point = Mixture(
@@ -146,12 +152,7 @@ def guided_by_network(
             before.u[None],
             jnp.zeros((1, *motion.matrix.shape), before.u.dtype),
         )
-        predicted = linear_prediction(point, *motion)
-        prior = predicted
-        if not task.is_linear:
-            number = max(task.meta_prior.component_range[1], 1)
-            prior = split(predicted.means[0], predicted.factors[0], number)
-        return moved(key, t, predicted, prior)
+        return moved(key, t, linear_prediction(point, *motion))
 
     return FeynmanKac(
         initial=initial,

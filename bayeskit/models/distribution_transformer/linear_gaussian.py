@@ -43,6 +43,11 @@ class LinearGaussian(BaseSimulator):
         Ranges of known numbers; ``matrix`` and ``noise_covariance`` may then be JAX functions
         of a dict of them.
 
+    Raises
+    ------
+    ValueError
+        If matrix and noise_covariance do not fit.
+
     Examples
     --------
     >>> LinearGaussian([[1.0]], [[0.5]], num_observations=(1, 10)).row_sizes(1)

@@ -54,6 +54,11 @@ class GaussianMixtureMetaPrior:
         between ``sharpest`` and 1.
     sharpest : float
 
+    Raises
+    ------
+    ValueError
+        For ranges that are empty or counts below 1.
+
     Examples
     --------
     >>> import jax

@@ -30,6 +30,7 @@ __all__ = [
     "triangle",
     "triangular_image",
     "whiten",
+    "without_absent",
 ]
 
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -70,6 +71,18 @@ def normalized(mixture: Mixture) -> Mixture:
     log_weights = mixture.log_weights
     total = _logsumexp(log_weights, _numpy_of(log_weights))
     return mixture._replace(log_weights=log_weights - total[..., None])
+
+
+def without_absent(mixture: Mixture, least: int) -> Mixture:
+    """Return mixtures without last components that are absent everywhere, on the host.
+
+    At least ``least`` components are kept.
+    """
+    is_present = (mixture.log_weights > -np.inf).reshape(-1, mixture.log_weights.shape[-1])
+    k = max(least, int(np.flatnonzero(is_present.any(axis=0)).max(initial=0)) + 1)
+    return Mixture(
+        mixture.log_weights[..., :k], mixture.means[..., :k, :], mixture.factors[..., :k, :, :]
+    )
 
 
 def whiten(factors: Any, residuals: Any) -> Any:

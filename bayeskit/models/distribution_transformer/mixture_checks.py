@@ -13,6 +13,7 @@ __all__ = [
     "check_shapes",
     "check_weights",
     "checked_cholesky",
+    "checked_points",
     "finite_array",
 ]
 
@@ -30,7 +31,8 @@ def finite_array(name: str, value: Any) -> np.ndarray:
     bad = ~np.isfinite(array)
     if bad.any():
         place = tuple(map(int, np.argwhere(bad)[0]))
-        raise InvalidDataError(f"{name} has {array[place]} at index {place}")
+        where = f" at index {place}" if place else ""
+        raise InvalidDataError(f"{name} has {array[place]}{where}")
     return array
 
 
@@ -108,3 +110,25 @@ def check_factors(factors: np.ndarray) -> None:
         raise InvalidDataError(
             f"the factor of {_place(negative)} has a diagonal entry that is not positive"
         )
+
+
+def checked_points(x: Any, dim: int) -> np.ndarray:
+    """Return points (..., d) of the latent.
+
+    Raises
+    ------
+    InvalidDataError
+        For text and NaN, and for another number of coordinates in the last axis.
+    """
+    x = np.asarray(x)
+    if x.dtype.kind not in "iufb":
+        raise InvalidDataError(f"x must hold real numbers, got {x.dtype}")
+    if np.isnan(x).any():
+        place = tuple(int(i) for i in np.argwhere(np.isnan(x))[0])
+        raise InvalidDataError(f"x contains nan at index {place}: a density needs a point")
+    if x.ndim == 0 or x.shape[-1] != dim:
+        hint = ": write x[:, None] for points of one coordinate" if dim == 1 and x.ndim else ""
+        raise InvalidDataError(
+            f"x must have {dim} coordinates in its last axis, got shape {x.shape}{hint}"
+        )
+    return x.astype(np.float64)

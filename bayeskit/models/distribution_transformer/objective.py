@@ -4,9 +4,19 @@ r"""What training minimises: the expected negative log density of posterior draw
           = E_{\phi, z}\, KL(p(\cdot|z,\phi) \,\|\, q(\cdot|z,\phi)) + \mathrm{const}
 
 The latent that made the data is a draw from the posterior. Where the likelihood is known, it is
-joined by draws from a proposal, all weighed by posterior over proposal. Choosing one of them by
-these weights is a move of iterated sampling importance resampling, which leaves the posterior
-as it is: the average over them has the same expectation as the one draw, and less variance.
+joined by draws from a proposal r, all weighed by posterior over proposal. Choosing one of them
+by these weights is a move of iterated sampling importance resampling, which leaves the
+posterior as it is: the average over them has the same expectation as the one draw, and less
+variance.
+
+The gradient is taken of another sum over the S draws from the proposal,
+
+.. math:: -\frac{1}{S} \sum_s \left[ \frac{p(u_s, z)}{\hat Z\, r(u_s)}
+          - \frac{q(u_s)}{r(u_s)} \right] \nabla \log q(u_s),
+
+in which the second term has expectation zero, for :math:`\int q \nabla \log q = 0`. Its noise
+vanishes as q becomes the posterior. An estimate of the evidence that is off only scales what a
+problem has to say.
 """
 
 from __future__ import annotations
@@ -25,12 +35,24 @@ from bayeskit.models.distribution_transformer.small_matrices import multiply_vec
 from bayeskit.models.distribution_transformer.task import Problems, Start, Task
 from bayeskit.models.distribution_transformer.tokens import Scaling, Tokens, of_problems
 
-__all__ = ["Batch", "batch_of", "draw_batch", "may_change", "mean_loss", "posterior_of"]
+__all__ = [
+    "Batch",
+    "batch_of",
+    "draw_batch",
+    "loss_and_gradient",
+    "may_change",
+    "mean_loss",
+    "posterior_of",
+]
 
 # The proposal: components of the start, made wider, and the prior, so that no ratio of
 # posterior and proposal is large.
 _WIDENING = 1.25
 _SHARE_OF_PRIOR = 0.2
+# Largest ratio of posterior and proposal, where the evidence was estimated much too small.
+_LARGEST_RATIO = 30.0
+# Of the network over the proposal, which only guards against overflow.
+_LARGEST_EXPONENT = 10.0
 
 
 class Batch(NamedTuple):
@@ -45,6 +67,10 @@ class Batch(NamedTuple):
     points : (batch, s, d) array
     shares : (batch, s) array
         Adding up to 1 for each problem.
+    ratios : (batch, s) array
+        Posterior over proposal, divided by the number of draws; 0 for what is no draw from it.
+    log_proposal : (batch, s) array
+        Infinite for what is no draw from it.
     """
 
     tokens: Tokens
@@ -52,6 +78,8 @@ class Batch(NamedTuple):
     is_free: jax.Array
     points: jax.Array
     shares: jax.Array
+    ratios: jax.Array
+    log_proposal: jax.Array
 
 
 def draw_batch(
@@ -74,8 +102,8 @@ def batch_of(
 ) -> Batch:
     """Return problems that were drawn before with ``num_draws + 1`` weighted draws each."""
     tokens = of_problems(task, problems, start, scaling)
-    points, shares = _weighted_draws(task, key, problems, start, u, num_draws)
-    return Batch(tokens, start.base, may_change(task, start), points, shares)
+    weighted = _weighted_draws(task, key, problems, start, u, num_draws)
+    return Batch(tokens, start.base, may_change(task, start), *weighted)
 
 
 def may_change(task: Task, start: Start) -> jax.Array:
@@ -87,9 +115,11 @@ def may_change(task: Task, start: Start) -> jax.Array:
 
 def _weighted_draws(
     task: Task, key: jax.Array, problems: Problems, start: Start, u: jax.Array, num_draws: int
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return points, shares, ratios and log densities of the proposal, as in a batch."""
     if not task.simulator.has_log_likelihood or not num_draws:
-        return u[:, None, :], jnp.ones((len(u), 1), u.dtype)
+        one = jnp.ones((len(u), 1), u.dtype)
+        return u[:, None, :], one, one, jnp.full_like(one, jnp.inf)
     if task.kind == "prior":
         start = _with_warm_start(task).start(problems)
     proposal = Mixture(
@@ -115,8 +145,15 @@ def _weighted_draws(
     # Should not even the true latent have a density, it is all that there is.
     first = jnp.arange(points.shape[1]) == 0
     is_lost = (ratio == -jnp.inf).all(axis=1, keepdims=True)
-    ratio = jnp.where(is_lost & first, 0.0, ratio)
-    return points, jax.nn.softmax(ratio, axis=1)
+    shares = jax.nn.softmax(jnp.where(is_lost & first, 0.0, ratio), axis=1)
+    evidence = start.log_evidence[:, None] + np.log(num_draws)
+    ratios = jnp.exp(jnp.minimum(ratio - evidence, np.log(_LARGEST_RATIO / num_draws)))
+    return (
+        points,
+        shares,
+        jnp.where(first, 0.0, ratios),
+        jnp.where(first, jnp.inf, log_proposal + np.log(num_draws)),
+    )
 
 
 def _with_warm_start(task: Task) -> Task:
@@ -155,9 +192,27 @@ def _as_float32(leaf: jax.Array) -> jax.Array:
     return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
-def mean_loss(network: Network, weights: dict, batch: Batch) -> jax.Array:
-    """Return the objective on a batch."""
+def _log_q(network: Network, weights: dict, batch: Batch) -> jax.Array:
+    """Return the log density (batch, s) of the posteriors at the points."""
     mixture = posterior_of(network, weights, batch.tokens, batch.base, batch.is_free)
     at_points = Mixture(*(leaf[:, None] for leaf in mixture))
-    log_q = mixture_arrays.log_density(at_points, batch.points)
-    return -(batch.shares * log_q).sum(axis=1).mean()
+    return mixture_arrays.log_density(at_points, batch.points)
+
+
+def mean_loss(network: Network, weights: dict, batch: Batch) -> jax.Array:
+    """Return the objective on a batch."""
+    return -(batch.shares * _log_q(network, weights, batch)).sum(axis=1).mean()
+
+
+def loss_and_gradient(network: Network, weights: dict, batch: Batch) -> tuple:
+    """Return the objective on a batch, and its gradient with less noise."""
+
+    def estimate(weights: dict) -> tuple[jax.Array, jax.Array]:
+        log_q = _log_q(network, weights, batch)
+        own = jnp.exp(jnp.minimum(log_q - batch.log_proposal, _LARGEST_EXPONENT))
+        excess = jax.lax.stop_gradient(batch.ratios - own)
+        loss = -(batch.shares * log_q).sum(axis=1).mean()
+        return -(excess * log_q).sum(axis=1).mean(), loss
+
+    (_, loss), gradient = jax.value_and_grad(estimate, has_aux=True)(weights)
+    return loss, gradient

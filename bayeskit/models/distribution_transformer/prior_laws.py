@@ -159,6 +159,12 @@ def numpyro_distribution(distribution: Any) -> Any:
     families = _scipy_families()
     if name not in families:
         found = f"scipy.stats.{name}" if name else type(distribution).__name__
+        if isinstance(distribution, type) or hasattr(distribution, "freeze"):
+            named = getattr(distribution, "__name__", getattr(distribution, "name", found))
+            raise TypeError(
+                f"prior is the family {named!r} without parameters: call it with them, as in "
+                "scipy.stats.norm(0.0, 1.0)"
+            )
         raise TypeError(
             f"prior must be a GaussianMixture, a NumPyro distribution, one of scipy.stats "
             f"({', '.join(sorted(families))}, multivariate_normal), or a list of them, got "

@@ -20,6 +20,8 @@ _TAIL = 0.0005
 # so does a larger share of the batch that lies outside at all.
 _FAR = 0.25
 _EXPECTED_SHARE = 0.01
+# What training would need; each finding comes with its own.
+_WIDER_PRIORS = "a wider meta-prior"
 
 
 @dataclass
@@ -100,18 +102,19 @@ def sound_alarms(
     findings = _prior_findings(task, trained, seen) + _data_findings(task, trained, seen)
     if not findings:
         return
-    text = "; ".join(findings)
-    if strict:
-        raise InvalidDataError(f"outside of what the network was trained on: {text}")
-    warnings.warn(
-        f"outside of what the network was trained on: {text}. Refine the posterior, or train "
-        "with a wider meta-prior",
-        OutOfMetaPriorWarning,
-        stacklevel=stacklevel,
+    text = "; ".join(finding for finding, _ in findings)
+    advice = f"train with {' and '.join(dict.fromkeys(cure for _, cure in findings))}"
+    if task.simulator.has_log_likelihood:
+        advice = f"refine the posterior (refine='auto'), or {advice}"
+    message = (
+        f"outside of what the network was trained on: {text}. {advice[0].upper()}{advice[1:]}"
     )
+    if strict:
+        raise InvalidDataError(message)
+    warnings.warn(message, OutOfMetaPriorWarning, stacklevel=stacklevel)
 
 
-def _prior_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[str]:
+def _prior_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[tuple[str, str]]:
     findings = []
     for name, values, (low, high) in zip(
         task.meta_prior.feature_names(), seen.features.T, trained.prior.T, strict=True
@@ -120,20 +123,20 @@ def _prior_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[str]:
     if task.meta_prior.is_mixture:
         most = task.meta_prior.component_range[1]
         if seen.num_components > most:
-            findings.append(
-                f"the prior has {seen.num_components} components, trained with up to {most}"
-            )
+            found = f"the prior has {seen.num_components} components, trained with up to {most}"
+            findings.append((found, "more num_components in the meta-prior"))
     return findings
 
 
-def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[str]:
+def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[tuple[str, str]]:
     findings = []
     for name, values in seen.units.items():
         mask = seen.masks[name]
         most = task.simulator.num_observations[name][1]
         count = int(mask.sum(axis=1).max(initial=0))
         if count > most:
-            findings.append(f"{count} observations of {name!r}, trained with up to {most}")
+            finding = f"{count} observations of {name!r}, trained with up to {most}"
+            findings.append((finding, "a larger num_observations of the simulator"))
         low, high = trained.rows[name]
         middle = 0.5 * (low + high)
         # One number for each problem: that of its row which is furthest outside.
@@ -146,11 +149,12 @@ def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[str]:
             findings += _outside(label, worst[:, j], low[j], high[j])
     for i, (name, (low, high)) in enumerate(task.simulator.parameters.ranges.items()):
         if (np.abs(seen.vector[:, i]) > 1 + 1e-9).any():
-            findings.append(f"parameter {name!r} is outside of [{low:g}, {high:g}]")
+            finding = f"parameter {name!r} is outside of [{low:g}, {high:g}]"
+            findings.append((finding, "wider parameters of the simulator"))
     return findings
 
 
-def _outside(name: str, values: np.ndarray, low: float, high: float) -> list[str]:
+def _outside(name: str, values: np.ndarray, low: float, high: float) -> list[tuple[str, str]]:
     slack = 1e-6 * (1 + abs(low) + abs(high))
     beyond = np.maximum(low - values, values - high)
     is_out = beyond > slack
@@ -160,4 +164,4 @@ def _outside(name: str, values: np.ndarray, low: float, high: float) -> list[str
         return []
     first = float(values[beyond.argmax()])
     many = f" for {int(is_out.sum())} of {len(values)} problems" if len(values) > 1 else ""
-    return [f"{name} is {first:.4g}{many}, trained on [{low:.4g}, {high:.4g}]"]
+    return [(f"{name} is {first:.4g}{many}, trained on [{low:.4g}, {high:.4g}]", _WIDER_PRIORS)]

@@ -1,9 +1,8 @@
-"""Files of trained estimators and of training that goes on: numbers and text only."""
+"""Files of trained estimators: numbers and text only."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,20 @@ import jax
 import numpy as np
 
 from bayeskit import container
-from bayeskit.errors import CorruptFileError, InvalidDataError
+from bayeskit.errors import CorruptFileError
 from bayeskit.models.distribution_transformer.linear_gaussian import LinearGaussian
 from bayeskit.models.distribution_transformer.meta_priors import GaussianMixtureMetaPrior
 from bayeskit.models.distribution_transformer.network import Widths
 from bayeskit.models.distribution_transformer.parametric_priors import ParametricMetaPrior
 from bayeskit.models.distribution_transformer.ranges import TrainedRange
 from bayeskit.models.distribution_transformer.tokens import Scaling
-from bayeskit.models.distribution_transformer.training import Progress, State
+from bayeskit.models.distribution_transformer.training_progress import HISTORY, Progress
 
-__all__ = ["Checkpoint", "load", "save"]
+__all__ = ["load", "save"]
 
 # Of what stands in the container; a reader refuses any other.
-_VERSION = 1
+_VERSION = 2
 _KIND = "DistributionTransformer"
-_CHECKPOINT = "DistributionTransformerCheckpoint"
 _SETTINGS = (
     "n_components",
     "warm_start",
@@ -99,6 +97,7 @@ def save(estimator: Any, path: str | Path) -> None:
         "kind": task.kind,
         "timing": estimator.timing_,
         "progress": [estimator.n_steps_, estimator.train_seconds_],
+        "interrupted": estimator.interrupted_,
     }
     arrays = _flat(estimator.weights_, "weights")
     if estimator.weights_:
@@ -133,12 +132,39 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
             f"the file has version {found.get('version')!r} of the Distribution Transformer, "
             f"this bayeskit reads version {_VERSION}"
         )
-    if simulator is None:
-        if found["simulator"] is None:
+    if simulator is None and found.get("simulator") is None:
+        raise ValueError(
+            "the file does not hold the simulator, which is code: pass that of training "
+            "as simulator= (or model= in bayeskit.load)"
+        )
+    with container.unpacking(_KIND):
+        estimator = _configured(cls, found, simulator)
+    # Errors of a simulator that was given are the user's, and say what is wrong with it.
+    with contextlib.nullcontext() if simulator is not None else container.unpacking(_KIND):
+        task = estimator._task()
+        sizes = task.simulator.row_sizes(task.support.constrained_dim)
+        if sizes != found["row_sizes"]:
             raise ValueError(
-                "the file does not hold the simulator, which is code: pass that of training "
-                "as simulator= (or model= in bayeskit.load)"
+                f"the simulator gives observations of sizes {sizes}, in training they were "
+                f"{found['row_sizes']}"
             )
+        if task.kind != found["kind"]:
+            raise ValueError(
+                "the simulator has no log likelihood, or has one, other than that of training: "
+                "the network starts from what it gives"
+            )
+    with container.unpacking(_KIND):
+        _check_widths(found["settings"], arrays)
+        estimator.task_, estimator.row_sizes_ = task, sizes
+        estimator.network_ = estimator._network(task)
+        _fill(estimator, arrays)
+        _restore_progress(estimator, found, arrays)
+    return estimator
+
+
+def _configured(cls: type, found: dict[str, Any], simulator: Any) -> Any:
+    """Return an estimator with the settings of the file, and nothing learned."""
+    if simulator is None:
         simulator = LinearGaussian(**found["simulator"])
     described = dict(found["meta_prior"])
     if described.pop("class") == "mixture":
@@ -146,35 +172,29 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
         meta_prior: Any = GaussianMixtureMetaPrior(**values)
     else:
         meta_prior = ParametricMetaPrior.from_plain(described)
-    estimator = cls(
+    if set(found["settings"]) != set(_SETTINGS):
+        raise ValueError("the file lacks settings, or has others")
+    return cls(
         simulator, meta_prior, support=_as_support_spec(found["support"]), **found["settings"]
     )
-    task = estimator._task()
-    sizes = task.simulator.row_sizes(task.support.constrained_dim)
-    if sizes != found["row_sizes"]:
-        raise ValueError(
-            f"the simulator gives observations of sizes {sizes}, in training they were "
-            f"{found['row_sizes']}"
-        )
-    if task.kind != found["kind"]:
-        raise ValueError(
-            "the simulator has no log likelihood, or has one, other than that of training: the "
-            "network starts from what it gives"
-        )
-    estimator.task_, estimator.row_sizes_ = task, sizes
-    estimator.network_ = estimator._network(task)
-    _fill(estimator, arrays)
+
+
+def _check_widths(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Refuse a network that is larger than the weights in the file, before it is made."""
+    stored = sum(v.size for name, v in arrays.items() if name.startswith("weights"))
+    wanted = settings["n_layers"] * settings["d_model"] * settings["d_hidden"]
+    if stored and wanted > stored:
+        raise ValueError(f"the settings want {wanted} weights or more, the file has {stored}")
+
+
+def _restore_progress(estimator: Any, found: dict, arrays: dict[str, np.ndarray]) -> None:
     progress = Progress(int(found["progress"][0]), float(found["progress"][1]))
-    names = [name for name in arrays if name.startswith("history:")]
-    columns = {name.removeprefix("history:"): arrays[name].tolist() for name in names}
-    progress.history = [
-        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-    ]
-    losses = columns.get("evaluated_loss") or [np.inf]
-    progress.best_loss = float(min(losses))
+    progress.history = np.stack([arrays[f"history:{name}"] for name in HISTORY], axis=1)
+    losses = progress.history[:, HISTORY.index("evaluated_loss")]
+    progress.best_loss = float(losses.min(initial=math.inf))
     estimator._keep_progress(progress)
+    estimator.interrupted_ = bool(found.get("interrupted", False))
     estimator.timing_ = found["timing"]
-    return estimator
 
 
 def _as_support_spec(spec: Any) -> Any:
@@ -206,7 +226,9 @@ def _fill(estimator: Any, arrays: dict[str, np.ndarray]) -> None:
         np.random.default_rng(0),
         _widths(weights, len(context[0]), list(estimator.row_sizes_)),
     )
-    estimator.weights_ = _nested(weights, like, "weights")
+    found = _nested(weights, like, "weights")
+    # Files may hold them in half precision.
+    estimator.weights_ = jax.tree.map(lambda leaf: leaf.astype(np.float32), found)
 
 
 def _widths(weights: dict[str, np.ndarray], context: int, sources: list[str]) -> Widths:
@@ -214,76 +236,3 @@ def _widths(weights: dict[str, np.ndarray], context: int, sources: list[str]) ->
     components = len(weights["weights['components']['first']['w']"])
     rows = {name: len(weights[f"weights['rows']['{name}']['first']['w']"]) for name in sources}
     return Widths(components, context, rows)
-
-
-class Checkpoint:
-    """A file that training goes on from.
-
-    Parameters
-    ----------
-    path : str or Path
-    configuration : dict
-        Plain values; training with other ones is refused.
-    """
-
-    def __init__(self, path: str | Path, configuration: dict[str, Any]):
-        self.path = Path(path)
-        self.configuration = json.loads(json.dumps(configuration, default=_plain_number))
-
-    def save(self, state: State, progress: Progress) -> None:
-        """Write where training stands, so that the file is whole at any time."""
-        if progress.best_weights is None:
-            return
-        facts = dataclasses.asdict(dataclasses.replace(progress, best_weights=None, history=[]))
-        del facts["best_weights"], facts["history"]
-        arrays = _flat(state, "state") | _flat(progress.best_weights, "best")
-        for name in progress.history[0]:
-            column = [float(entry[name]) for entry in progress.history]
-            arrays[f"history:{name}"] = np.asarray(column)
-        parameters = {"version": _VERSION, "progress": facts, **self._described()}
-        container.write_container(self.path, _CHECKPOINT, parameters, arrays)
-
-    def _described(self) -> dict[str, Any]:
-        return {"configuration": self.configuration}
-
-    def restored(self, state: State, progress: Progress) -> tuple[State, Progress]:
-        """Return what the file holds; the arguments if there is none.
-
-        Raises
-        ------
-        InvalidDataError
-            If the file belongs to other settings.
-        """
-        if not self.path.exists():
-            return state, progress
-        read = container.read_container(self.path, kinds={_CHECKPOINT})
-        if read.parameters.get("version") != _VERSION:
-            raise CorruptFileError(
-                f"the checkpoint has version {read.parameters.get('version')!r}, this bayeskit "
-                f"reads version {_VERSION}"
-            )
-        known = read.parameters["configuration"]
-        differing = [k for k, v in self.configuration.items() if known.get(k) != v]
-        if differing:
-            raise InvalidDataError(
-                f"the checkpoint {str(self.path)!r} belongs to a training with other "
-                f"{', '.join(differing)}: use another file, or the same settings and "
-                "random_state"
-            )
-        columns = {
-            name.removeprefix("history:"): array.tolist()
-            for name, array in read.arrays.items()
-            if name.startswith("history:")
-        }
-        found = Progress(
-            **read.parameters["progress"],
-            best_weights=_nested(read.arrays, state.weights, "best"),
-            history=[
-                {
-                    name: int(value) if name in ("step", "skipped") else value
-                    for name, value in zip(columns, row, strict=True)
-                }
-                for row in zip(*columns.values(), strict=True)
-            ],
-        )
-        return _nested(read.arrays, state, "state"), found

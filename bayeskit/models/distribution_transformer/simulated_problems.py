@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
+from bayeskit.inference import random
+from bayeskit.models.distribution_transformer.against_refined import (
+    NUM_PAIRS,
+    NUM_PROPOSALS,
+    ExactPosteriors,
+)
 from bayeskit.models.distribution_transformer.calibration import (
     CalibrationReport,
     calibration_report,
@@ -51,10 +58,40 @@ def simulated_problems(task: Task, num: int, key: jax.Array) -> SimulatedProblem
 
 
 @functools.partial(quick_jit, static_argnums=0, optimised=False)
-def _log_likelihoods(task: Task, problems: Problems, u: jax.Array) -> jax.Array:
-    """Return those of latents (L, num, d) under the data of each problem."""
-    each = jax.vmap(task.log_likelihood)
-    return jax.lax.map(lambda row: each(problems, row), u)
+def _log_densities(task: Task, problems: Problems, u: jax.Array) -> jax.Array:
+    """Return log prior and log likelihood of latents (L, num, d) of each problem."""
+
+    def each(problem: Problems, one: jax.Array) -> jax.Array:
+        prior = task.meta_prior.log_density(problem.prior, one)
+        return jnp.stack([prior, task.log_likelihood(problem, one)])
+
+    return jax.lax.map(lambda row: jax.vmap(each)(problems, row), u)
+
+
+@functools.partial(quick_jit, static_argnums=(0, 1), optimised=False)
+def _prior_draws(task: Task, num: int, prior: Any, key: jax.Array) -> jax.Array:
+    """Return independent draws (num, batch, d)."""
+    draw = lambda own: task.meta_prior.draw_latent(own, prior)
+    return jax.lax.map(draw, jax.random.split(key, num))
+
+
+@dataclass(frozen=True)
+class _LogDensities:
+    """Log prior and log likelihood (L, num) at latents (L, num, d), by calls of one size."""
+
+    task: Task
+    problems: Problems
+
+    def __call__(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        size = NUM_PAIRS * (NUM_PROPOSALS + 2)
+        parts = []
+        for first in range(0, len(u), size):
+            part = u[first : first + size]
+            full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            found = np.asarray(_log_densities(self.task, self.problems, jnp.asarray(full)))
+            parts.append(found[: len(part)])
+        both = np.concatenate(parts)
+        return both[..., 0], both[..., 1]
 
 
 def guesses_of(simulated: SimulatedProblems, others: SimulatedProblems) -> np.ndarray:
@@ -100,12 +137,12 @@ def report_on(
     ``others`` are problems simulated independently, from which guesses are learned.
     """
     problems = simulated.problems
-    log_likelihood = None
+    exact, of_ranks = None, random_state
     if task.simulator.has_log_likelihood:
-
-        def log_likelihood(u: np.ndarray) -> np.ndarray:
-            return np.asarray(_log_likelihoods(task, problems, jnp.asarray(u)))
-
+        of_ranks, of_prior = random.split(random_state)
+        count = NUM_PAIRS * NUM_PROPOSALS
+        draws = np.asarray(_prior_draws(task, count, problems.prior, of_prior))
+        exact = ExactPosteriors(_LogDensities(task, problems), draws)
     names = task.meta_prior.feature_names()
     features = dict(zip(names, np.asarray(simulated.features).T, strict=True))
     for name, mask in problems.masks.items():
@@ -115,9 +152,9 @@ def report_on(
         posteriors,
         np.asarray(simulated.references),
         guesses=guesses_of(simulated, others),
-        log_likelihood=log_likelihood,
+        exact=exact,
         features=features,
         num_draws=num_draws,
         alpha=alpha,
-        random_state=random_state,
+        random_state=of_ranks,
     )

@@ -129,10 +129,13 @@ class BaseSimulator:
                 vector,
             )
         except Exception as error:
+            given = self.parameters.ranges
+            called = "(key, x, parameters)" if given else "(key, x)"
+            hint = "" if given else "; a third argument takes parameters= of the Simulator"
             raise TypeError(
-                f"the simulator cannot be called with a key and a latent of shape ({dim},): "
-                f"{type(error).__name__}: {error}. It must be a JAX function (key, x) -> (m,) "
-                "array; with parameters=, (key, x, parameters)"
+                f"the simulator cannot be called with a key and a latent of shape ({dim},). It "
+                f"must be a JAX function {called} -> (m,) array{hint}. It raised "
+                f"{first_line(error)}"
             ) from error
         sizes = {}
         for name, leaf in found.items():
@@ -156,10 +159,16 @@ class BaseSimulator:
         except Exception as error:
             raise TypeError(
                 f"the log likelihood cannot be called with observations of shapes (n, m) "
-                f"{shapes} and a latent of shape ({dim},), or returns more than one number: "
-                f"{type(error).__name__}: {error}. It must be a JAX function (z, x) -> number "
-                "of one observation z (m,), or (rows, masks, x) -> number of a JointSimulator"
+                f"{shapes} and a latent of shape ({dim},), or returns more than one number. It "
+                "must be a JAX function (z, x) -> number of one observation z (m,), or (rows, "
+                f"masks, x) -> number of a JointSimulator. It raised {first_line(error)}"
             ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the class of an error and the first line of its text."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"
 
 
 def _row_range(number: Any, name: str) -> tuple[int, int]:
@@ -192,6 +201,11 @@ class Simulator(BaseSimulator):
         Known numbers of the likelihood and their ranges in training, drawn uniformly, and on a
         log scale where the lower end is positive. Functions then take a third argument, a dict,
         and so does ``posterior``.
+
+    Raises
+    ------
+    ValueError
+        Without a source.
 
     Examples
     --------

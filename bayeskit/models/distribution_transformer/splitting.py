@@ -1,8 +1,9 @@
-"""Several different components in place of one Gaussian, with the same mean and covariance."""
+"""Several different parts in place of one Gaussian, so that posteriors can be anything else."""
 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from scipy.stats import norm, qmc
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.small_matrices import multiply, multiply_vector
 
-__all__ = ["pattern", "split"]
+__all__ = ["Places", "pattern", "places", "put_in_place", "unit_parts"]
 
 # Root mean square of the offsets of the components, in standard deviations.
 _SPREAD = 0.5
@@ -57,20 +58,94 @@ def pattern(num_components: int, d: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return weights, offsets, factor
 
 
-def split(mean: jax.Array, factor: jax.Array, num_components: int) -> Mixture:
-    """Return a mixture of different components with the moments of a Gaussian.
+class Places(NamedTuple):
+    """Which component each part of a mixture comes from.
+
+    Attributes
+    ----------
+    parents : (K,) array of int
+        Of places that are not used, some component.
+    numbers : (K,) array of int
+        Which part of that component it is.
+    counts : (K,) array of int
+        How many parts that component has.
+    is_used : (K,) array of bool
+    """
+
+    parents: jax.Array
+    numbers: jax.Array
+    counts: jax.Array
+    is_used: jax.Array
+
+
+def places(log_weights: jax.Array, num_parts: int) -> Places:
+    """Share out parts among components, by their weights.
+
+    Each component that is there has one; the others are given away as seats of a parliament
+    are (D'Hondt): each to the component with the largest weight for a part. Components of equal
+    weight have equally many: a part that several claim alike is given to none of them, so that
+    the order of the components does not matter.
 
     Parameters
     ----------
-    mean, factor : (..., d) and (..., d, d) arrays
-    num_components : int
+    log_weights : (k,) array
+        -inf for a component that is not there.
+    num_parts : int
+        K >= k, static.
     """
-    d = mean.shape[-1]
-    weights, offsets, shared = (jnp.asarray(a, mean.dtype) for a in pattern(num_components, d))
-    shape = (*mean.shape[:-1], num_components)
-    scale = jnp.broadcast_to(factor[..., None, :, :], (*shape, d, d))
+    k = len(log_weights)
+    is_present = log_weights > -jnp.inf
+    spare = num_parts - is_present.sum()
+    parts = np.arange(2, num_parts + 1)
+    claims = log_weights[:, None] - np.log(parts).astype(log_weights.dtype)
+    ravelled = jnp.ravel(claims)
+    # Rounding must not decide between equal claims.
+    is_ahead = ravelled[None, :] > ravelled[:, None] - 1e-4
+    rank = is_ahead.sum(axis=1).reshape(claims.shape)
+    is_given = (rank <= spare) & is_present[:, None]
+    counts = is_present + is_given.sum(axis=1)
+    ends = jnp.cumsum(counts)
+    place = jnp.arange(num_parts)
+    parents = (place[:, None] >= ends[None, :]).sum(axis=1)
+    is_used = parents < k
+    parents = jnp.minimum(parents, k - 1)
+    numbers = jnp.where(is_used, place - (ends - counts)[parents], 0)
+    return Places(parents, numbers, counts[parents], is_used)
+
+
+def unit_parts(where: Places, d: int, dtype: jnp.dtype) -> Mixture:
+    """Return parts (K) that together have the moments of the standard normal of their parent.
+
+    Log weights are those within the parent, and -inf in places that are not used.
+    """
+    weights, offsets, factors = (a.astype(dtype) for a in _patterns(len(where.parents), d))
+    w = jnp.asarray(weights)[where.counts, where.numbers]
     return Mixture(
-        jnp.broadcast_to(jnp.log(weights), shape),
-        mean[..., None, :] + multiply_vector(scale, jnp.broadcast_to(offsets, (*shape, d))),
-        multiply(scale, jnp.broadcast_to(shared, (*shape, d, d))),
+        jnp.where(where.is_used, jnp.log(w), -jnp.inf),
+        jnp.asarray(offsets)[where.counts, where.numbers],
+        jnp.asarray(factors)[where.counts],
+    )
+
+
+@functools.cache
+def _patterns(most: int, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return all patterns of up to ``most`` parts, by their number and then by part."""
+    weights, offsets = np.ones((most + 1, most)), np.zeros((most + 1, most, d))
+    factors = np.tile(np.eye(d), (most + 1, 1, 1))
+    for number in range(1, most + 1):
+        weights[number, :number], offsets[number, :number], factors[number] = pattern(number, d)
+    return weights, offsets, factors
+
+
+def put_in_place(where: Places, units: Mixture, parents: Mixture) -> Mixture:
+    """Return parts (K), given in the units of their parents (k)."""
+    log_weights, means, factors = (leaf[where.parents] for leaf in parents)
+    is_used = where.is_used
+    means = means + multiply_vector(factors, units.means)
+    factors = multiply(factors, units.factors)
+    identity = jnp.eye(means.shape[-1], dtype=means.dtype)
+    return Mixture(
+        jnp.where(is_used, log_weights + units.log_weights, -jnp.inf),
+        jnp.where(is_used[:, None], means, 0.0),
+        jnp.where(is_used[:, None, None], factors, identity),
     )

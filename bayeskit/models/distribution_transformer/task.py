@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bayeskit.models.distribution_transformer import mixture_arrays
+from bayeskit.models.distribution_transformer.fitted_parts import fitted_parts
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.simulators import BaseSimulator
 from bayeskit.models.distribution_transformer.small_matrices import (
@@ -16,10 +17,15 @@ from bayeskit.models.distribution_transformer.small_matrices import (
     multiply_vector,
     solve_lower,
 )
-from bayeskit.models.distribution_transformer.splitting import split
+from bayeskit.models.distribution_transformer.splitting import (
+    Places,
+    places,
+    put_in_place,
+    unit_parts,
+)
 from bayeskit.models.distribution_transformer.warm_start import (
-    NUM_PROBES_PER_AXIS,
     Tilted,
+    grid,
     linear_gaussian_update,
     tilt,
 )
@@ -28,6 +34,11 @@ __all__ = ["Problems", "Start", "Task"]
 
 # Share of problems without data where the network also has to know the prior itself.
 _SHARE_WITHOUT_DATA = 0.125
+# Where the posterior is compared with what the network starts from, in standard deviations of
+# each component along each axis.
+_PROBES = (-2.5, -1.0, 1.0, 2.5)
+# Least pivot of the covariance of a part, in units of its component.
+_LEAST_PIVOT = {1: 0.02, 2: 0.1}
 
 
 class Problems(NamedTuple):
@@ -58,16 +69,20 @@ class Start(NamedTuple):
     prior : Mixture
         Of as many components as the prior has; one for parametric families.
     base : Mixture
-        What the network changes.
-    residuals : (batch, k, 4 d) array
-        Where ``base`` is known to be wrong; see :class:`Tilted`.
+        What the network changes, of K components.
+    parents : (batch, K) array of int
+        Component of the prior that each component of ``base`` comes from.
+    residuals : (batch, K, 4 d) array
+        Where ``base`` is wrong: log of the posterior over it at -2.5, -1, 1 and 2.5 standard
+        deviations of each component along each axis; 0 where that is not known.
     log_evidence : (batch,) array
-        Of the data, as far as the components of ``base`` are Gaussian.
+        Of the data, as far as updated components are Gaussian.
     has_data : (batch,) array of bool
     """
 
     prior: Mixture
     base: Mixture
+    parents: jax.Array
     residuals: jax.Array
     log_evidence: jax.Array
     has_data: jax.Array
@@ -81,7 +96,7 @@ class Task:
     ----------
     meta_prior, simulator, support
     num_components : int
-        Of the posterior, for parametric families.
+        Of the posterior, where it is not exactly a mixture of as many as the prior has.
     warm_start : bool
         Whether the network starts at the update of each component on its own.
     """
@@ -113,6 +128,15 @@ class Task:
         if self.simulator.has_log_likelihood or not self.meta_prior.is_mixture:
             return "tilted"
         return "prior"
+
+    @property
+    def splits(self) -> bool:
+        """Whether posteriors are no mixtures of as many components as their priors have."""
+        return not (self.meta_prior.is_mixture and self.is_linear)
+
+    def num_parts(self, num_components: int) -> int:
+        """Number of components of a posterior whose prior has ``num_components``."""
+        return max(num_components, self.num_components) if self.splits else num_components
 
     # ------------------------------------------------------------ simulation
 
@@ -162,29 +186,51 @@ class Task:
         for mask in problem.masks.values():
             has_data = has_data | mask.any()
         is_mixture = self.meta_prior.is_mixture
+        k, dtype = len(prior.means), prior.means.dtype
         if self.kind == "prior":
-            k, d = prior.means.shape
-            size = NUM_PROBES_PER_AXIS * d
-            residuals = jnp.zeros((k, size), prior.means.dtype)
-            tilted = Tilted(
-                jnp.zeros(k, residuals.dtype), prior.means, prior.factors, residuals
-            )
+            nothing = jnp.zeros((k, 0), dtype)
+            tilted = Tilted(jnp.zeros(k, dtype), prior.means, prior.factors, nothing)
         else:
             update = self._exact_update if self.kind == "exact" else self._tilted_update
             tilted = jax.vmap(lambda mean, factor: update(problem, mean, factor))(*prior[1:])
             tilted = _repaired(tilted, prior)
         terms = prior.log_weights + tilted.log_evidence
         log_evidence = jax.nn.logsumexp(terms)
+        base = Mixture(terms - log_evidence, tilted.mean, tilted.factor)
+        num = self.num_parts(k)
+        parents = jnp.minimum(jnp.arange(num), k - 1)
+        if self.splits:
+            where = places(base.log_weights, num)
+            base = put_in_place(where, _parts(where, tilted), base)
+            parents = (
+                jnp.where(has_data, where.parents, parents) if is_mixture else where.parents
+            )
         if is_mixture:
-            base = Mixture(terms - log_evidence, tilted.mean, tilted.factor)
             # Without data nothing may change, not even by rounding.
-            base = jax.tree.map(lambda a, b: jnp.where(has_data, a, b), base, prior)
-            residuals = tilted.residuals
-        else:
-            base = split(tilted.mean[0], tilted.factor[0], self.num_components)
-            shape = (self.num_components, tilted.residuals.shape[-1])
-            residuals = jnp.broadcast_to(tilted.residuals, shape)
-        return Start(prior, base, residuals, log_evidence, has_data)
+            base = jax.tree.map(
+                lambda a, b: jnp.where(has_data, a, b), base, extended(prior, num)
+            )
+        residuals = jnp.zeros((num, len(_PROBES) * self.dim), dtype)
+        if self.kind == "tilted":
+            residuals = self._residuals(problem, base, log_evidence)
+        return Start(prior, base, parents, residuals, log_evidence, has_data)
+
+    def _residuals(
+        self, problem: Problems, base: Mixture, log_evidence: jax.Array
+    ) -> jax.Array:
+        """Return log of the posterior over ``base`` at points around each component."""
+        units = jnp.concatenate(
+            [p * jnp.eye(self.dim, dtype=base.means.dtype) for p in _PROBES]
+        )
+        points = base.means[:, None] + multiply_vector(base.factors[:, None], units)
+        log_target = self.log_joint if self.simulator.has_log_likelihood else self._log_prior
+        log_p = jax.vmap(jax.vmap(lambda u: log_target(problem, u)))(points)
+        found = log_p - log_evidence - mixture_arrays.log_density(base, points)
+        is_known = (base.log_weights > -jnp.inf)[:, None] & ~jnp.isnan(found)
+        return jnp.where(is_known, found, 0.0)
+
+    def _log_prior(self, problem: Problems, u: jax.Array) -> jax.Array:
+        return self.meta_prior.log_density(problem.prior, u)
 
     def _exact_update(self, problem: Problems, mean: jax.Array, factor: jax.Array) -> Tilted:
         found = self.simulator.linear_part(problem.vector)
@@ -224,14 +270,41 @@ class Task:
         }
 
 
+def extended(mixture: Mixture, num: int) -> Mixture:
+    """Return a mixture (..., k) with absent components up to ``num``."""
+    *batch, k, d = mixture.means.shape
+    shape = (*batch, num - k)
+    dtype = mixture.means.dtype
+    absent = Mixture(
+        jnp.full(shape, -jnp.inf, dtype),
+        jnp.zeros((*shape, d), dtype),
+        jnp.broadcast_to(jnp.eye(d, dtype=dtype), (*shape, d, d)),
+    )
+    axis = len(batch)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=axis), mixture, absent)
+
+
+def _parts(where: Places, tilted: Tilted) -> Mixture:
+    """Return the parts of updated components, in their units."""
+    d, dtype = tilted.mean.shape[-1], tilted.mean.dtype
+    units = unit_parts(where, d, dtype)
+    if not tilted.shares.shape[-1]:
+        return units
+    return fitted_parts(
+        where, units, jnp.asarray(grid(d), dtype), tilted.shares, _LEAST_PIVOT[d]
+    )
+
+
 def _repaired(tilted: Tilted, prior: Mixture) -> Tilted:
     """Put the prior's component where an update came to nothing."""
     leaves = [leaf.reshape(len(prior.means), -1) for leaf in tilted]
     is_fine = jnp.stack([jnp.isfinite(leaf).all(axis=-1) for leaf in leaves]).all(axis=0)
     lowest = jnp.asarray(-1e30, tilted.log_evidence.dtype)
+    num_points, d = tilted.shares.shape[-1], tilted.mean.shape[-1]
+    squares = (jnp.asarray(grid(d)[:num_points], tilted.mean.dtype) ** 2).sum(axis=-1)
     return Tilted(
         jnp.where(is_fine, tilted.log_evidence, lowest),
         jnp.where(is_fine[:, None], tilted.mean, prior.means),
         jnp.where(is_fine[:, None, None], tilted.factor, prior.factors),
-        jnp.where(is_fine[:, None], tilted.residuals, 0.0),
+        jnp.where(is_fine[:, None], tilted.shares, jax.nn.softmax(-0.5 * squares)),
     )

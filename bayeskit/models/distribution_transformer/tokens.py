@@ -73,9 +73,12 @@ def raw_numbers(
     before = frame_of(start.prior)
     components = []
     if task.meta_prior.is_mixture:
-        components.append(_component_numbers(in_frame(start.prior, before)))
+        numbers = _component_numbers(in_frame(start.prior, before))
+        if task.splits:
+            numbers = jnp.take_along_axis(numbers, start.parents[..., None], axis=-2)
+        components.append(numbers)
     after = before
-    if task.kind != "prior" or not task.meta_prior.is_mixture:
+    if task.kind != "prior" or task.splits:
         after = frame_of(start.base)
         components.append(_component_numbers(in_frame(start.base, after)))
         components.append(0.5 * jnp.clip(start.residuals, -6.0, 4.0))

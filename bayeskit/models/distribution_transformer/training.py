@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import time
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,8 @@ import numpy as np
 import optax
 
 from bayeskit.accel.compilation import quick_jit
-from bayeskit.errors import NumericalWarning
+from bayeskit.inference.checkpoint import array_fingerprint, code_fingerprint
+from bayeskit.inference.long_run import LongRun
 from bayeskit.inference.progress import ProgressLine
 from bayeskit.models.distribution_transformer.first_sample import SAMPLE_SIZE, FirstSample
 from bayeskit.models.distribution_transformer.network import Network, Widths
@@ -24,12 +24,21 @@ from bayeskit.models.distribution_transformer.objective import (
     Batch,
     batch_of,
     draw_batch,
+    loss_and_gradient,
     mean_loss,
 )
 from bayeskit.models.distribution_transformer.task import Task
 from bayeskit.models.distribution_transformer.tokens import Scaling, scaling_of
+from bayeskit.models.distribution_transformer.training_progress import (
+    HISTORY,
+    Progress,
+    Training,
+    kept,
+    restored,
+    warn_of_skipped,
+)
 
-__all__ = ["Plan", "Progress", "State", "initial_state", "train"]
+__all__ = ["Plan", "State", "initial_state", "train"]
 
 CHUNK = 50
 # Weighted draws of each problem whose loss is followed through all of training.
@@ -56,28 +65,6 @@ class State(NamedTuple):
 
     weights: Any
     optimiser: Any
-
-
-@dataclass
-class Progress:
-    """Where training stands, on the host.
-
-    Attributes
-    ----------
-    step : int
-    seconds : float
-        Spent on steps, without compiling.
-    best_loss : float
-        Smallest loss on the problems that are followed, and the weights that gave it.
-    history : list of dict
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    best_loss: float = math.inf
-    best_weights: Any = None
-    since_best: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _optimiser() -> optax.GradientTransformation:
@@ -116,9 +103,7 @@ def _chunk(
         state, losses, skipped = carry
         own = jax.random.fold_in(key, first + i)
         batch = draw_batch(plan.task, own, plan.batch_size, plan.num_draws, scaling)
-        loss, gradient = jax.value_and_grad(lambda w: mean_loss(plan.network, w, batch))(
-            state.weights
-        )
+        loss, gradient = loss_and_gradient(plan.network, state.weights, batch)
         is_fine = jnp.isfinite(loss) & _is_finite(gradient)
         updates, moments = optimiser.update(gradient, state.optimiser)
         new = State(
@@ -161,110 +146,117 @@ def train(
     scaling: Scaling,
     key: jax.Array,
     sample: FirstSample,
-    progress: Progress,
-    *,
-    lr: float,
-    max_steps: int | None,
-    budget_seconds: float | None,
-    patience: int | None,
+    training: Training,
     line: ProgressLine,
-    save: Callable[[State, Progress], None] | None = None,
-) -> State:
+    identity: Mapping[str, str],
+) -> tuple[State, Progress, bool]:
     """Train until the steps, the time or the patience are used up.
-
-    ``progress`` is updated in place, so that it is up to date where training is interrupted.
 
     Parameters
     ----------
     plan, state, scaling
+    key : JAX key
+        Step i uses ``fold_in(key, i)``: pieces and interruptions change no number.
     sample : FirstSample
         Its first problems are those whose loss is followed.
-    key : JAX key
-        Step i uses ``fold_in(key, i)``: chunks and interruptions change no number.
-    lr : float
-        Largest step size.
-    max_steps, budget_seconds, patience
-        At least one of the first two. ``patience``: evaluations without a better loss.
+    training : Training
     line : ProgressLine
-    save : callable, optional
-        Called after each chunk.
+    identity : dict of str
+        What else must be the same for a checkpoint to be used.
+
+    Returns
+    -------
+    state : State
+    progress : Progress
+    is_interrupted : bool
+        Whether a signal or the time limit came first.
+
+    Warns
+    -----
+    InterruptedRunWarning, NumericalWarning
     """
     of_steps, of_evaluation = jax.random.split(key)
-    batch = _evaluation_batch(plan, of_evaluation, sample.head(SAMPLE_SIZE), scaling)
-    rates = jnp.zeros(CHUNK)
-    if max_steps != 0:
-        # Compiles, and computes nothing.
-        jax.block_until_ready(_chunk(plan, state, scaling, of_steps, 0, rates, 0))
-    if not progress.history:
-        _record(plan, state, batch, progress, math.nan)
-    skipped_at: list[int] = []
-    while True:
-        fraction = _fraction(progress, max_steps, budget_seconds)
-        if fraction >= 1 or (patience is not None and progress.since_best >= patience):
-            break
-        if progress.best_loss == math.inf and progress.step:
-            break
-        start = time.monotonic()
-        number = CHUNK if max_steps is None else min(CHUNK, max_steps - progress.step)
-        if max_steps is not None:
-            each_step = [(progress.step + i + 1) / max_steps for i in range(number)]
-            ahead = [max(p, fraction) for p in each_step]
-        else:
-            ahead = [fraction] * number
-        each = [_rate(min(p, 1.0), lr) for p in ahead]
-        rates = jnp.asarray(each + [0.0] * (CHUNK - number))
-        state, losses, skipped = _chunk(
-            plan, state, scaling, of_steps, progress.step, rates, number
-        )
-        was_skipped = np.asarray(skipped)[:number]
-        skipped_at += [progress.step + int(i) for i in np.flatnonzero(was_skipped)]
-        progress.step += number
-        fine = np.asarray(losses)[:number][~was_skipped]
-        progress.seconds += time.monotonic() - start
-        loss = float(fine.mean()) if len(fine) else math.nan
-        _record(plan, state, batch, progress, loss, int(was_skipped.sum()))
-        if save is not None:
-            save(state, progress)
-        first = progress.history[0]["evaluated_loss"]
-        line.show(
-            f"step {progress.step}, loss {progress.history[-1]['evaluated_loss']:.4f} "
-            f"(untrained {first:.4f})"
-        )
-        if was_skipped.mean() > _MOST_SKIPPED:
-            break
-    if skipped_at:
-        warnings.warn(
-            f"the loss was not finite at {len(skipped_at)} of {progress.step} steps, first at "
-            f"step {skipped_at[0]}; those steps were left out and the last good weights kept. "
-            "Look for a simulator or a log likelihood that gives NaN, or priors without bounds",
-            NumericalWarning,
-            stacklevel=3,
-        )
-    return state
+
+    def fingerprint() -> dict[str, str]:
+        draw = lambda k: draw_batch(plan.task, k, plan.batch_size, plan.num_draws, scaling)
+        return {**identity, "key": array_fingerprint(key), "model": code_fingerprint(draw, key)}
+
+    progress = Progress()
+    now = lambda: kept(state, progress)
+    with LongRun(training, fingerprint) as run:
+        saved = run.resumed("training", now)
+        if saved is not None:
+            state, progress = saved["state"], restored(saved)
+        batch = _evaluation_batch(plan, of_evaluation, sample.head(SAMPLE_SIZE), scaling)
+        if not _is_over(progress, training):
+            # Compiles, and computes nothing.
+            rates = jnp.zeros(CHUNK)
+            jax.block_until_ready(_chunk(plan, state, scaling, of_steps, 0, rates, 0))
+        if not len(progress.history):
+            _record(plan, state, batch, progress)
+        while not run.stopped and not _is_over(progress, training):
+            used_up = training.used_up(progress.step, progress.seconds)
+            left = CHUNK - len(progress.chunk)
+            if training.max_steps is not None:
+                left = min(left, training.max_steps - progress.step)
+            number = run.piece(left, CHUNK)
+            rates = jnp.asarray(_rates(training, progress.step, used_up, number))
+            start = time.monotonic()
+            state, losses, skipped = _chunk(
+                plan, state, scaling, of_steps, progress.step, rates, number
+            )
+            made = np.stack([np.asarray(losses), np.asarray(skipped)], axis=1)[:number]
+            progress.seconds += time.monotonic() - start
+            if progress.first_skipped < 0 and made[:, 1].any():
+                progress.first_skipped = progress.step + int(made[:, 1].argmax())
+            progress.step += number
+            progress.chunk = np.concatenate([progress.chunk, made])
+            if number == left or training.used_up(progress.step, progress.seconds) >= 1:
+                _record(plan, state, batch, progress)
+            run.reached("training", now)
+            line.show(
+                f"{training.progress_in_words(progress.step, progress.seconds)}, loss "
+                f"{progress.history[-1, 3]:.4f} (untrained {progress.start_loss:.4f})"
+            )
+        if run.stopped:
+            run.warn_partial(training.progress_in_words(progress.step, progress.seconds))
+    warn_of_skipped(progress)
+    return state, progress, bool(run.stopped)
 
 
-def _fraction(progress: Progress, max_steps: int | None, budget: float | None) -> float:
-    """Return how much of what was allowed is used up."""
-    steps = progress.step / max_steps if max_steps else (0.0 if max_steps is None else 1.0)
-    seconds = progress.seconds / budget if budget else 0.0
-    return max(steps, seconds)
+def _rates(training: Training, step: int, used_up: float, number: int) -> np.ndarray:
+    """Return the step sizes (CHUNK,) of the next steps."""
+    ahead = np.full(number, used_up)
+    if training.max_steps is not None:
+        ahead = np.maximum(ahead, (step + 1 + np.arange(number)) / training.max_steps)
+    rates = np.zeros(CHUNK)
+    rates[:number] = [_rate(min(float(p), 1.0), training.lr) for p in ahead]
+    return rates
 
 
-def _record(
-    plan: Plan, state: State, batch: Batch, progress: Progress, loss: float, skipped: int = 0
-) -> None:
+def _is_over(progress: Progress, training: Training) -> bool:
+    """Say whether there is nothing to do, or no sense in doing more."""
+    if training.used_up(progress.step, progress.seconds) >= 1:
+        return True
+    if training.patience is not None and progress.since_best >= training.patience:
+        return True
+    if progress.step and progress.best_loss == math.inf:
+        return True
+    skipped = progress.history[-1:, HISTORY.index("skipped")]
+    return bool((skipped > _MOST_SKIPPED * CHUNK).any())
+
+
+def _record(plan: Plan, state: State, batch: Batch, progress: Progress) -> None:
+    """Follow the loss, keep the best weights, and begin the next chunk."""
     evaluated = float(_evaluate(plan, state.weights, batch))
     if evaluated < progress.best_loss:
         progress.best_loss, progress.since_best = evaluated, 0
         progress.best_weights = jax.tree.map(np.asarray, state.weights)
     else:
         progress.since_best += 1
-    progress.history.append(
-        {
-            "step": progress.step,
-            "seconds": progress.seconds,
-            "loss": loss,
-            "evaluated_loss": evaluated,
-            "skipped": skipped,
-        }
-    )
+    losses, skipped = progress.chunk.T
+    fine = losses[skipped == 0]
+    loss = fine.mean() if len(fine) else math.nan
+    row = [progress.step, progress.seconds, loss, evaluated, skipped.sum()]
+    progress.history = np.concatenate([progress.history, [row]])
+    progress.chunk = progress.chunk[:0]

@@ -26,14 +26,14 @@ from bayeskit.models.distribution_transformer.small_matrices import (
     solve_upper,
 )
 
-__all__ = ["NUM_PROBES_PER_AXIS", "Tilted", "linear_gaussian_update", "tilt"]
+__all__ = ["Tilted", "grid", "linear_gaussian_update", "tilt"]
 
 # Nodes an axis of the quadrature that replaces Laplace's approximation, by dimension: at most
 # 64 evaluations of the likelihood.
 _NUM_NODES = {1: 15, 2: 7, 3: 4}
-# Where the density is compared with its Gaussian, in standard deviations along each axis.
-_PROBES = (-2.5, -1.0, 1.0, 2.5)
-NUM_PROBES_PER_AXIS = len(_PROBES)
+# Points an axis, and how far they reach in standard deviations, of the grid on which parts are
+# fitted to a component.
+_GRIDS = {1: (41, 6.0), 2: (11, 4.5)}
 _MAX_NEWTON_STEPS = 60
 # Long ones too: towards a mode in the tail of an exponential, Newton's own steps are all 1.
 _STEP_SIZES = (10.0, 3.0, 1.0, 0.5, 0.2, 0.05)
@@ -45,22 +45,37 @@ _MIN_PRECISION = 0.25
 
 
 class Tilted(NamedTuple):
-    """One component after the data: evidence, Gaussian, and where that Gaussian is wrong.
+    """One component after the data: its evidence, a Gaussian, and its density around that.
 
     Attributes
     ----------
     log_evidence : (...) array
     mean : (..., d) array
     factor : (..., d, d) array
-    residuals : (..., 4 d) array
-        Log of the tilted density over its Gaussian at -2.5, -1, 1 and 2.5 standard deviations
-        along each axis.
+    shares : (..., G) array
+        Of the points of :func:`grid` around the Gaussian, adding up to 1; G is 0 where nothing
+        is known beyond the Gaussian.
     """
 
     log_evidence: jax.Array
     mean: jax.Array
     factor: jax.Array
-    residuals: jax.Array
+    shares: jax.Array
+
+
+def _log_cell(d: int) -> float:
+    """Return log of the volume of a cell of the grid, over that of the standard normal."""
+    number, reach = _GRIDS[d]
+    return d * (np.log(2 * reach / (number - 1)) - 0.5 * np.log(2 * np.pi))
+
+
+@functools.cache
+def grid(d: int) -> np.ndarray:
+    """Return points (G, d) at equal distances; none in more than two dimensions."""
+    if d not in _GRIDS:
+        return np.zeros((0, d))
+    number, reach = _GRIDS[d]
+    return np.array(list(itertools.product(np.linspace(-reach, reach, number), repeat=d)))
 
 
 def linear_gaussian_update(
@@ -106,8 +121,8 @@ def linear_gaussian_update(
         - 0.5 * count * rows.shape[-1] * np.log(2 * np.pi)
     )
     new_factor = (factor[:, :, None] * root[None, :, :]).sum(axis=1)
-    residuals = jnp.zeros(NUM_PROBES_PER_AXIS * len(mean), mean.dtype)
-    return Tilted(log_evidence, mean + multiply_vector(factor, v), new_factor, residuals)
+    nothing = jnp.zeros(0, mean.dtype)
+    return Tilted(log_evidence, mean + multiply_vector(factor, v), new_factor, nothing)
 
 
 def tilt(
@@ -123,7 +138,7 @@ def tilt(
 
     Notes
     -----
-    Cost: up to 60 gradients and Hessians in d dimensions, and at most 64 + 4 d values.
+    Cost: up to 60 gradients and Hessians in d dimensions, and at most 185 values.
     """
     d = len(mean)
 
@@ -136,15 +151,18 @@ def tilt(
     log_evidence = log_target(v) + log_diagonal(root).sum()
     if d in _NUM_NODES:
         log_evidence, v, root = _moments(log_target, v, root)
-    points = jnp.asarray(_probe_points(d), mean.dtype)
-    values = jax.vmap(lambda xi: log_target(v + multiply_vector(root, xi)))(points)
-    scale = log_diagonal(root).sum()
-    residuals = values - log_evidence + 0.5 * (points**2).sum(axis=-1) + scale
+    points = jnp.asarray(grid(d), mean.dtype)
+    shares = jnp.zeros(0, mean.dtype)
+    if len(points):
+        values = jax.vmap(lambda xi: log_target(v + multiply_vector(root, xi)))(points)
+        total = jax.nn.logsumexp(values)
+        shares = jnp.exp(values - total)
+        log_evidence = total + _log_cell(d) + log_diagonal(root).sum()
     return Tilted(
         log_evidence,
         mean + multiply_vector(factor, v),
         (factor[:, :, None] * root[None, :, :]).sum(axis=1),
-        residuals,
+        shares,
     )
 
 
@@ -214,9 +232,3 @@ def _quadrature(d: int) -> tuple[np.ndarray, np.ndarray]:
     nodes = np.array(list(itertools.product(x, repeat=d)))
     weights = np.array([np.prod(c) for c in itertools.product(w / w.sum(), repeat=d)])
     return nodes, np.log(weights)
-
-
-@functools.cache
-def _probe_points(d: int) -> np.ndarray:
-    """Return the points (4 d, d) at which the Gaussian is compared with the density."""
-    return np.concatenate([size * np.eye(d) for size in _PROBES])

@@ -56,6 +56,11 @@ def allocate_labels(
         By the index of the data, with the sum ``budget``. Draw labels independently with
         these probabilities, and pass them as ``sample_prob`` with ``normalize="none"``.
 
+    Raises
+    ------
+    InvalidDataError
+        If the pilot was fitted without labels.
+
     Notes
     -----
     By the learner's own account the variance is never above that of equal probabilities.

@@ -19,7 +19,7 @@ from bayeskit.models.dsl.design import Design, ParsedFormula, parsed
 from bayeskit.models.dsl.estimation import estimate
 from bayeskit.models.dsl.inference import DSLInference
 from bayeskit.models.dsl.moments import predictors
-from bayeskit.models.dsl.predicting import predictions_of
+from bayeskit.models.dsl.predicting import check_prediction, predictions_of
 from bayeskit.models.dsl.preparation import checked_columns, moment_data
 from bayeskit.models.dsl.result import DSLResult
 from bayeskit.models.dsl.rows_of_arrays import formula_of_arrays, frame_of_arrays, new_frame
@@ -180,6 +180,8 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         self.missing = missing
         self.random_state = random_state
 
+    feature_names_in_: np.ndarray
+
     # ------------------------------------------------------------ fitting
 
     def fit(
@@ -222,6 +224,7 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         tuning = as_tuning(self.power_tuning)
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {METHODS}, got {self.method!r}")
+        check_prediction(self)
         generator = self._generator()
         frame, formula, predicted = self._inputs(X, y, surrogates)
         table, columns = checked_columns(
@@ -261,6 +264,10 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
                 )
             frame, names, predicted = frame_of_arrays(X, y, surrogates)
             self.n_features_in_ = len(names)
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+            if hasattr(X, "columns") and all(isinstance(name, str) for name in X.columns):
+                self.feature_names_in_ = np.asarray(X.columns, dtype=object)
             return frame, self._parsed(formula_of_arrays(names)), predicted
         if y is not None or surrogates is not None:
             raise InvalidDataError(

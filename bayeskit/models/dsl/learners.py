@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin, clone, is_classifier
 
-__all__ = ["LEARNERS", "class_probabilities", "learner_named", "predict_label"]
+__all__ = [
+    "LEARNERS",
+    "check_learner",
+    "class_probabilities",
+    "learner_named",
+    "predict_label",
+]
 
 LEARNERS = ("forest", "identity", "linear")
 
@@ -31,6 +37,30 @@ class LeastSquares(RegressorMixin, BaseEstimator):
         return np.asarray(X, float) @ self.coef_ + self.intercept_
 
 
+def check_learner(learner: Any) -> None:
+    """Refuse what is no learner.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For unknown names, and for what has no ``fit`` and ``predict``.
+    """
+    if isinstance(learner, str) and learner not in LEARNERS:
+        raise ValueError(
+            f"learner must be one of {LEARNERS} or a scikit-learn estimator, got {learner!r}"
+        )
+    if isinstance(learner, type):
+        name = learner.__name__
+        raise TypeError(f"learner is the class {name}: write {name}(), with brackets")
+    if not isinstance(learner, str) and not (
+        hasattr(learner, "fit") and hasattr(learner, "predict")
+    ):
+        raise TypeError(
+            f"learner must be one of {LEARNERS} or a scikit-learn estimator with fit and "
+            f"predict, got {type(learner).__name__}"
+        )
+
+
 def learner_named(learner: Any, seed: int) -> Any:
     """Return an unfitted learner.
 
@@ -47,14 +77,7 @@ def learner_named(learner: Any, seed: int) -> Any:
             from bayeskit.models.dsl.honest_forest import HonestForest
 
             return HonestForest(random_state=seed)
-        raise ValueError(
-            f"learner must be one of {LEARNERS} or a scikit-learn estimator, got {learner!r}"
-        )
-    if not (hasattr(learner, "fit") and hasattr(learner, "predict")):
-        raise TypeError(
-            f"learner must be one of {LEARNERS} or a scikit-learn estimator with fit and "
-            f"predict, got {type(learner).__name__}"
-        )
+        raise ValueError(f"{learner!r} is no learner that is fitted")
     copy = clone(learner)
     unset = [
         name

@@ -13,10 +13,29 @@ from bayeskit.models.dsl.crossfit import (
     surrogate_values,
 )
 from bayeskit.models.dsl.folds import fold_numbers
+from bayeskit.models.dsl.learners import check_learner
 from bayeskit.models.dsl.preparation import Columns
 from bayeskit.models.dsl.table import PredictedVariable, Table
 
-__all__ = ["predictions_of"]
+__all__ = ["check_prediction", "predictions_of"]
+
+
+def check_prediction(estimator: Any) -> None:
+    """Refuse settings of predictions that mean nothing, whether they are needed or not.
+
+    Raises
+    ------
+    ValueError, TypeError
+        With the name of the setting.
+    """
+    check_learner(estimator.learner)
+    num, cv = estimator.n_repeats, estimator.cv
+    if not isinstance(num, int | np.integer) or isinstance(num, bool) or num < 1:
+        raise ValueError(f"n_repeats must be a whole number >= 1, got {num!r}")
+    if isinstance(cv, str | bool | float) or (isinstance(cv, int | np.integer) and cv < 2):
+        raise ValueError(
+            f"cv must be a number of folds >= 2, a splitter, or folds by row, got {cv!r}"
+        )
 
 
 def predictions_of(
@@ -45,8 +64,6 @@ def predictions_of(
         # Where labels count alone, any value will do in the place of predictions.
         means = {v.name: _overall_mean(v, table.labeled)[None] for v in table.variables}
         return means, None
-    if not isinstance(estimator.n_repeats, int | np.integer) or estimator.n_repeats < 1:
-        raise ValueError(f"n_repeats must be a whole number >= 1, got {estimator.n_repeats!r}")
     clusters = columns.cluster
     cv: Any = estimator.cv
     if not isinstance(cv, int | np.integer) and not hasattr(cv, "split"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.validation import validate_data
 
 from bayeskit.errors import InvalidDataError
 from bayeskit.models.base import checked_array, checked_lengths
@@ -114,16 +115,15 @@ def new_frame(X: Any, estimator: Any) -> Any:
     Raises
     ------
     InvalidDataError
-        For another number of columns than in ``fit``.
+        For another number of columns than in ``fit``, or other names or another order of them.
     """
     import pandas as pd
 
     array = checked_array(X, "X")
     _check_shape(array)
-    if array.shape[1] != estimator.n_features_in_:
-        raise InvalidDataError(
-            f"X has {array.shape[1]} features, but {type(estimator).__name__} is expecting "
-            f"{estimator.n_features_in_} features as input"
-        )
+    try:
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+    except ValueError as error:
+        raise InvalidDataError(str(error)) from error
     names = list(estimator._table_.frame.columns)[: array.shape[1]]
     return pd.DataFrame(array.astype(float), columns=names)

@@ -106,6 +106,11 @@ def unit_probabilities(document_probability: Any, unit: Any) -> Any:
     -------
     pandas.Series, by unit in sorted order
 
+    Raises
+    ------
+    InvalidDataError
+        For a probability outside of [0, 1].
+
     Examples
     --------
     >>> unit_probabilities([0.5, 0.5, 0.1], ["a", "a", "b"]).round(3).to_dict()
@@ -133,6 +138,16 @@ def stratified_probabilities(strata: Any, budget: float, shares: Any) -> np.ndar
     shares : mapping of stratum to share of the budget
         Scaled to the sum 1. A stratum smaller than its share is labelled whole, and the others
         take what is left.
+
+    Returns
+    -------
+    (num_units,) array in (0, 1]
+
+    Raises
+    ------
+    InvalidDataError
+        For a stratum without a share, shares that are not positive, or a budget beyond all
+        units.
 
     Examples
     --------

@@ -21,6 +21,10 @@ __all__ = [
 ]
 
 
+# Variances are products of four such numbers.
+_LARGEST = 1e75
+
+
 @dataclass(frozen=True, eq=False)
 class PredictedVariable:
     """A variable that is known for labelled rows only.
@@ -265,6 +269,7 @@ def _complete(frame, predicted, features, observed, others, missing) -> np.ndarr
                     f"column {name!r} is infinite in row {int(np.argmax(infinite))}: correct "
                     "or drop it"
                 )
+            _refuse_huge(values.to_numpy(), f"column {name!r}")
         if bad.any() and missing == "raise":
             raise InvalidDataError(
                 f"column {name!r} is missing in {int(bad.sum())} rows, the first is row "
@@ -315,7 +320,19 @@ def _variable(
         raise InvalidDataError(
             f"the label {name!r} is infinite in row {int(np.argmax(infinite))}"
         )
+    _refuse_huge(values, f"the label {name!r}")
     return PredictedVariable(name, columns, np.where(labeled, values, 0.0), None)
+
+
+def _refuse_huge(values: np.ndarray, what: str) -> None:
+    """Refuse numbers whose products double precision cannot hold; NaN passes."""
+    bad = np.abs(values) > _LARGEST
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InvalidDataError(
+            f"{what} is {values[row]:g} in row {row}, more than double precision can square: "
+            "rescale it, for example by another unit"
+        )
 
 
 def _holds_numbers(column: Any) -> bool:

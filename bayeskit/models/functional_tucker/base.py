@@ -301,7 +301,8 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
             )
         for name, least in _COUNTS.items():
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < least:
+            is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if not is_whole or value < least:
                 raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
         if not (_is_above(self.tol, 0) or self.tol == 0):
             raise ValueError(f"tol must be a number >= 0, got {self.tol!r}")

@@ -13,6 +13,7 @@ from bayeskit.models.base import checked_array
 from bayeskit.models.markov_gp.rows import (
     are_dates,
     coordinates,
+    have_zone,
     refuse_huge,
     refuse_other_kind,
 )
@@ -60,6 +61,8 @@ def table_of(
                 columns.append(codes)
                 categories[name] = values
             else:
+                # Refuses a mix of dates with a zone and without.
+                have_zone(X[name])
                 columns.append(coordinates(X[name], f"column {name!r} of X"))
         return names, np.stack(columns, axis=1), categories
     array = checked_array(X if hasattr(X, "toarray") else np.asarray(X), "X")

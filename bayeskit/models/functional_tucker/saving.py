@@ -65,6 +65,11 @@ class Saving:
 
     @classmethod
     def _from_container(cls, read: container.Container) -> Any:
+        with container.unpacking(read.kind):
+            return cls._unpacked(read)
+
+    @classmethod
+    def _unpacked(cls, read: container.Container) -> Any:
         stored = read.parameters
         model = cls(**{k: from_plain(v) for k, v in stored["parameters"].items()})
         categories = {

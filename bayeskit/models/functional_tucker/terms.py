@@ -167,6 +167,16 @@ jax.tree_util.register_pytree_with_keys(ModeKernel, _flatten, _unflatten)
 def on(mode: Hashable, kernel: Any) -> ModeKernel:
     """Return a kernel of one mode as a part of a kernel of several.
 
+    Parameters
+    ----------
+    mode : hashable
+        Name or place of the column.
+    kernel : StateSpaceKernel, or whatever one mode takes
+
+    Returns
+    -------
+    ModeKernel
+
     Examples
     --------
     >>> kernel = on("a", 1) + on("a", 2) * on("b", 3)

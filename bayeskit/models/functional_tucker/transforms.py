@@ -112,6 +112,11 @@ class BoxCox(Transform):
     shift : float
         Values must be larger than minus this.
 
+    Raises
+    ------
+    ValueError
+        For a power outside of [0, 1), or a shift that is not finite.
+
     References
     ----------
     Box & Cox (1964), *An analysis of transformations*.
@@ -221,11 +226,11 @@ def standardized(transform: Transform, y: np.ndarray) -> Standardized:
         For values whose squares double precision cannot hold.
     """
     values = transform.forward(y)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         scale = float(np.std(values)) if values.max() > values.min() else 1.0
     if not (np.isfinite(scale) and scale > 0):
         raise InvalidDataError(
-            f"y spans {np.ptp(values):.3g} after its transform, so that its variance is beyond "
-            "double precision: give y in another unit"
+            f"y lies between {values.min():.3g} and {values.max():.3g} after its transform, so "
+            "that its variance is beyond double precision: give y in another unit"
         )
     return Standardized(transform, float(np.mean(values)), scale)

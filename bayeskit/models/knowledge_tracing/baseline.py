@@ -54,7 +54,7 @@ class Baseline(BaseEstimator):
         fresh = self._labels._replace(learner={})
         rows, _ = interactions_of(interactions, time_unit=self.time_unit, labels=fresh)
         names = learner_names(interactions, rows)
-        rows = rows._replace(learner=label_codes(names, numbered(names)))
+        rows = rows._replace(learner=label_codes(names, numbered(names, "learner")))
         found = np.empty(len(rows.time))
         found[rows.order] = self._forecast(rows)
         return found

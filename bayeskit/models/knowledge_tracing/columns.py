@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayeskit.errors import InvalidDataError
+from bayeskit.models.base import real_numbers
 
 __all__ = [
     "STUDY",
@@ -35,6 +36,8 @@ UNIT_DAYS = {
     "hour": 1 / 24,
     "day": 1.0,
 }
+# The squares of gaps are taken.
+_LATEST = 1e100
 _NEEDED = "learner, kc, time"
 
 
@@ -66,6 +69,9 @@ def column(table: Any, name: str, required: bool = True, answers: bool = True) -
         array[:] = values
         return array
     array = np.asarray(values)
+    if array.dtype.kind == "U" and not all(isinstance(v, str) for v in values):
+        # NumPy makes text of numbers that stand beside text.
+        array = np.asarray(values, object)
     if array.ndim != 1:
         raise InvalidDataError(f"column {name!r} must be one column, got shape {array.shape}")
     return array
@@ -87,6 +93,14 @@ def as_times(values: np.ndarray, name: str, unit: str) -> tuple[np.ndarray, str]
         import pandas as pd
 
         aware = any(getattr(v, "tzinfo", None) is not None for v in values)
+        if aware and any(
+            isinstance(v, dt.date | np.datetime64) and getattr(v, "tzinfo", None) is None
+            for v in values
+            if not pd.isna(v)
+        ):
+            raise InvalidDataError(
+                f"{name} holds dates with a time zone and dates without one: give all in UTC"
+            )
         dates = "UTC" if aware else "naive"
         try:
             stamps = pd.to_datetime(pd.Series(values, dtype=object), utc=True)
@@ -103,12 +117,19 @@ def as_times(values: np.ndarray, name: str, unit: str) -> tuple[np.ndarray, str]
         days = values.astype("datetime64[ns]").astype(np.int64) / 86_400e9
         return days / UNIT_DAYS[unit], dates or "naive"
     try:
-        times = values.astype(np.float64)
-    except (TypeError, ValueError) as error:
+        times = real_numbers(values, name).astype(np.float64)
+    except InvalidDataError as error:
         raise InvalidDataError(
             f"{name} must hold numbers (in units of time_unit={unit!r}) or dates, got "
-            f"{values.dtype} ({error}): parse it with pandas.to_datetime"
+            f"{values.dtype} ({error}): parse text with pandas.to_datetime"
         ) from error
+    bad = np.abs(times) > _LATEST
+    if bad.any() and np.isfinite(times).all():
+        row = int(np.argmax(bad))
+        raise InvalidDataError(
+            f"{name} is {times[row]:g} at row {row}, more than double precision can compare: "
+            "rescale it, for example by another unit"
+        )
     bad = ~np.isfinite(times)
     if bad.any():
         row = int(np.argmax(bad))
@@ -140,12 +161,10 @@ def outcomes(values: np.ndarray, name: str = "correct") -> np.ndarray:
     """Return 0, 1 or 2 for wrong, correct and missing."""
     if values.dtype.kind == "b":
         return values.astype(np.int64)
+    blank = np.where(missing(values), np.nan, values) if values.dtype.kind == "O" else values
     try:
-        numbers = np.asarray(
-            np.where(missing(values), np.nan, values) if values.dtype.kind == "O" else values,
-            np.float64,
-        )
-    except (TypeError, ValueError):
+        numbers = real_numbers(blank, name).astype(np.float64)
+    except InvalidDataError:
         numbers = np.full(len(values), -1.0)
     allowed = (numbers == 0) | (numbers == 1) | np.isnan(numbers)
     if not allowed.all():
@@ -173,13 +192,26 @@ def label_codes(values: np.ndarray, known: dict) -> np.ndarray:
     return np.asarray(found, np.int64)[codes]
 
 
-def numbered(values: np.ndarray) -> dict:
-    """Return codes of the labels in a column, in order."""
+def numbered(values: np.ndarray, name: str) -> dict:
+    """Return codes of the labels in a column, in order.
+
+    Raises
+    ------
+    InvalidDataError
+        For text beside numbers or other labels: "7" and 7 would be two.
+    """
     distinct = dict.fromkeys(values.tolist())
+    texts = [label for label in distinct if isinstance(label, str)]
+    if texts and len(texts) < len(distinct):
+        other = next(label for label in distinct if not isinstance(label, str))
+        raise InvalidDataError(
+            f"{name} mixes text, such as {texts[0]!r}, with other labels, such as {other!r}: "
+            "make all of them text, for example with .astype(str)"
+        )
     try:
         return {label: code for code, label in enumerate(sorted(distinct))}
     except TypeError:
-        # Labels of several types have no order of their own.
+        # Tuples and the like may have no order of their own.
         return {label: code for code, label in enumerate(distinct)}
 
 

@@ -88,8 +88,15 @@ def given_graph(graph: Any, kc_labels: dict | None) -> tuple[np.ndarray, dict | 
             raise InvalidDataError(
                 f"graph must be a square matrix (num_kc, num_kc), got shape {A.shape}"
             )
-    if not np.isfinite(A).all() or (A < 0).any() or (A > 1).any():
-        raise InvalidDataError("weights of the graph must lie in [0, 1]")
+    bad = ~((A >= 0) & (A <= 1))
+    if bad.any():
+        i, k = np.argwhere(bad)[0].tolist()
+        names = list(range(len(A))) if labels is None else list(labels)
+        names = names if len(names) == len(A) else list(range(len(A)))
+        raise InvalidDataError(
+            f"weights of the graph must lie in [0, 1], got {A[i, k]:g} for the edge from "
+            f"{names[i]!r} to {names[k]!r}"
+        )
     return A, labels
 
 

@@ -192,10 +192,10 @@ def interactions_of(
     _refuse_missing(kc_label, "kc")
     item, version = optional["item"], optional["version"]
     if labels is None:
-        kcs = numbered(kc_label) if kc_labels is None else kc_labels
-        items = {} if item is None else numbered(item[~missing(item)])
+        kcs = numbered(kc_label, "kc") if kc_labels is None else kc_labels
+        items = {} if item is None else numbered(item[~missing(item)], "item")
         version_codes, num_versions = versions(version, None, num)
-        labels = Labels(numbered(learner), kcs, items, num_versions, dates)
+        labels = Labels(numbered(learner, "learner"), kcs, items, num_versions, dates)
         _check_lists(kcs)
     else:
         check_kind(dates, labels.dates)
@@ -217,7 +217,7 @@ def interactions_of(
     # Learners that are not known still are somebody: their rows belong together.
     group = who
     if (who < 0).any():
-        others = numbered(learner[who < 0])
+        others = numbered(learner[who < 0], "learner")
         group = np.where(who < 0, len(labels.learner) + label_codes(learner, others), who)
     order = np.lexsort((np.arange(num), time, group))
     _check_order(order, group, time, strict, answers)

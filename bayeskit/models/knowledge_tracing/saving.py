@@ -96,6 +96,11 @@ class Saving(Fitted):
 
     @classmethod
     def _from_container(cls, read: container.Container) -> Any:
+        with container.unpacking(read.kind):
+            return cls._unpacked(read)
+
+    @classmethod
+    def _unpacked(cls, read: container.Container) -> Any:
         found, arrays = read.parameters, dict(read.arrays)
         engine = found["inference"]
         if isinstance(engine, dict):

@@ -29,6 +29,10 @@ def check_settings(tracer: Any, engines: dict[str, Any]) -> None:
     engines : dict
         What inference may be called.
     """
+    for name in ("traits", "transition", "practice_gain", "normalise", "time_unit"):
+        value = getattr(tracer, name)
+        if not isinstance(value, str | bool | np.bool_):
+            raise ValueError(f"{name} must be a name or a bool, got {value!r}")
     if tracer.traits not in _TRAITS:
         raise ValueError(f"traits must be one of {list(_TRAITS)}, got {tracer.traits!r}")
     if tracer.transition not in _TRANSITIONS:
@@ -61,12 +65,18 @@ def check_settings(tracer: Any, engines: dict[str, Any]) -> None:
         raise ValueError(
             f"parameters must be a dict of numbers by name, got {tracer.parameters!r}"
         )
-    if not 0 < tracer.edge_probability < 1:
+    if not (_is_number(tracer.edge_probability) and 0 < tracer.edge_probability < 1):
         raise ValueError(
             f"edge_probability must lie in (0, 1), got {tracer.edge_probability!r}"
         )
-    if not tracer.learning_rate > 0:
-        raise ValueError(f"learning_rate must be positive, got {tracer.learning_rate!r}")
+    if not (_is_number(tracer.learning_rate) and 0 < tracer.learning_rate < np.inf):
+        raise ValueError(
+            f"learning_rate must be a positive number, got {tracer.learning_rate!r}"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def kc_labels(n_kc: int | None) -> dict | None:

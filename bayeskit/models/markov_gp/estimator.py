@@ -15,7 +15,7 @@ from bayeskit.errors import ConvergenceWarning, InvalidDataError
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.gp_kernels import FreeParameters, Scales
 from bayeskit.inference.posterior import Posterior
-from bayeskit.models.base import as_random_key, checked_array, precision_scope
+from bayeskit.models.base import as_engine, as_random_key, checked_array, precision_scope
 from bayeskit.models.markov_gp import program
 from bayeskit.models.markov_gp.learning import hyperparameter_target, maximised
 from bayeskit.models.markov_gp.naming import hyperparameter_names
@@ -194,12 +194,12 @@ class MarkovGPRegressor(Predictions, Saving, RegressorMixin, BaseEstimator):
         likelihood = as_likelihood(self.likelihood, self.noise)
         seen = y[~np.isnan(y)]
         spread = checked_scale(likelihood, seen)
-        if isinstance(self.mean, str) and self.mean != "auto":
-            raise ValueError(f"mean must be 'auto' or a number, got {self.mean!r}")
-        if isinstance(self.mean, str):
+        if isinstance(self.mean, str) and self.mean == "auto":
             offset = likelihood.offset(seen)
+        elif isinstance(self.mean, int | float | np.number) and np.isfinite(self.mean):
+            offset = float(self.mean)
         else:
-            offset = float(checked_array(np.asarray(self.mean), "mean"))
+            raise ValueError(f"mean must be 'auto' or a finite number, got {self.mean!r}")
         span = float(np.ptp(x))
         scales = Scales(span if span > 0 else 1.0, spread)
         tree = {"kernel": as_kernel(self.kernel), "likelihood": likelihood}
@@ -244,10 +244,7 @@ class MarkovGPRegressor(Predictions, Saving, RegressorMixin, BaseEstimator):
         check_method(self.method)
         if not isinstance(self.num_starts, int) or self.num_starts < 1:
             raise ValueError(f"num_starts must be a whole number >= 1, got {self.num_starts!r}")
-        if self.inference != "map" and not hasattr(self.inference, "run"):
-            raise ValueError(
-                f"inference must be 'map' or an engine such as NUTS(), got {self.inference!r}"
-            )
+        as_engine(self.inference, "map", "NUTS()")
         likelihood = as_likelihood(self.likelihood, self.noise)
         x = coordinates(X)
         y = observations(y, len(x), allow_none=is_more)

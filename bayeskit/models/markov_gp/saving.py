@@ -76,6 +76,11 @@ class Saving:
 
     @classmethod
     def _from_container(cls: Any, read: container.Container) -> Any:
+        with container.unpacking(read.kind):
+            return cls._unpacked(read)
+
+    @classmethod
+    def _unpacked(cls: Any, read: container.Container) -> Any:
         found, arrays = read.parameters, read.arrays
         names = ("likelihood", "method", "num_starts")
         gp = cls(
@@ -91,6 +96,7 @@ class Saving:
         gp._have_zone = found.get("have_zone", False)
         gp._priors = {name: from_plain(part) for name, part in found["priors"].items()}
         gp._keep_rows(arrays["x"], arrays["y"], arrays["variance"], float(arrays["mean"]))
+        _check_rows(*gp._rows)
         gp._u, gp.random_key_, gp.timing_ = arrays["u"], arrays["key"], found["timing"]
         if "result" in found:
             drawn = {
@@ -102,3 +108,11 @@ class Saving:
         with precision_scope(gp.precision), program_cache():
             gp._condition()
         return gp
+
+
+def _check_rows(x: np.ndarray, y: np.ndarray, variance: np.ndarray) -> None:
+    """Refuse rows that no fit has kept."""
+    if not x.ndim == 1 or not x.shape == y.shape == variance.shape or not x.size:
+        raise ValueError(f"rows have shapes {x.shape}, {y.shape} and {variance.shape}")
+    if not np.isfinite(x).all() or np.isinf(y).any() or not (variance >= 0).all():
+        raise ValueError("rows hold numbers that are not finite, or variances below 0")

@@ -1,12 +1,17 @@
 """What holds of any trained network: symmetries, masks, batches, limits."""
 
 import contextlib
+import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bayeskit as bk
-from bayeskit.errors import OutOfMetaPriorWarning
+from bayeskit.errors import InvalidDataError, OutOfMetaPriorWarning
+from bayeskit.models.distribution_transformer import GaussianMixtureMetaPrior, Simulator
+from tests.models.distribution_transformer.conftest import SMALL
 
 Z = [0.7, -0.2, 1.5]
 
@@ -74,6 +79,17 @@ def test_more_components_than_trained_are_allowed_with_a_warning(learned):
         assert learned.posterior(Z, prior=many).num_components == 5
 
 
+def test_alarms_say_what_has_to_be_wider(learned, prior):
+    with pytest.warns(
+        OutOfMetaPriorWarning, match=r"train with a larger num_observations of the"
+    ):
+        learned.posterior(np.zeros(6), prior=prior)
+    far = bk.GaussianMixture([1.0], [50.0], [1.0])
+    advice = "train with a wider meta-prior and a larger num_observations of the simulator"
+    with pytest.raises(InvalidDataError, match=advice):
+        learned.posterior(np.full(6, 50.0), prior=far, strict=True)
+
+
 def test_a_batch_equals_single_calls(learned, prior):
     z = np.array([[0.7, -0.2], [1.5, 0.1], [-1.0, 0.3]])[..., None]
     batch = learned.posterior(z, prior=prior)
@@ -132,3 +148,82 @@ def test_without_data_a_parametric_prior_is_fitted(variance):
     log_q = q.log_prob(x[:, None]) + u
     kl = np.sum(np.exp(log_p) * (log_p - log_q)) * (u[1] - u[0])
     assert 0 <= kl < 0.05
+
+
+# ---------------------------------------------------------------- parts of components
+
+ONE = bk.GaussianMixture([1.0], [0.5], [2.0])
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """Poisson counts of exp(x), nothing trained: what the parts of each component give."""
+    return bk.DistributionTransformer(
+        Simulator(
+            lambda key, x: jax.random.poisson(key, jnp.exp(x)).astype(jnp.float32),
+            lambda z, x: z[0] * x[0] - jnp.exp(x[0]),
+            num_observations=(1, 4),
+        ),
+        GaussianMixtureMetaPrior(dim=1, num_components=(1, 3), sharp_share=0.0),
+        **SMALL | {"max_steps": 0},
+    ).fit()
+
+
+def divergence_of_counts(z, prior, q):
+    """By quadrature."""
+    u = np.linspace(-14.0, 10.0, 6001)
+    log_p = prior.log_prob(u[:, None]) + np.sum(z) * u - len(z) * np.exp(u)
+    log_p -= np.log(np.exp(log_p - log_p.max()).sum() * (u[1] - u[0])) + log_p.max()
+    return np.sum(np.exp(log_p) * (log_p - q.log_prob(u[:, None]))) * (u[1] - u[0])
+
+
+def test_one_component_makes_a_skewed_posterior(counts):
+    found = counts.posterior([0.0], prior=ONE)
+    assert found.num_components == counts.n_components == 5
+    moments = bk.GaussianMixture([1.0], found.mean[None], found.cov[None])
+    kl = divergence_of_counts([0.0], ONE, found)
+    assert kl < 0.002
+    # What one Gaussian can do at best.
+    assert divergence_of_counts([0.0], ONE, moments) > 5 * kl
+
+
+def test_without_data_the_prior_has_as_many_components_as_before(counts, prior):
+    for given in (ONE, prior):
+        for z in (None, [np.nan, np.nan]):
+            found = counts.posterior(z, prior=given, missing="mask")
+            assert difference(found, given) < 1e-15
+
+
+def test_parts_do_not_depend_on_the_order_of_components_or_on_the_batch(counts, prior):
+    z = np.array([[0.0, 2.0], [5.0, 3.0]])[..., None]
+    u = np.linspace(-4.0, 4.0, 9)[:, None]
+    both = counts.posterior(z, prior=prior)
+    order = [2, 0, 1]
+    permuted = bk.GaussianMixture(
+        prior.weights[order], prior.means[order], prior.covariances[order]
+    )
+    for i, one in enumerate(z):
+        first = counts.posterior(one, prior=prior).log_prob(u)
+        assert np.abs(counts.posterior(one, prior=permuted).log_prob(u) - first).max() < 1e-6
+        assert np.abs(both[i].log_prob(u) - first).max() < 1e-6
+    # What the order is not, the observations are.
+    assert np.abs(both[0].log_prob(u) - both[1].log_prob(u)).max() > 0.1
+
+
+def test_a_posterior_is_the_next_prior(counts):
+    """As many components again, and one observation at a time gives what all at once do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutOfMetaPriorWarning)
+        first = counts.posterior([0.0], prior=ONE)
+        second = counts.posterior([2.0], prior=first)
+    assert second.num_components == 5
+    assert divergence_of_counts([0.0, 2.0], ONE, second) < 0.015
+    assert divergence_of_counts([0.0, 2.0], ONE, first) > 0.05
+
+
+def test_a_filter_keeps_its_number_of_components(counts):
+    z = np.array([0.0, 2.0, np.nan, 1.0])
+    found = counts.filter(z, A=1.0, Q=1e-12, x0=ONE, missing="mask")
+    assert found.posterior.num_components == 5
+    assert divergence_of_counts(z[[0, 1, 3]], ONE, found.posterior[3]) < 0.02
+    assert found.posterior[1].mean == pytest.approx(found.posterior[2].mean, abs=1e-9)

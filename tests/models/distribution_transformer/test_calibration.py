@@ -8,6 +8,12 @@ from scipy import special
 
 from bayeskit import plots
 from bayeskit.errors import ValidationFailed
+from bayeskit.models.distribution_transformer import against_refined, mixture_arrays
+from bayeskit.models.distribution_transformer.against_refined import (
+    NUM_PAIRS,
+    NUM_PROPOSALS,
+    ExactPosteriors,
+)
 from bayeskit.models.distribution_transformer.calibration import calibration_report
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 
@@ -28,6 +34,8 @@ class Simulation:
             return means[rows, chosen] + scales[rows, chosen] * rng.normal(size=(num, d))
 
         self.latents, self.references = draw(), draw()
+        self.prior = Mixture(log_weights, means, scales[..., None] * np.eye(d))
+        self.prior_draws = np.stack([draw() for _ in range(NUM_PAIRS * NUM_PROPOSALS)])
         self.z = self.latents + rng.normal(size=(num, d))
         spread = scales**2 + 1.0
         offset = self.z[:, None] - means
@@ -38,15 +46,16 @@ class Simulation:
         )
         self.features = {"log scale": np.log(scales).mean(axis=(1, 2))}
 
-    def log_likelihood(self, u):
-        return -0.5 * ((u - self.z) ** 2).sum(axis=-1)
+    def log_densities(self, u):
+        prior = mixture_arrays.log_density(self.prior, u)
+        return prior, -0.5 * ((u - self.z) ** 2).sum(axis=-1)
 
     def report(self, posteriors=None, **settings):
         return calibration_report(
             self.latents,
             self.posteriors if posteriors is None else posteriors,
             self.references,
-            log_likelihood=self.log_likelihood,
+            exact=ExactPosteriors(self.log_densities, self.prior_draws),
             features=self.features,
             **{"alpha": 1e-6, **settings},
         )
@@ -62,7 +71,8 @@ def test_exact_posteriors_pass(simulation):
     report = simulation.report()
     assert report.verdict == "pass" and not report.failing_regions
     report.raise_if_failed()
-    assert "largest deviation" in repr(report)
+    assert "no check fails; the least likely" in repr(report)
+    assert abs(report.c2st - 0.5) < 5 * 0.5 / math.sqrt(2000 * NUM_PAIRS)
     assert set(report.ranks) == {
         "x[0]", "x[1]", "log density", "distance", "component", "log likelihood"
     }  # fmt: skip
@@ -133,10 +143,14 @@ def test_ranks_of_equal_values_are_spread(simulation):
         simulation.latents,
         simulation.posteriors,
         simulation.references,
-        log_likelihood=lambda u: np.zeros(u.shape[:-1]),
+        exact=ExactPosteriors(
+            lambda u: (simulation.log_densities(u)[0], np.zeros(u.shape[:-1])),
+            simulation.prior_draws,
+        ),
         alpha=1e-6,
     )
-    assert report.verdict == "pass"
+    ranks = report.to_frame().query("statistic == 'log likelihood'")
+    assert ranks["passed"].all()
 
 
 def test_the_mean_log_density_tells_divergences_apart(simulation):
@@ -163,3 +177,92 @@ def test_bad_arguments(simulation):
         Simulation(50).report()
     with pytest.raises(ValueError, match="statistic must be one of"):
         simulation.report().coverage("x")
+
+
+# ---------------------------------------------------------------- against refined draws
+
+
+def pairs_of(report, region="all"):
+    """The rows of the comparison with refined draws, by statistic."""
+    frame = report.to_frame().query("region == @region")
+    return frame[frame["statistic"].isin(["C2ST", "energy score"])].set_index("statistic")
+
+
+def narrow(simulation):
+    return simulation.posteriors._replace(factors=0.8 * simulation.posteriors.factors)
+
+
+def lighter_mode(simulation):
+    """Without the lighter component of each posterior."""
+    logs = simulation.posteriors.log_weights
+    log_weights = np.where(np.arange(2) == logs.argmax(axis=-1)[:, None], 0.0, -np.inf)
+    return simulation.posteriors._replace(log_weights=log_weights)
+
+
+def wide(simulation):
+    return simulation.posteriors._replace(factors=1.25 * simulation.posteriors.factors)
+
+
+@pytest.mark.parametrize(("damaged", "sign"), [(narrow, 1), (wide, -1)])
+def test_refined_draws_are_told_from_those_of_another_width(damaged, sign):
+    """Standard deviations 20 % too small or 25 % too large: found with 500 problems."""
+    simulation = Simulation(500)
+    report = simulation.report(damaged(simulation))
+    assert not pairs_of(report)["passed"].any()
+    assert report.c2st > 0.55 and sign * report.energy_gap > 0.1
+    assert "C2ST against refined draws" in repr(report)
+    assert "refined draws are told from amortised ones in" in report.worst
+
+
+def test_a_missed_mode_is_found(simulation):
+    """The lighter component, which has 12 % of the posterior on average."""
+    report = simulation.report(lighter_mode(simulation))
+    assert not pairs_of(report).loc["C2ST", "passed"]
+    assert report.c2st > 0.52
+
+
+def test_a_region_where_draws_are_told_apart_is_named(simulation):
+    scale = simulation.features["log scale"]
+    where = scale > np.quantile(scale, 0.75)
+    factors = np.where(where, 0.8, 1.0)[:, None, None, None] * simulation.posteriors.factors
+    frame = simulation.report(simulation.posteriors._replace(factors=factors)).to_frame()
+    failed = frame.query("statistic == 'C2ST' and region != 'all' and not passed")
+    assert len(failed) == 1
+    low = float(failed["region"].item().split("[")[1].split(",")[0])
+    assert abs(low - np.quantile(scale, 0.75)) < 0.01
+
+
+def test_a_move_that_keeps_another_law_raises_alarms(simulation, monkeypatch):
+    """Planted bug: proposals chosen by the density alone, not by its ratio to the proposal."""
+    chosen = against_refined._chosen
+
+    def wrong(log_weights, generator):
+        return chosen(2.0 * log_weights, generator)
+
+    assert pairs_of(simulation.report())["passed"].all()
+    monkeypatch.setattr(against_refined, "_chosen", wrong)
+    assert not pairs_of(simulation.report())["passed"].all()
+
+
+def test_densities_that_are_not_finite_are_no_densities():
+    simulation = Simulation(200)
+
+    def half(u):
+        prior, likelihood = simulation.log_densities(u)
+        return prior, np.where(u[..., 0] > 0, likelihood, np.nan)
+
+    exact = ExactPosteriors(half, simulation.prior_draws)
+    generator = np.random.default_rng(0)
+    draws = np.zeros((3, 200, 2))
+    found = against_refined.compared(simulation.posteriors, exact, draws, generator)
+    assert np.isfinite(found.energy_gaps).all()
+    assert found.hits["C2ST"].mean() > 0.6
+
+
+def test_regions_of_rounding_errors_are_not_named(simulation):
+    noise = {"log scale": 2e-16 * (np.arange(2000) % 2)}
+    report = calibration_report(
+        simulation.latents, narrow(simulation), simulation.references, features=noise
+    )
+    assert report.failing_regions == ["all"]
+    assert math.isnan(report.c2st) and math.isnan(report.energy_gap)

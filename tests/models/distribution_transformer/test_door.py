@@ -2,12 +2,21 @@
 
 import jax
 import numpy as np
+import numpyro.distributions as dist
 import pytest
+from scipy import stats
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import bayeskit as bk
-from bayeskit.errors import InvalidDataError, NumericalWarning, OutOfMetaPriorWarning
+from bayeskit import plots
+from bayeskit.errors import (
+    ConvergenceWarning,
+    InvalidDataError,
+    NumericalWarning,
+    OutOfMetaPriorWarning,
+    PriorFitWarning,
+)
 from bayeskit.models.distribution_transformer import (
     GaussianMixtureMetaPrior,
     JointSimulator,
@@ -16,6 +25,7 @@ from bayeskit.models.distribution_transformer import (
     Simulator,
     Source,
 )
+from bayeskit.models.distribution_transformer.refine import RefinedPosterior
 
 LINEAR = LinearGaussian(1.0, 1.0)
 META_PRIOR = GaussianMixtureMetaPrior()
@@ -52,11 +62,21 @@ def test_settings():
     fails_to_fit(ValueError, "warm_start must be True or False", warm_start="x")
     fails_to_fit(ValueError, "support must be one of", support="positiv")
     fails_to_fit(ValueError, "precision must be", precision="float16")
+    fails_to_fit(ValueError, "device must be None or a kind of device", device="tpux")
+    fails_to_fit(FileNotFoundError, "there is no folder /no. Make it", checkpoint="/no/x.bkit")
+    fails_to_fit(ValueError, "checkpoint_every must be a number", checkpoint_every=-1.0)
+    fails_to_fit(ValueError, "max_seconds must be positive", max_seconds=0.0)
+    fails_to_fit(ValueError, "random_state must be a whole number", random_state="a")
+    with pytest.raises(TypeError, match=r"simulator must be a Simulator, .* got NoneType"):
+        bk.DistributionTransformer().fit()
 
 
 def test_simulators():
     fails_to_fit(TypeError, "cannot be called", simulator=lambda key: key)
-    fails_to_fit(TypeError, "must be a JAX function", simulator=lambda key, x: np.sin(x[0]))
+    words = r"must be a JAX function \(key, x\) -> \(m,\) array.*It raised TracerArray[^\n]*$"
+    fails_to_fit(TypeError, words, simulator=lambda key, x: np.sin(x[0]))
+    words = "a third argument takes parameters= of the Simulator"
+    fails_to_fit(TypeError, words, simulator=lambda key, x, noise: x)
     fails_to_fit(TypeError, "one observation .m,. of 'z'", simulator=lambda key, x: np.eye(2))
     for number in ((3, 1), 2.5, (1, 2, 3)):
         with pytest.raises(ValueError, match="num_observations of 'z'"):
@@ -96,7 +116,10 @@ def test_simulations_that_are_not_finite(simulator, words):
 
 def test_a_few_simulations_that_are_not_finite_are_said():
     sometimes = Simulator(lambda key, x: jax.numpy.where(x > 1.0, np.nan, x))
-    with pytest.warns(NumericalWarning, match="draws NaN or infinite data in"):
+    with (
+        pytest.warns(NumericalWarning, match="draws NaN or infinite data in"),
+        pytest.warns(ConvergenceWarning, match="nothing was learned"),
+    ):
         bk.DistributionTransformer(sometimes, META_PRIOR, max_steps=0, d_model=8).fit()
 
 
@@ -153,7 +176,7 @@ def test_priors_of_mixtures(exact, prior):
     priors = bk.GaussianMixture(np.ones((3, 1)), np.zeros((3, 1)), np.ones((3, 1)))
     with pytest.raises(InvalidDataError, match="batches have different lengths"):
         exact.posterior(np.zeros((2, 1, 1)), prior=priors)
-    with pytest.raises(InvalidDataError, match="parameters must be a dict"):
+    with pytest.raises(InvalidDataError, match="must be None, since the simulator has none"):
         exact.posterior([1.0], prior=prior, parameters={"noise": 1.0})
 
 
@@ -175,15 +198,18 @@ def test_priors_of_families(variance):
 
 def test_alarms_name_the_feature_and_its_range(exact, prior, variance):
     with pytest.warns(
-        OutOfMetaPriorWarning, match="10 observations of 'z', trained with up to 4"
+        OutOfMetaPriorWarning,
+        match="10 observations of 'z', trained with up to 4.*with a larger num_observations",
     ):
         exact.posterior(np.zeros(10), prior=prior)
-    with pytest.warns(OutOfMetaPriorWarning, match=r"observation 'z', in standard deviations"):
+    words = r"observation 'z', in standard deviations.*refine='auto'.*with a wider meta-prior$"
+    with pytest.warns(OutOfMetaPriorWarning, match=words):
         exact.posterior([50.0], prior=prior)
     with pytest.warns(OutOfMetaPriorWarning, match=r"log rate of x is 9.21.*trained on \["):
         variance.posterior([1.0], prior={"concentration": 2.0, "rate": 1e4})
     far = bk.GaussianMixture([1.0], [100.0], [1.0])
-    with pytest.raises(InvalidDataError, match="mean of the prior, coordinate 0 is 100"):
+    words = "mean of the prior, coordinate 0 is 100.*train with a wider meta-prior"
+    with pytest.raises(InvalidDataError, match=words):
         exact.posterior([100.0], prior=far, strict=True)
 
 
@@ -213,3 +239,53 @@ def test_sources_are_named(prior):
     two = Simulator({"a": Source(lambda key, x: x), "b": Source(lambda key, x: 2 * x)})
     assert two.row_sizes(1) == {"a": 1, "b": 1}
     assert not two.has_log_likelihood
+
+
+def test_families_without_parameters(exact):
+    for family in (stats.norm, dist.Normal):
+        with pytest.raises(TypeError, match="without parameters: call it with them"):
+            exact.posterior([1.0], prior=family)
+
+
+def test_priors_of_a_smaller_support_warn(exact):
+    words = "of the mixture that stands for the prior lies outside of the support of the prior"
+    with pytest.warns(PriorFitWarning, match=words):
+        exact.posterior([0.3], prior=dist.HalfNormal(1.0))
+
+
+def test_series(exact, prior):
+    for change, error, words in (
+        ({"A": np.nan}, InvalidDataError, "A has nan"),
+        ({"A": np.eye(2)}, InvalidDataError, r"A must be a \(1, 1\) matrix, got shape"),
+        ({"zs": []}, InvalidDataError, "zs must have at least one time"),
+        ({"x0": (0, 1)}, TypeError, "x0, the prior at the start of the filter"),
+        (
+            {"x0": bk.GaussianMixture([1.0], [[0.0, 0.0]], np.eye(2)[None])},
+            InvalidDataError,
+            "x0, the prior at the start of the filter: prior has dimension 2",
+        ),
+        ({"n_particles": 0}, ValueError, "n_particles must be a whole number >= 1, got 0"),
+    ):
+        given = {"zs": [1.0], "A": 1.0, "Q": 1.0, "x0": prior, **change}
+        with pytest.raises(error, match=words):
+            exact.filter(given.pop("zs"), **given)
+
+
+def test_files_that_cannot_be_written(exact, tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder: give the path of a file in it"):
+        exact.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing for the file"):
+        exact.save(tmp_path / "missing" / "dt.bkit")
+
+
+def test_pictures_are_of_reports(prior):
+    for draw in (plots.rank_distributions, plots.expected_coverage):
+        with pytest.raises(TypeError, match=r"must be a CalibrationReport, .* GaussianMixture"):
+            draw(prior)
+
+
+def test_equal_weights_are_said():
+    """k-hat is -inf where all weights are equal, which reads like an accident."""
+    facts = {"ess": 3.0, "khat": -np.inf, "log_evidence": -1.0, "log_evidence_se": 0.0}
+    found = RefinedPosterior("psis", np.zeros((3, 1)), np.zeros(3), None, None, **facts)
+    assert "khat=-inf (all weights equal)" in repr(found)

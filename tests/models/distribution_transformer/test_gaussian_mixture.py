@@ -156,3 +156,17 @@ def test_scales_of_many_orders_are_no_error():
     assert np.isfinite(mixture.log_prob([1.0, 1.0]))
     with pytest.raises(InvalidDataError, match="2 coordinates"):
         mixture.log_prob([1.0])
+
+
+def test_questions_that_have_no_answer():
+    q = GaussianMixture([0.5, 0.5], [0.0, 1.0], [1.0, 1.0])
+    for call, words in (
+        (lambda: q.sample(-1), "num must be a whole number >= 0, got -1"),
+        (lambda: q.sample(2.5), "num must be a whole number >= 0, got 2.5"),
+        (lambda: q.marginal(3), "coordinates must be among 0 to 0, got 3"),
+        (lambda: q.log_prob([[0.0], [np.nan]]), r"x contains nan at index \(1, 0\)"),
+        (lambda: q.log_prob([1.0, 2.0]), r"got shape \(2,\): write x\[:, None\]"),
+        (lambda: q.log_prob(["a"]), "x must hold real numbers"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()

@@ -31,6 +31,7 @@ def test_moments_and_evidence_are_those_of_kalman_filters(which, request):
     dt = request.getfixturevalue(which)
     found = dt.filter(ZS, **MOTION, refine="particles", n_particles=2000, random_state=0)
     assert found.reliable and found.particles.shape == (5, 2000, 1)
+    assert repr(found).startswith("RefinedFilterResult(5 times, 2000 particles, smallest ess=")
     mean = np.array([one.mean for one in EXACT])
     std = np.array([one.std for one in EXACT])
     # Particles that were resampled are worth fewer: half is allowed for.

@@ -42,3 +42,11 @@ def test_weights_without_a_tail():
 
 def test_fewer_draws_need_a_lighter_tail():
     assert reliable_khat(100) == 0.5 and reliable_khat(10**6) == 0.7
+
+
+def test_tails_that_overflow_are_cut_off():
+    """The tail spreads over 700 nats, as where the prior alone is the proposal."""
+    log_weights = np.linspace(-10_000.0, 0.0, 2000)
+    smoothed, khat = pareto_smoothed(log_weights)
+    assert khat > 10
+    assert np.isfinite(smoothed.max()) and np.exp(smoothed).sum() == pytest.approx(1.0)

@@ -1,5 +1,7 @@
 """The update of each component before any training, against closed forms and quadrature."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,16 @@ from scipy import stats
 
 import bayeskit as bk
 from bayeskit.models.distribution_transformer import GaussianMixtureMetaPrior, LinearGaussian
-from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
-from bayeskit.models.distribution_transformer.splitting import split
+from bayeskit.models.distribution_transformer.fitted_parts import fitted_parts
+from bayeskit.models.distribution_transformer.mixture_arrays import Mixture, log_density
+from bayeskit.models.distribution_transformer.splitting import places, put_in_place, unit_parts
 from bayeskit.models.distribution_transformer.supports import as_support
 from bayeskit.models.distribution_transformer.task import Problems, Task
-from bayeskit.models.distribution_transformer.warm_start import linear_gaussian_update, tilt
+from bayeskit.models.distribution_transformer.warm_start import (
+    grid,
+    linear_gaussian_update,
+    tilt,
+)
 from tests.models.distribution_transformer import exact_mixtures
 
 H = np.array([[1.0, 0.5], [0.0, 2.0], [-1.0, 1.0]])
@@ -107,11 +114,11 @@ def test_moments_of_a_tilted_component(x64, name, log_likelihood):
     assert abs(float(tilted.log_evidence) - np.log(evidence)) < 2e-3
     assert abs(float(tilted.mean[0]) - exact_mean) < 5e-3 * exact_sd
     assert abs(float(tilted.factor[0, 0]) / exact_sd - 1) < 5e-3
-    # Residuals: log of the exact density over the Gaussian at points along the axis.
-    at = float(tilted.mean[0]) + float(tilted.factor[0, 0]) * np.array([-2.5, -1.0, 1.0, 2.5])
-    log_p = np.interp(at, u, log_density) - np.log(evidence)
-    log_q = stats.norm(float(tilted.mean[0]), float(tilted.factor[0, 0])).logpdf(at)
-    assert np.abs(np.asarray(tilted.residuals) - (log_p - log_q)).max() < 5e-3
+    # Shares of the points of a grid follow the exact density.
+    at = float(tilted.mean[0]) + float(tilted.factor[0, 0]) * grid(1)[:, 0]
+    exact_shares = np.interp(at, u, density)
+    exact_shares /= exact_shares.sum()
+    assert np.abs(np.asarray(tilted.shares) - exact_shares).max() < 1e-4
 
 
 def test_newton_finds_a_far_mode_in_several_dimensions(x64):
@@ -130,11 +137,16 @@ def test_newton_finds_a_far_mode_in_several_dimensions(x64):
     assert jnp.abs(tilted.factor @ tilted.factor.T - covariance).max() < 1e-8
 
 
+# ---------------------------------------------------------------- parts
+
+
 @pytest.mark.parametrize(("k", "d"), [(1, 1), (2, 1), (5, 1), (3, 2), (10, 4), (2, 5)])
-def test_split_keeps_two_moments(x64, k, d):
+def test_parts_keep_two_moments(x64, k, d):
     factor = jnp.tril(jnp.arange(1.0, d * d + 1).reshape(d, d)) / d + jnp.eye(d)
     mean = jnp.arange(d) * 1.0
-    weights, means, factors = split(mean, factor, k)
+    where = places(jnp.zeros(1), k)
+    parent = Mixture(jnp.zeros(1), mean[None], factor[None])
+    weights, means, factors = put_in_place(where, unit_parts(where, d, mean.dtype), parent)
     weights = jnp.exp(weights)
     assert abs(float(weights.sum()) - 1) < 1e-12
     assert jnp.abs(weights @ means - mean).max() < 1e-10
@@ -145,3 +157,62 @@ def test_split_keeps_two_moments(x64, k, d):
     assert jnp.abs(covariance - factor @ factor.T).max() < 1e-9 * d * d
     if k > 1:
         assert float(jnp.abs(means[0] - means[1]).max()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("weights", "num", "counts"),
+    [
+        ([1.0], 5, [5]),
+        ([0.98, 0.01, 0.01], 6, [4, 1, 1]),
+        ([0.6, 0.3, 0.1], 5, [3, 1, 1]),
+        ([0.5, 0.5], 5, [2, 2]),
+        ([0.5, 0.5, 0.0], 6, [3, 3, 0]),
+        ([1 / 3, 1 / 3, 1 / 3], 5, [1, 1, 1]),
+        ([0.7, 0.2, 0.1], 3, [1, 1, 1]),
+    ],
+)
+def test_parts_are_shared_out_by_weight(weights, num, counts):
+    for order in itertools.permutations(range(len(weights))):
+        w, wanted = np.array(weights, np.float32)[list(order)], np.array(counts)[list(order)]
+        with np.errstate(divide="ignore"):
+            where = jax.tree.map(np.asarray, places(jnp.asarray(np.log(w)), num))
+        assert where.is_used.sum() == sum(counts)
+        owners = where.parents[where.is_used]
+        assert np.bincount(owners, minlength=len(w)).tolist() == wanted.tolist()
+        assert (where.counts[where.is_used] == wanted[owners]).all()
+        for parent, count in enumerate(wanted):
+            assert where.numbers[where.is_used][owners == parent].tolist() == [*range(count)]
+
+
+def test_fitting_the_parts_brings_them_closer(x64):
+    """Two components whose densities are known: a skew one, and a Gaussian."""
+    points = jnp.asarray(grid(1))
+    skew = jax.nn.softmax(-2.0 * points[:, 0] - jnp.exp(-1.5 * points[:, 0]))
+    mean = skew @ points[:, 0]
+    sd = jnp.sqrt(skew @ (points[:, 0] - mean) ** 2)
+    points = (points - mean) / sd
+    shares = jnp.stack([skew, jax.nn.softmax(-0.5 * points[:, 0] ** 2)])
+    where = places(jnp.log(jnp.array([0.75, 0.25])), 4)
+    before = unit_parts(where, 1, points.dtype)
+    after = fitted_parts(where, before, points, shares, 0.02)
+
+    def divergence(parts, parent):
+        own = np.asarray(where.parents) == parent
+        log_q = log_density(Mixture(*(leaf[own] for leaf in parts)), points)
+        log_p = jnp.log(shares[parent]) - jnp.log(points[1, 0] - points[0, 0])
+        return float(jnp.where(shares[parent] > 0, shares[parent] * (log_p - log_q), 0.0).sum())
+
+    assert np.asarray(where.counts).tolist() == [3, 3, 3, 1]
+    assert divergence(after, 0) < 0.2 * divergence(before, 0)
+    # Planted bug: each component's parts fitted to the other component.
+    swapped = fitted_parts(where, before, points, shares[::-1], 0.02)
+    assert divergence(swapped, 0) > 0.5 * divergence(before, 0)
+    # What is Gaussian stays as it is.
+    assert abs(float(after.means[3, 0])) < 1e-6
+    assert abs(float(after.factors[3, 0, 0]) - 1) < 1e-6
+    # Moments are those of the shares, from the first step on.
+    w = jnp.exp(after.log_weights[:3])
+    assert abs(float(w.sum()) - 1) < 1e-9
+    assert abs(float(w @ after.means[:3, 0])) < 1e-9
+    second = w @ (after.means[:3, 0] ** 2 + after.factors[:3, 0, 0] ** 2)
+    assert abs(float(second - shares[0] @ points[:, 0] ** 2)) < 1e-9

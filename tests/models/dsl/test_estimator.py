@@ -46,13 +46,9 @@ def test_manners_of_scikit_learn():
 
 
 def test_check_estimator():
-    """All checks but those whose message or class of error is the package's own."""
-    own = "text and complex numbers are refused in the words of all estimators here"
-    expected = {"check_complex_data": own, "check_dtype_object": own}
+    """All checks, but for that of array libraries, which an environment variable turns on."""
     with pytest.warns(SkipTestWarning):
-        results = check_estimator(
-            bk.DSLRegressor(learner="linear"), expected_failed_checks=expected, on_fail=None
-        )
+        results = check_estimator(bk.DSLRegressor(learner="linear"), on_fail=None)
     failed = [r["check_name"] for r in results if r["status"] == "failed"]
     assert failed == []
 

@@ -66,6 +66,15 @@ _EVIDENCE_LAW = (
 )
 
 
+def _check_floats(leaves: list) -> None:
+    for leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                "EnsembleHMC moves vectors of floating-point numbers, got a position of dtype "
+                f"{leaf.dtype}. Convert it, or use SMC with a kernel for discrete spaces"
+            )
+
+
 class Ensemble:
     """One run of the engine, whose parts `auto` looks at on the way.
 
@@ -101,6 +110,7 @@ class Ensemble:
             spec = _spec(target, data, initial_positions)
             self.target = prepared_target(target, data, spec)
             leaves = jax.tree.leaves(spec)
+            _check_floats(leaves)
             dim = sum(math.prod(leaf.shape) for leaf in leaves)
             key = accel.as_key(key)
             # The noise of the chains has one number, everything else two.

@@ -72,7 +72,9 @@ def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
         if abs(khat) < np.finfo(float).eps:
             expected = -scale * np.log1p(-levels)
         else:
-            expected = scale * np.expm1(-khat * np.log1p(-levels)) / khat
+            # Of a shape that is far too heavy some are infinite, and cut off below.
+            with np.errstate(over="ignore"):
+                expected = scale * np.expm1(-khat * np.log1p(-levels)) / khat
         logs = logs.copy()
         logs[tail] = np.minimum(np.log(expected + math.exp(cut)), 0.0)
     return logs - logsumexp(logs), khat

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
-from bayeskit.errors import InvalidDataError
 from bayeskit.inference.equal_weights import equally_weighted
 from bayeskit.inference.measure import Target
 from bayeskit.inference.random import host_generator
 from bayeskit.models.base import as_random_key, precision_scope
+from bayeskit.models.distribution_transformer.mixture_checks import checked_points
 from bayeskit.models.distribution_transformer.supports import Support
 
 __all__ = ["RefinedBatch", "RefinedPosterior"]
@@ -44,7 +44,8 @@ class RefinedPosterior:
     log_weights : (num,) array
         Normalised. Of importance sampling after Pareto smoothing; equal ones otherwise.
     ess : float
-        Effective sample size: one over the sum of squared weights, or the smallest bulk one.
+        Effective sample size: one over the sum of squared weights, or the smallest bulk one,
+        which is an estimate and can exceed the number of draws.
     khat : float
         Shape of the tail of the importance weights of the amortised posterior alone. Above 0.7
         it misses a part of the exact one, or has lighter tails. -inf: all weights were equal.
@@ -60,6 +61,12 @@ class RefinedPosterior:
     num_chains : int
     law : str
         What the numbers are guaranteed to be.
+    support : Support
+        Of the parameters.
+    target : Target
+    acceptance : float
+    seed : int
+        Of the draws that are made when asked for.
     """
 
     method: str
@@ -117,13 +124,8 @@ class RefinedPosterior:
 
         Its only error is that of the log evidence. Outside the support the density is 0.
         """
-        x = np.asarray(x, np.float64)
-        expected = self.support.constrained_dim
-        if x.ndim == 0 or x.shape[-1] != expected:
-            raise InvalidDataError(
-                f"x must have {expected} coordinates in its last axis, got shape {x.shape}"
-            )
-        points = x.reshape(-1, expected)
+        x = checked_points(x, self.support.constrained_dim)
+        points = x.reshape(-1, x.shape[-1])
         with precision_scope("float64"):
             inside = np.asarray(self.support.contains(points))
             u = np.asarray(self.support.unconstrain(points))
@@ -171,9 +173,10 @@ class RefinedPosterior:
 
     def __repr__(self) -> str:
         verdict = "reliable" if self.reliable else "; ".join(self.reasons)
+        khat = "-inf (all weights equal)" if self.khat == -math.inf else f"{self.khat:.2f}"
         return (
             f"RefinedPosterior(method={self.method!r}, num_draws={len(self.positions)}, "
-            f"ess={self.ess:.0f}, khat={self.khat:.2f}, log_evidence={self.log_evidence:.3f} "
+            f"ess={self.ess:.0f}, khat={khat}, log_evidence={self.log_evidence:.3f} "
             f"± {self.log_evidence_se:.3f}: {verdict})"
         )
 
@@ -182,6 +185,10 @@ class RefinedBatch(Sequence):
     """Refined posteriors of several problems, with what each says as arrays.
 
     Indexing gives one :class:`RefinedPosterior`.
+
+    Parameters
+    ----------
+    posteriors : sequence of RefinedPosterior
     """
 
     def __init__(self, posteriors: Sequence[RefinedPosterior]):

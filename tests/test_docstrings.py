@@ -1,0 +1,270 @@
+"""Every public name is on a page of the reference, and its docstring says what it must.
+
+A docstring names each parameter, says what is returned and what is raised, and has an example,
+which runs as a doctest. Objects that are handed to the user and never built need none.
+"""
+
+import ast
+import functools
+import importlib
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+ROOMS = """
+    bayeskit bayeskit.accel bayeskit.datasets bayeskit.errors bayeskit.inference
+    bayeskit.inference.gp_kernels bayeskit.inference.random bayeskit.interop.arviz
+    bayeskit.interop.blackjax bayeskit.interop.numpyro bayeskit.interop.numpyro_kernels
+    bayeskit.models bayeskit.models.distribution_transformer bayeskit.models.dsl bayeskit.plots
+    bayeskit.validation""".split()
+
+# Keywords that Python hands to __new__ and __init__ alike.
+NOT_PARAMETERS = {"self", "args", "kwargs", "settings"}
+# Without an example of their own. The list may only shrink: tick a name off by writing one.
+NO_EXAMPLE = set(
+    """
+    accel.Ancestors accel.Filtered accel.FilteredStates accel.GaussianSites
+    accel.HiddenMarkovModel accel.LinearObservations accel.Scheme accel.Smoothed
+    accel.Transported accel.WeightedAncestors accel.Weights bayeskit.FeynmanKac
+    bayeskit.GroupMeanEffect bayeskit.PMMH bayeskit.ParallelTempering
+    bayeskit.ParticleGibbs bayeskit.Posterior bayeskit.Report bayeskit.SMC bayeskit.SMC2
+    bayeskit.load datasets.presentation_pauses datasets.read_assistments
+    datasets.read_datashop datasets.read_interactions datasets.read_junyi
+    datasets.read_junyi_graph datasets.read_pykt inference.ABCMove
+    inference.AdditiveParticle inference.Auxiliary inference.Block inference.Density
+    inference.DiscreteMetropolis inference.GaussianDynamics inference.HMC
+    inference.History inference.Independent inference.InfinityMALA
+    inference.InformationFilter inference.KalmanParticle inference.Kernel
+    inference.LaggedParticles inference.Law inference.LawKind inference.Lineage
+    inference.LinearGaussian inference.LocallyInformed inference.LogQuadratic
+    inference.LongRunSettings inference.MALA inference.MarginalState inference.Measure
+    inference.MomentumState inference.MovePlan inference.NoUTurn inference.PCN
+    inference.Pair inference.Path inference.PointState inference.Population
+    inference.Proposal inference.Replicas inference.Rows inference.StateSpaceTarget
+    inference.StepInfo inference.Tagged inference.TemperedPath inference.TemperingStage
+    inference.Transition inference.Tuning inference.UnadjustedLangevin
+    inference.UnbiasedEstimate inference.UniformOther inference.adapt inference.chain
+    inference.correlated_pseudo_marginal inference.coupled
+    inference.coupled_metropolis_hastings inference.coupled_random_walk
+    inference.crank_nicolson inference.custom inference.cycle inference.exchange
+    inference.extend inference.fitted_random_walk inference.follow inference.genealogy
+    inference.gp_kernels.FunctionChain inference.gp_kernels.Hyperparametric
+    inference.gp_kernels.LogNormal inference.gp_kernels.Product
+    inference.gp_kernels.Scaled inference.gp_kernels.Scales
+    inference.gp_kernels.StateSpaceKernel inference.gp_kernels.Sum
+    inference.gp_kernels.chain_of inference.gp_kernels.stacked_chain
+    inference.island_model inference.join_islands inference.maximal_categorical
+    inference.metropolis inference.metropolis_hastings inference.mixture inference.move
+    inference.nested_sampling_at_levels inference.palindrome inference.persist
+    inference.product inference.random.categorical inference.random.host_generator
+    inference.random.piecewise_uniform inference.random.real_key inference.random.until
+    inference.random_walk inference.reflected_normal inference.renew inference.repeat
+    inference.resample inference.resample_metropolis inference.resample_threshold
+    inference.resample_transport inference.reserve inference.reversible_jump
+    inference.reweigh inference.run inference.rungs inference.scan inference.schedule
+    inference.slot inference.tempered_smc inference.two_filter inference.until
+    inference.untwist inference.walk_within inference.waste_free_smc inference.weigh
+    inference.weighted_draw_model inference.when interop.arviz.effective_sample_sizes
+    interop.arviz.rank_normalized_rhat interop.arviz.to_arviz interop.arviz.write_netcdf
+    interop.blackjax.GuestState interop.blackjax.PairKernel interop.numpyro.NumPyroModel
+    interop.numpyro.Site interop.numpyro_kernels.NumPyroKernel models.Forecast
+    models.distribution_transformer.CalibrationReport
+    models.distribution_transformer.FilterResult
+    models.distribution_transformer.FittedPrior
+    models.distribution_transformer.JointSimulator
+    models.distribution_transformer.PredictiveCheck
+    models.distribution_transformer.RefinedBatch
+    models.distribution_transformer.RefinedFilterResult
+    models.distribution_transformer.RefinedPosterior
+    models.distribution_transformer.Source models.dsl.DSLResult
+    models.dsl.allocate_labels models.dsl.hierarchical_posterior plots.bound_over_rounds
+    plots.calibration plots.compare_coefficients plots.core_entries
+    plots.expected_coverage plots.factor_functions plots.forest plots.function_bands
+    plots.label_errors plots.learner_states plots.observed_predicted plots.power_curve
+    plots.rank_distributions plots.smc_history plots.states_over_time plots.trace_rank
+    plots.validation_report validation.BatteryModel validation.Check
+    validation.Enumeration validation.Level validation.Power validation.SequentialResult
+    validation.SteinTest validation.TwoSampleTest validation.enumerate_paths
+    validation.invariance_discrepancy validation.weighting_discrepancy""".split()
+)
+# Raise without a section that says so.
+NO_RAISES = set(
+    """
+    plots.bound_over_rounds plots.core_entries plots.factor_functions
+    plots.function_bands plots.observed_predicted plots.trace_rank""".split()
+)
+
+
+@functools.cache
+def public():
+    """Return every public function and class by the first room that has it."""
+    found, seen = {}, set()
+    for room in ROOMS:
+        module = importlib.import_module(room)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if callable(thing) and id(thing) not in seen:
+                seen.add(id(thing))
+                found[f"{room.removeprefix('bayeskit').lstrip('.') or 'bayeskit'}.{name}"] = (
+                    thing
+                )
+    return found
+
+
+def is_error(thing):
+    return inspect.isclass(thing) and issubclass(thing, Exception)
+
+
+def has_section(thing, *names):
+    heads = "|".join(names)
+    return re.search(rf"^({heads})\n-+$", inspect.getdoc(thing) or "", re.MULTILINE)
+
+
+def parameters_of(thing):
+    names = inspect.signature(thing).parameters
+    return [n for n in names if n not in NOT_PARAMETERS and not n.startswith("_")]
+
+
+def is_named(parameter, text):
+    """Whether a line of a section names the parameter, alone or beside others."""
+    return re.search(rf"^\**([\w]+, \**)*{parameter}(, \**\w+)*(,| :.*)?$", text, re.MULTILINE)
+
+
+def lacks_parameters(thing):
+    doc = inspect.getdoc(thing) or ""
+    names = parameters_of(thing)
+    if names and not has_section(thing, "Parameters", "Attributes"):
+        return names
+    return [name for name in names if not is_named(name, doc)]
+
+
+def lacks_returns(thing):
+    if inspect.isclass(thing):
+        return False
+    nothing = inspect.signature(thing).return_annotation in (None, "None")
+    return not nothing and not has_section(thing, "Returns", "Yields")
+
+
+def raises_itself(function):
+    """Whether a function, but none inside of it, has a raise statement."""
+
+    def look(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Raise):
+                return True
+            inside = isinstance(child, ast.FunctionDef | ast.Lambda | ast.ClassDef)
+            if not inside and look(child):
+                return True
+        return False
+
+    return look(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
+
+
+def lacks_raises(thing):
+    if inspect.isclass(thing):
+        functions = [vars(thing).get(n) for n in ("__init__", "__post_init__", "__new__")]
+        written = list(map(inspect.unwrap, filter(inspect.isfunction, functions)))
+        # What a dataclass or a named tuple generates has no source.
+        written = [f for f in written if f.__code__.co_filename.endswith(".py")]
+    else:
+        written = [inspect.unwrap(thing)]
+    return any(map(raises_itself, written)) and not has_section(thing, "Raises")
+
+
+def lacks_example(thing):
+    return ">>>" not in (inspect.getdoc(thing) or "")
+
+
+def test_every_parameter_is_described():
+    missing = {n: lacks_parameters(t) for n, t in public().items() if not is_error(t)}
+    assert {name: gaps for name, gaps in missing.items() if gaps} == {}
+
+
+def test_what_is_returned_is_said():
+    assert [n for n, t in public().items() if not is_error(t) and lacks_returns(t)] == []
+
+
+def test_what_is_raised_is_said():
+    assert {n for n, t in public().items() if not is_error(t) and lacks_raises(t)} == NO_RAISES
+
+
+def test_examples():
+    assert {
+        n for n, t in public().items() if not is_error(t) and lacks_example(t)
+    } == NO_EXAMPLE
+
+
+def pages():
+    """Return what the reference documents: whole rooms less what they leave out, and names."""
+    rooms, names = {}, set()
+    for page in REFERENCE.glob("*.md"):
+        room = ""
+        for line in page.read_text().splitlines():
+            if found := re.match(r"\.\. currentmodule:: (\S+)", line):
+                room = found[1]
+            if found := re.match(r"\.\. automodule:: (\S+)", line):
+                last = found[1]
+                rooms[last] = set()
+            if (found := re.match(r"\s+:exclude-members: (.*)", line)) and rooms:
+                rooms[last] = set(re.split(r",\s*", found[1].strip()))
+            if found := re.match(r"\.\. auto(?:class|function):: (\S+)", line):
+                names.add(found[1] if "." in found[1] else f"{room}.{found[1]}")
+    return rooms, names
+
+
+def test_every_name_is_on_a_page_of_the_reference():
+    rooms, names = pages()
+    documented = {id(_thing(name)) for name in names}
+    for room, left_out in rooms.items():
+        module = importlib.import_module(room)
+        documented |= {
+            id(getattr(module, name)) for name in module.__all__ if name not in left_out
+        }
+    assert [name for name, thing in public().items() if id(thing) not in documented] == []
+
+
+def _thing(path):
+    room, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(room), name)
+
+
+@pytest.mark.parametrize("section", ["Parameters", "Returns", "Raises", "Examples"])
+def test_a_gap_is_found(section):
+    def whole(number: int) -> int:
+        """Return a number.
+
+        Parameters
+        ----------
+        number : int
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        ValueError
+
+        Examples
+        --------
+        >>> 1
+        1
+        """
+        if number < 0:
+            raise ValueError
+        return number
+
+    checks = {
+        "Parameters": lacks_parameters,
+        "Returns": lacks_returns,
+        "Raises": lacks_raises,
+        "Examples": lacks_example,
+    }
+    assert not any(check(whole) for check in checks.values())
+    gap = rf"{section}\n *-+\n.*?(?=\n *\n|\n *$)"
+    whole.__doc__ = re.sub(gap, "", whole.__doc__, flags=re.DOTALL)
+    assert [name for name, check in checks.items() if check(whole)] == [section]

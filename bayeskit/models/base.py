@@ -11,6 +11,7 @@ import numpy as np
 
 from bayeskit.accel import as_key
 from bayeskit.errors import InvalidDataError
+from bayeskit.models.tables import as_frame
 
 __all__ = [
     "as_engine",
@@ -110,6 +111,7 @@ def checked_array(value: Any, name: str, *, allow_nan: bool = False) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    value = as_frame(value)
     columns = getattr(value, "columns", None)
     array = real_numbers(value, name)
     if array.ndim and array.shape[0] == 0:

@@ -25,6 +25,7 @@ from bayeskit.models.dsl.result import DSLResult
 from bayeskit.models.dsl.rows_of_arrays import formula_of_arrays, frame_of_arrays, new_frame
 from bayeskit.models.dsl.sampling import labeling_probabilities
 from bayeskit.models.dsl.table import as_predicted
+from bayeskit.models.tables import as_frame
 
 __all__ = ["DSLRegressor"]
 
@@ -272,6 +273,7 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
             raise InvalidDataError(
                 "with a formula, fit takes one DataFrame with all columns, the outcome included"
             )
+        X = as_frame(X, mappings=True)
         if not hasattr(X, "columns"):
             raise InvalidDataError(
                 f"with a formula, fit takes a DataFrame, got {type(X).__name__}"
@@ -327,7 +329,7 @@ class DSLRegressor(DSLInference, RegressorMixin, BaseEstimator):
         X : DataFrame with the covariates of the formula; without a formula (rows, columns)
         """
         self._check_fitted()
-        frame = X if self.formula is not None else new_frame(X, self)
+        frame = as_frame(X, mappings=True) if self.formula is not None else new_frame(X, self)
         x = self._design.covariates(frame)
         link, outcomes = self.result_.data.link, self.result_.data.predicted.y.shape[-1]
         mean = link.mean(predictors(self.coef_[None], x[None], outcomes))[0]

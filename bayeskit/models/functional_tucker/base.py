@@ -39,6 +39,7 @@ from bayeskit.models.functional_tucker.saving import Saving
 from bayeskit.models.functional_tucker.terms import MainEffect, check_terms
 from bayeskit.models.functional_tucker.transforms import as_transform, standardized
 from bayeskit.models.markov_gp.rows import observations
+from bayeskit.models.tables import as_frame
 
 __all__ = ["FunctionalTensor"]
 
@@ -132,6 +133,7 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
         ConvergenceWarning
             If the search ends while the bound still rises.
         """
+        X = as_frame(X)
         names, table, categories = table_of(X)
         self._dates = date_columns(X)
         self._fit(names, table, categories, observations(y, len(table)))
@@ -156,6 +158,7 @@ class FunctionalTensor(Predictions, Pictures, Saving, RegressorMixin, BaseEstima
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y)
+        X = as_frame(X)
         table, categories = self._new_table(X, may_be_unseen=True), self.categories_
         if hasattr(X, "columns"):
             categories = table_of(X[list(self.names_)], categories)[2]

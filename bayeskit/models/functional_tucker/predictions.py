@@ -19,6 +19,7 @@ from bayeskit.models.functional_tucker.rows import Categories, coordinates_of, n
 from bayeskit.models.functional_tucker.sampled import Sampled
 from bayeskit.models.functional_tucker.terms import MainEffect, term_label
 from bayeskit.models.markov_gp.rows import checked_levels, observations, refuse_other_kind
+from bayeskit.models.tables import as_frame
 
 __all__ = ["Predictions"]
 
@@ -220,7 +221,7 @@ class Predictions:
 
     def _new_table(self, X: Any, may_be_unseen: bool = False) -> np.ndarray:
         self._check_fitted()
-        return new_table(X, self.names_, self.categories_, self._dates, may_be_unseen)
+        return new_table(as_frame(X), self.names_, self.categories_, self._dates, may_be_unseen)
 
     def _coordinates_of(self, grid: Any, mode: Any) -> np.ndarray:
         if mode not in self.categories_:

@@ -22,6 +22,7 @@ from bayeskit.models.knowledge_tracing.columns import (
     shown,
     versions,
 )
+from bayeskit.models.tables import as_frame
 
 __all__ = [
     "STUDY",
@@ -110,7 +111,7 @@ def check_kind(dates: str, wanted: str) -> None:
 
 def learner_names(table: Any, rows: Interactions) -> np.ndarray:
     """Return the label of each row's learner, in the order of the rows."""
-    return column(table, "learner")[rows.order]
+    return column(as_frame(table), "learner")[rows.order]
 
 
 def interactions_of(
@@ -148,6 +149,7 @@ def interactions_of(
         For a missing column, an empty table, answers that are not 0, 1 or missing, times that
         are not finite, components that are not known.
     """
+    table = as_frame(table)
     if not (isinstance(table, Mapping) or hasattr(table, "columns")):
         raise InvalidDataError(
             f"interactions must be a DataFrame or a dict of columns, got {type(table).__name__}"

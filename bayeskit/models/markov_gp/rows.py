@@ -10,6 +10,7 @@ from sklearn.utils import column_or_1d
 
 from bayeskit.errors import InvalidDataError
 from bayeskit.models.base import checked_array, checked_lengths
+from bayeskit.models.tables import as_frame
 
 __all__ = [
     "Grid",
@@ -77,7 +78,7 @@ def coordinates(X: Any, name: str = "X") -> np.ndarray:
     InvalidDataError
         For more than one column, no rows, text, NaN or infinities, with row and column.
     """
-    values = X
+    X = values = as_frame(X)
     if hasattr(values, "to_numpy"):
         # Times of a zone as those of UTC.
         is_zoned = getattr(getattr(values, "dtype", None), "tz", None) is not None
@@ -107,6 +108,7 @@ def coordinates(X: Any, name: str = "X") -> np.ndarray:
 
 def are_dates(X: Any) -> bool:
     """Return whether coordinates of one mode are dates."""
+    X = as_frame(X)
     dtypes = getattr(X, "dtypes", None)
     dtype = getattr(X, "dtype", None)
     if dtype is None and dtypes is not None:

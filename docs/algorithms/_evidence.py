@@ -50,9 +50,10 @@ def rank_figure(name: str):
         1, len(ranks), figsize=(2.3 * len(ranks) + 0.6, 2.3), sharey=True, layout="constrained"
     )
     for ax, (quantity, values) in zip(np.atleast_1d(axes), ranks.items(), strict=True):
-        ax.axhspan(low, high, color=GREY, alpha=0.18, linewidth=0)
-        ax.axhline(num / NUM_BINS, color=GREY, linewidth=0.8)
-        ax.hist(values, bins=np.linspace(0, NUM_RANKS, NUM_BINS + 1), color=BLUE, alpha=0.85)
+        ax.hist(values, bins=np.linspace(0, NUM_RANKS, NUM_BINS + 1), color=BLUE, alpha=0.7)
+        ax.axhspan(low, high, color=GREY, alpha=0.25, linewidth=0)
+        ax.axhline(num / NUM_BINS, color=INK, linewidth=0.8)
+        ax.set_ylim(0, 1.3 * high)
         ax.set_title(quantity, fontsize=10, loc="left", color=INK)
         ax.set_xlim(0, NUM_RANKS)
         ax.set_xlabel("rank", fontsize=9, color=INK)

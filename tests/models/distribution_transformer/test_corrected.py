@@ -177,7 +177,9 @@ def test_the_same_state_gives_the_same_bits(untrained):
 
 def test_without_a_likelihood_refinement_is_refused():
     simulator = Simulator(student_noise)
-    dt = bk.DistributionTransformer(simulator, GaussianMixtureMetaPrior(), **UNTRAINED).fit()
+    dt = bk.DistributionTransformer(simulator, GaussianMixtureMetaPrior(), **UNTRAINED)
+    with pytest.warns(ConvergenceWarning, match="nothing was learned"):
+        dt.fit()
     with pytest.raises(ValueError, match="needs the log likelihood"):
         dt.posterior(Z[:1], prior=PRIOR, refine="psis")
 

@@ -24,7 +24,11 @@ from bayeskit.models.distribution_transformer.door import (
 from bayeskit.models.distribution_transformer.filtering import run_filter
 from bayeskit.models.distribution_transformer.fit_mixture import FittedPrior, fit_mixture
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
-from bayeskit.models.distribution_transformer.mixture_arrays import Mixture, without_absent
+from bayeskit.models.distribution_transformer.mixture_arrays import (
+    Mixture,
+    extended,
+    without_absent,
+)
 from bayeskit.models.distribution_transformer.prior_laws import PriorLaw
 from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
 from bayeskit.models.distribution_transformer.refine import RefinedBatch, RefinedPosterior
@@ -192,8 +196,12 @@ class Answers:
 
     def _answered(self, problems: Problems, strict: bool, quiet: bool = False) -> Any:
         """Return the answer for a batch, on the host and without padding; sound alarms."""
-        batch = len(problems.vector)
+        batch, k = len(problems.vector), self._num_components(problems)
         full = self._padded(problems)
+        if self.task_.meta_prior.is_mixture:
+            # One program for priors of one component and of several.
+            most = max(k, self.task_.meta_prior.component_range[1])
+            full = full._replace(prior=extended(full.prior, most))
         with self._on_device(), precision_scope(self.precision), program_cache():
             full = jax.tree.map(self._in_precision, full)
             found = programs.answer(
@@ -201,7 +209,6 @@ class Answers:
             )
             found = jax.tree.map(lambda leaf: np.asarray(leaf)[:batch], found)
         masks = {name: mask[:batch] for name, mask in full.masks.items()}
-        k = self._num_components(problems)
         seen = Seen(found.features, found.units, masks, np.asarray(problems.vector), k)
         if strict or not quiet:
             sound_alarms(self.task_, self.range_, seen, strict=strict, stacklevel=4)

@@ -22,10 +22,13 @@ from bayeskit.models.distribution_transformer.guided_filter import (
     Series,
     filtered_by_particles,
 )
-from bayeskit.models.distribution_transformer.mixture_arrays import Mixture, without_absent
+from bayeskit.models.distribution_transformer.mixture_arrays import (
+    Mixture,
+    extended,
+    without_absent,
+)
 from bayeskit.models.distribution_transformer.mixture_checks import finite_array
 from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
-from bayeskit.models.distribution_transformer.task import extended
 
 __all__ = ["FilterResult", "run_filter"]
 

@@ -23,6 +23,7 @@ __all__ = [
     "covariances",
     "draw",
     "draws",
+    "extended",
     "linear_prediction",
     "log_density",
     "moments",
@@ -71,6 +72,20 @@ def normalized(mixture: Mixture) -> Mixture:
     log_weights = mixture.log_weights
     total = _logsumexp(log_weights, _numpy_of(log_weights))
     return mixture._replace(log_weights=log_weights - total[..., None])
+
+
+def extended(mixture: Mixture, num: int) -> Mixture:
+    """Return mixtures (..., k) with absent components up to ``num``."""
+    xp = _numpy_of(*mixture)
+    *batch, k, d = mixture.means.shape
+    shape, dtype = (*batch, num - k), mixture.means.dtype
+    absent = Mixture(
+        xp.full(shape, -xp.inf, dtype),
+        xp.zeros((*shape, d), dtype),
+        xp.broadcast_to(xp.eye(d, dtype=dtype), (*shape, d, d)),
+    )
+    parts = zip(mixture, absent, strict=True)
+    return Mixture(*(xp.concatenate(pair, axis=len(batch)) for pair in parts))
 
 
 def without_absent(mixture: Mixture, least: int) -> Mixture:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bayeskit.models.distribution_transformer import mixture_arrays
 from bayeskit.models.distribution_transformer.fitted_parts import fitted_parts
-from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
+from bayeskit.models.distribution_transformer.mixture_arrays import Mixture, extended
 from bayeskit.models.distribution_transformer.simulators import BaseSimulator
 from bayeskit.models.distribution_transformer.small_matrices import (
     log_diagonal,
@@ -268,20 +268,6 @@ class Task:
             name: solve_lower(noise, (rows - multiply_vector(matrix, origin)).T).T
             for name, rows in problem.rows.items()
         }
-
-
-def extended(mixture: Mixture, num: int) -> Mixture:
-    """Return a mixture (..., k) with absent components up to ``num``."""
-    *batch, k, d = mixture.means.shape
-    shape = (*batch, num - k)
-    dtype = mixture.means.dtype
-    absent = Mixture(
-        jnp.full(shape, -jnp.inf, dtype),
-        jnp.zeros((*shape, d), dtype),
-        jnp.broadcast_to(jnp.eye(d, dtype=dtype), (*shape, d, d)),
-    )
-    axis = len(batch)
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=axis), mixture, absent)
 
 
 def _parts(where: Places, tilted: Tilted) -> Mixture:

@@ -23,8 +23,8 @@ from tests.bad_input.entries import X, Y
 # Estimators of scikit-learn's own checks, and the checks that are known to fail, with reasons.
 # The lists may only become shorter. DSLRegressor and MarkovGPRegressor have theirs, without
 # exceptions, beside their other tests. FunctionalCP and FunctionalTucker have a setting called
-# `transform`, for which scikit-learn takes them for transformers. KnowledgeTracer and DistributionTransformer take no
-# table of features and one target.
+# `transform`, for which scikit-learn takes them for transformers. KnowledgeTracer and
+# DistributionTransformer take no table of features and one target.
 CHECKED = {
     "BayesianModel": (
         bk.BayesianModel(

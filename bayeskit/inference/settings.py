@@ -29,13 +29,11 @@ def check_kinds(settings: Any) -> None:
 
     Examples
     --------
-    >>> from dataclasses import dataclass
-    >>> @dataclass
-    ... class Settings:
-    ...     rate: "float" = 1.0
-    >>> check_kinds(Settings("fast"))
+    >>> from bayeskit import SMC
+    >>> SMC(max_stages="many")
     Traceback (most recent call last):
-    ValueError: rate must be a number, got 'fast'
+        ...
+    ValueError: max_stages must be a whole number, got 'many'
     """
     for each in fields(settings):
         value, name = getattr(settings, each.name), str(each.type)

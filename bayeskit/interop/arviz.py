@@ -29,7 +29,7 @@ def to_arviz(
     """
     import arviz as az
 
-    if hasattr(az, "InferenceData"):
+    if az.__version__.startswith("0."):  # to ask 1.x for its old names makes it warn
         return az.from_dict(**groups, coords=coords, dims=dims)  # type: ignore[arg-type]
     return az.from_dict(groups, coords=coords, dims=dims)
 

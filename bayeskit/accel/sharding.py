@@ -199,6 +199,10 @@ def on_host(tree: Any) -> Any:
     tree : pytree of arrays
         Of several processes, each must call this with its part of the same arrays.
 
+    Returns
+    -------
+    pytree of numpy arrays
+
     Notes
     -----
     Every process gets everything: as much memory as the whole takes.

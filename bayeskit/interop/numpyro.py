@@ -17,7 +17,7 @@ from bayeskit.inference.measure import Target
 from bayeskit.inference.random import real_key
 from bayeskit.inference.tracing import explained
 
-__all__ = ["NumPyroModel", "Site", "check_signature"]
+__all__ = ["NumPyroModel", "Site"]
 
 
 class Site(NamedTuple):

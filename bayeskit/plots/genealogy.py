@@ -57,6 +57,21 @@ def genealogy(result: Any, *, times: Any = None, ax: Any = None) -> Any:
     References
     ----------
     Jacob, Murray & Rubenthaler (2015), *Path storage in the particle filter*.
+
+    Examples
+    --------
+    >>> import bayeskit as bk
+    >>> import numpyro.distributions as dist
+    >>> from bayeskit import plots
+    >>> walk = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, 1.0),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ... )
+    >>> engine = bk.ParticleFilter(50, num_paths=10)
+    >>> est = bk.BayesianModel(walk, inference=engine, random_state=0).fit([0.3, 0.8, 1.1])
+    >>> plots.genealogy(est).get_xlabel()
+    'time'
     """
     ancestors = _ancestors_of(result)
     num_steps, num_particles = ancestors.shape

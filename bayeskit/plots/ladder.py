@@ -40,6 +40,20 @@ def temperature_ladder(result: Any, *, ax: Any = None) -> Any:
     References
     ----------
     Syed, Bouchard-Côté, Deligiannidis & Doucet (2022), *Non-reversible parallel tempering*.
+
+    Examples
+    --------
+    >>> import bayeskit as bk
+    >>> import numpyro
+    >>> import numpyro.distributions as dist
+    >>> from bayeskit import plots
+    >>> def model(y=None):
+    ...     mean = numpyro.sample("mean", dist.Normal(0, 3))
+    ...     numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+    >>> engine = bk.ParallelTempering(num_draws=500, num_temperatures=4)
+    >>> est = bk.BayesianModel(model, inference=engine, random_state=0).fit(y=1.0)
+    >>> plots.temperature_ladder(est).get_xlabel()
+    'rung of the ladder'
     """
     posterior = getattr(result, "result_", result)
     history = getattr(posterior, "history", {})

@@ -63,6 +63,16 @@ def pair(
     ValueError
         For one parameter or more than twelve, draws that are not finite, and as many axes as do
         not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.interop.arviz import to_arviz
+    >>> draws = np.random.default_rng(0).normal(size=(4, 100, 2))
+    >>> result = to_arviz({"posterior": {"theta": draws}})
+    >>> plots.pair(result).shape
+    (2, 2)
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {_KINDS}, got {kind!r}")

@@ -92,6 +92,16 @@ def posterior(
     References
     ----------
     Botev, Grotowski & Kroese (2010), for the bandwidth.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.interop.arviz import to_arviz
+    >>> draws = np.random.default_rng(0).normal(size=(4, 100, 2))
+    >>> result = to_arviz({"posterior": {"theta": draws}})
+    >>> plots.posterior(result).shape
+    (2,)
     """
     for name, value, known in (("point", point, _POINTS), ("interval", interval, _INTERVALS)):
         if value not in known:

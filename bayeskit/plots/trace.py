@@ -65,6 +65,16 @@ def trace(
     ValueError
         For a parameter that there is not, draws that are not finite, weighted draws, which
         have no order, more than 60 scalar parameters, and as many axes as do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.interop.arviz import to_arviz
+    >>> draws = np.random.default_rng(0).normal(size=(4, 100, 2))
+    >>> result = to_arviz({"posterior": {"theta": draws}})
+    >>> plots.trace(result).shape
+    (2,)
     """
     draws = draws_of(result)
     if draws.weights is not None:

@@ -34,6 +34,11 @@ class ManyFits(Sequence):
     ``fits[i]`` is the result of fit i and raises :class:`~bayeskit.errors.FitFailedError` where
     that fit failed; so does iterating.
 
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+        One for each fit, as ``fit_many`` gathers them.
+
     Attributes
     ----------
     succeeded : dict

@@ -169,7 +169,7 @@ def _hosted(state: Any, density: Density, unravel: Callable) -> HostedState:
     components = getattr(state, "components", None)
     value = density(state.position) if components is None else density.combine(components)
     gradient: Any = getattr(state, "gradient", ())
-    has_gradient = jnp.shape(gradient) == jnp.shape(state.position)
+    has_gradient = not isinstance(gradient, tuple)
     return HostedState(
         unravel(state.position), value, unravel(gradient) if has_gradient else None, state
     )

@@ -3,7 +3,6 @@
 import dataclasses
 import types
 
-import arviz as az
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from bayeskit import plots
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.population import Population
 from bayeskit.inference.posterior import Posterior
+from bayeskit.interop.arviz import to_arviz
 from bayeskit.plots import _density
 from bayeskit.plots._look import number, short
 
@@ -170,7 +170,7 @@ def test_the_prior_is_drawn_behind_as_far_as_it_is_in_view():
         "n": rng.poisson(6.0, (1, 4000)),
         "far": 50.0 + rng.random((1, 4000)),
     }
-    data = az.from_dict(posterior=after, prior=before)
+    data = to_arviz({"posterior": after, "prior": before})
     for axes in (
         plots.posterior(data, prior=True),
         plots.posterior(types.SimpleNamespace(posterior_=data), prior=True),
@@ -194,7 +194,7 @@ def test_all_kinds_of_results_are_read_alike():
     draws = {"a": rng.normal(size=(2, 30)), "b": rng.normal(size=(2, 30, 3))}
     plain = result(draws)
     coords, dims = {"who": ["x", "y", "z"]}, {"b": ["who"]}
-    group = az.from_dict(posterior=draws, coords=coords, dims=dims).posterior
+    group = to_arviz({"posterior": draws}, coords=coords, dims=dims).posterior
     estimator = types.SimpleNamespace(result_=plain, coords=coords, dims=dims)
     refined = types.SimpleNamespace(
         weighted_draws=draws["b"].reshape(-1, 3), log_weights=np.zeros(60)

@@ -1,6 +1,5 @@
 """Posterior predictive checks: bars, bands and lines against counts made another way."""
 
-import arviz as az
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -9,13 +8,16 @@ import xarray as xr
 from bayeskit import plots
 from bayeskit.inference.diagnostics import Diagnostics
 from bayeskit.inference.posterior import Posterior
+from bayeskit.interop.arviz import to_arviz
 
 
 def groups(observed, replicas, name="y"):
-    return az.from_dict(
-        posterior={"a": replicas[..., 0]},
-        posterior_predictive={name: replicas},
-        observed_data={name: observed},
+    return to_arviz(
+        {
+            "posterior": {"a": replicas[..., 0]},
+            "posterior_predictive": {name: replicas},
+            "observed_data": {name: observed},
+        }
     )
 
 

@@ -496,7 +496,7 @@ class TestBadInput:
         ("settings", "message"),
         [
             ({"num_chains": 1}, "num_chains must be a whole number >= 4, got 1"),
-            ({"num_draws": 2.5}, "num_draws must be a whole number >= 4, got 2.5"),
+            ({"num_draws": 2.5}, "num_draws must be a whole number or None, got 2.5"),
             ({"num_starts": 0}, "num_starts must be a whole number >= 1, got 0"),
             ({"target_ess": 0.0}, "target_ess must be positive, got 0.0"),
             ({"max_seconds": -1}, "max_seconds must be positive"),

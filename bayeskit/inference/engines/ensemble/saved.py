@@ -93,6 +93,7 @@ def set_generator(generator: np.random.Generator, words: np.ndarray) -> None:
 
 
 def blank_record(dtype: Any) -> Record:
-    """Return a record of no iterations, with its dtypes."""
-    real, flag = np.zeros(0, dtype), np.zeros(0, bool)
-    return Record(real, real, real, flag, flag, real, np.zeros(0, np.int32))
+    """Return a record of no iterations, with its dtypes and numbers of axes."""
+    vectors, real = np.zeros((0, 0, 0), dtype), np.zeros((0, 0), dtype)
+    flag, shared = np.zeros((0, 0), bool), np.zeros(0, dtype)
+    return Record(vectors, vectors, real, flag, flag, shared, np.zeros(0, np.int32))

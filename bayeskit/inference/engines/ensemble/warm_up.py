@@ -131,7 +131,7 @@ def warm_up(
         }
 
     def like() -> dict[str, Any]:
-        draws.append(np.zeros(1, program.dtype))
+        draws.append(np.zeros((0, 0, 0), program.dtype))
         return jax.tree.map(np.asarray, state())
 
     if saved := long_run.resumed("warm-up", like):

@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
     "budget_seconds": None,
     "random_state": 1,
 }
-STEPS = {"normal": 300, "poisson": 300, "weibull": 500}
+STEPS = {"normal": 300, "poisson": 300, "weibull": 3000}
 NUM_PROBLEMS, NUM_CALIBRATED = 300, 500
 # Other problems than those of the tests.
 SEED = 11

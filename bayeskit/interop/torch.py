@@ -186,7 +186,7 @@ class TorchLogDensity:
     def values(
         self, structure: _Structure, num_points: int, *rows: Batched
     ) -> tuple[np.ndarray]:
-        """Return the log densities (num_points, *shape) of a batch of points."""
+        """Return the log densities (num_points, ...) of a batch of points."""
         import torch
 
         with torch_scope(rows[0].rows.dtype), torch.no_grad():

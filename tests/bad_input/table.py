@@ -644,7 +644,7 @@ TABLE["improper prior"] = everywhere(
 ONE_NUMBER = r"log_likelihood must return one number, shape \(\), got shape \(12,\)"
 TABLE["log density of another shape or kind"] = everywhere(
     Absent("writes its own density"),
-    NumPyro_model=refused("must be a NumPyro model or a Target", TypeError, model=3),
+    NumPyro_model=refused("must be a NumPyro or Pyro model or a Target", TypeError, model=3),
     Target=(
         refused(ONE_NUMBER, TypeError, log_likelihood=lambda b, X, y: -((y - X @ b) ** 2)),
         refused(

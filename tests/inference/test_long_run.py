@@ -6,6 +6,7 @@ Every comparison here is of bits: no test has a false-alarm rate.
 import contextlib
 import errno
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -214,21 +215,22 @@ def kill_until(num_kills, name, folder, expected, seed):
     generator = np.random.default_rng(seed)
     killed = ended = resumed = 0
     path = folder / "0.bkit"
-    # The first run is left in peace, and tells how long a run takes.
+    # The first run is left in peace. Whole runs tell how long one takes; the first compiles.
     duration = None
     while killed < num_kills or path.exists():
         child = start(name, path)
         assert child.stdout.readline() == "ready\n"
         began = time.monotonic()
         if duration is not None and killed < num_kills:
-            time.sleep(generator.uniform(0, duration))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(generator.uniform(0, duration))
             child.send_signal(signal.SIGKILL)
         said = child.stdout.read().strip()
         code = child.wait()
         child.stdout.close()
         if said:
             assert said == expected
-            duration = duration or time.monotonic() - began
+            duration = min(duration or math.inf, time.monotonic() - began)
             ended += 1
             path = folder / f"{ended}.bkit"
         else:

@@ -84,7 +84,7 @@ def mixture(y=None):
 def numpyro_mixture(y=None):
     weights = numpyro.sample("weights", nd.Dirichlet(jnp.full((3,), 2.0)))
     base = nd.Normal(jnp.zeros(3), 4.0).to_event(1)
-    ordered = nd.transforms.dist.transforms.OrderedTransform()
+    ordered = nd.transforms.OrderedTransform()
     centres = numpyro.sample("centres", nd.TransformedDistribution(base, [ordered]))
     with numpyro.plate("rows", 60):
         parts = nd.Normal(centres, 1.0)

@@ -51,7 +51,7 @@ test-slow: $(VENV)/.installed-test  ## the slow tests
 test-torch: $(VENV)/.installed-test $(VENV)/.installed-triton  ## torch tensors, Pyro models, and Triton kernels in the interpreter (Linux)
 	$(PYTEST) -m "slow or not slow" \
 		tests/accel/torch tests/accel/kernels/test_triton.py bayeskit/accel/torch \
-		tests/interop/torch bayeskit/interop/torch.py bayeskit/interop/pyro.py $(PYTEST_ARGS)
+		tests/interop/torch bayeskit/interop/torch*.py bayeskit/interop/pyro*.py $(PYTEST_ARGS)
 
 # Clusters of this machine, reached by loopback. Not a part of `test`: Ray takes about 0.2 GB.
 test-cluster: $(VENV)/.installed-test $(VENV)/.installed-cluster  ## fits on Dask and Ray, particles in several processes

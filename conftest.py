@@ -3,8 +3,8 @@
 import importlib.util
 
 GUESTS = {
-    "pyro": ["bayeskit/interop/pyro_host.py"],
-    "torch": ["bayeskit/accel/torch/*", "bayeskit/interop/torch.py"],
+    "pyro": ["bayeskit/interop/pyro*.py", "tests/interop/torch/twins.py"],
+    "torch": ["bayeskit/accel/torch/*", "bayeskit/interop/torch*.py"],
     "triton": ["bayeskit/accel/kernels/triton/[!_]*"],
 }
 collect_ignore_glob = [

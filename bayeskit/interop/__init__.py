@@ -5,19 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = [
-    "arviz",
-    "blackjax",
-    "host_calls",
-    "numpyro",
-    "numpyro_kernels",
-    "pyro",
-    "pyro_owner",
-    "pyro_runs",
-    "to_blackjax",
-    "torch",
-    "torch_tensors",
-]
+__all__ = ["arviz", "blackjax", "numpyro", "numpyro_kernels", "pyro", "torch"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Batched", "Result", "host_call", "one_by_one"]
+__all__ = ["Batched", "Method", "Result", "host_call", "one_by_one"]
 
 
 class Result(NamedTuple):
@@ -33,6 +33,19 @@ class Batched(NamedTuple):
     def row(self, i: int) -> Batched:
         """Return the argument of one point."""
         return self if self.is_shared else Batched(self.rows[i : i + 1])
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with its first argument, equal for equal objects, as bound methods are not."""
+
+    owner: Any
+    name: str
+    first: Any
+
+    def __call__(self, num_points: int, *rows: Batched) -> tuple:
+        """Call the method."""
+        return getattr(self.owner, self.name)(self.first, num_points, *rows)
 
 
 def host_call(function: Callable, results: tuple[Result, ...], *arguments: Any) -> tuple:

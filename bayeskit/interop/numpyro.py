@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,25 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayeskit.errors import InvalidDataError
 from bayeskit.inference.measure import Target
 from bayeskit.inference.random import real_key
 from bayeskit.inference.tracing import explained
+from bayeskit.interop.called_model import (
+    Bound,
+    Coordinates,
+    Site,
+    check_broadcasting,
+    check_observes,
+    check_same_sites,
+    check_signature,
+    is_improper,
+    latent_sites,
+    name_of,
+    refuse_subsample,
+)
 
 __all__ = ["NumPyroModel", "Site"]
-
-
-class Site(NamedTuple):
-    """A latent variable: its name and its shape in unconstrained coordinates.
-
-    Parameters
-    ----------
-    name : str
-    shape : tuple of int
-    """
-
-    name: str
-    shape: tuple[int, ...]
 
 
 class _Slot(NamedTuple):
@@ -40,7 +37,7 @@ class _Slot(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NumPyroModel:
+class NumPyroModel(Coordinates):
     """A NumPyro model called with arguments of a fixed structure.
 
     Two of them are equal if model, structure and sites are, so that fits of new data of the
@@ -81,11 +78,7 @@ class NumPyroModel:
             If it has no latent variables, discrete ones, or subsamples.
         """
         bare, data, facts = cls._look(model, arguments, keywords)
-        if keywords.get("y") is not None and all(f.kind != "observed" for f in facts):
-            raise ValueError(
-                "y was given, but the model observes nothing: write obs=y in the site that "
-                "holds the data, numpyro.sample(name, distribution, obs=y)"
-            )
+        check_observes("numpyro", keywords, any(f.kind == "observed" for f in facts))
         sites, observed, proper = _inspect(facts)
         return replace(bare, sites=sites, observed=observed, proper_prior=proper), data
 
@@ -113,8 +106,7 @@ class NumPyroModel:
             facts.extend(map(_fact, bare._prior_trace(key, arrays).values()))
             return jnp.zeros(())
 
-        name = getattr(model, "__name__", type(model).__name__)
-        with explained(f"the model {name}"):
+        with explained(f"the model {name_of(model)}"):
             jax.eval_shape(look, jax.random.key(0), *data)
         return bare, tuple(data), facts
 
@@ -165,20 +157,6 @@ class NumPyroModel:
         return trace, sum(log_jacobians[1:], start=log_jacobians[0])
 
     # ------------------------------------------------------------ coordinates
-
-    @property
-    def dim(self) -> int:
-        """Number of unconstrained coordinates."""
-        return sum(math.prod(site.shape) for site in self.sites)
-
-    def unpack(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Return unconstrained values by site from one vector."""
-        values, start = {}, 0
-        for site in self.sites:
-            size = math.prod(site.shape)
-            values[site.name] = x[start : start + size].reshape(site.shape)
-            start += size
-        return values
 
     def constrain(self, x: jax.Array, *data: Any) -> dict[str, jax.Array]:
         """Return latent and deterministic values by name."""
@@ -247,16 +225,7 @@ class NumPyroModel:
             If the latent variables would have other shapes.
         """
         other, data, facts = NumPyroModel._look(self.model, arguments, keywords)
-        shapes = {fact.name: fact.shape for fact in facts}
-        for site in self.sites:
-            if site.name not in shapes:
-                raise ValueError(f"for these arguments the model has no variable {site.name!r}")
-            shape = shapes[site.name]
-            if shape != site.shape:
-                raise ValueError(
-                    f"for these arguments {site.name!r} has shape {shape}, but it was fitted "
-                    f"with shape {site.shape}: parameters must not depend on the rows of X"
-                )
+        check_same_sites(self.sites, {fact.name: fact.free_shape for fact in facts})
         return replace(other, sites=self.sites), data
 
     def predict(self, key: Any, x: jax.Array, *data: Any) -> dict[str, jax.Array]:
@@ -299,25 +268,14 @@ class NumPyroModel:
     def target(self, data: tuple) -> Target:
         """Return the model as a target on unconstrained vectors."""
         return Target(
-            log_prior=_Bound(self, "log_prior"),
-            log_likelihood=_Bound(self, "log_likelihood"),
-            sample_prior=_Bound(self, "sample_prior") if self.proper_prior else None,
-            constrain=_Bound(self, "constrain"),
+            log_prior=Bound(self, "log_prior"),
+            log_likelihood=Bound(self, "log_likelihood"),
+            sample_prior=Bound(self, "sample_prior") if self.proper_prior else None,
+            constrain=Bound(self, "constrain"),
             data=data,
             prior_takes_data=True,
-            name=getattr(self.model, "__name__", "model"),
+            name=name_of(self.model),
         )
-
-
-@dataclass(frozen=True)
-class _Bound:
-    """A method of a model that is equal for equal models, as bound methods are not."""
-
-    model: NumPyroModel
-    method: str
-
-    def __call__(self, *arguments):
-        return getattr(self.model, self.method)(*arguments)
 
 
 def _log_prob(site: dict[str, Any]) -> jax.Array:
@@ -333,34 +291,12 @@ def _is_data(site: dict[str, Any]) -> bool:
     return type(site["fn"]).__name__ != "Unit"
 
 
-def check_signature(model: Callable, arguments: tuple, keywords: Mapping[str, Any]) -> None:
-    """Refuse arguments that a model does not have.
-
-    Raises
-    ------
-    TypeError
-        With the signature of the model.
-    """
-    signature = inspect.signature(model)
-    try:
-        signature.bind(*arguments, **keywords)
-    except TypeError as error:
-        name = getattr(model, "__name__", "the model")
-        hint = ""
-        if "X" in keywords and "X" not in signature.parameters:
-            hint = ". What fit(X, y) is given goes to arguments named X and y: call them so"
-        raise TypeError(
-            f"{name}{signature} cannot take what fit or predict was given "
-            f"({', '.join(keywords) or 'nothing'}): {error}{hint}"
-        ) from error
-
-
 class _Fact(NamedTuple):
     """What an abstract trace tells about one site."""
 
     name: str
     kind: str  # "latent", "observed", "plate" or "other"
-    shape: tuple[int, ...] = ()
+    free_shape: tuple[int, ...] = ()  # of the unconstrained value
     family: str = ""
     discrete: bool = False
     proper: bool = True
@@ -377,63 +313,26 @@ def _fact(site: dict[str, Any]) -> _Fact:
         return _Fact(name, "other")
     if site["is_observed"]:
         if _is_data(site):
-            _check_broadcasting(site)
+            check_broadcasting(name, jnp.shape(site["value"]), site["fn"])
         return _Fact(name, "observed")
     distribution = site["fn"]
     family = type(distribution).__name__
     if distribution.support is None or distribution.support.is_discrete:
         return _Fact(name, "latent", family=family, discrete=True)
     shape = jax.eval_shape(biject_to(distribution.support).inv, site["value"]).shape
-    return _Fact(name, "latent", tuple(shape), family, proper=not _is_improper(distribution))
-
-
-def _check_broadcasting(site: dict[str, Any]) -> None:
-    """Refuse data that would be compared with every row, and not each with its own."""
-    rows = jnp.shape(site["value"])
-    rows = rows[: len(rows) - site["fn"].event_dim]
-    own = tuple(site["fn"].batch_shape)
-    both = np.broadcast_shapes(rows, own)
-    if both not in (rows, own):
-        raise InvalidDataError(
-            f"the data of {site['name']!r} have shape {rows}, its distribution {own}: together "
-            f"they would be {both}, each value compared with all rows. Give y one value a row, "
-            "such as y.ravel() or a column of a data frame"
-        )
-
-
-def _is_improper(distribution: Any) -> bool:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return type(distribution).__name__ == "ImproperUniform"
+    return _Fact(name, "latent", tuple(shape), family, proper=not is_improper(distribution))
 
 
 def _feasible(site: dict[str, Any]) -> Any:
     """Return some value for a site that cannot be drawn, so that the model can be traced."""
-    if site["type"] != "sample" or site["is_observed"] or not _is_improper(site["fn"]):
+    if site["type"] != "sample" or site["is_observed"] or not is_improper(site["fn"]):
         return None
     return site["fn"].support.feasible_like(jnp.zeros(site["fn"].shape()))
 
 
 def _inspect(facts: list[_Fact]) -> tuple[tuple[Site, ...], tuple[str, ...], bool]:
-    sites, observed, proper = [], [], True
     for fact in facts:
-        size, subsample = fact.subsample
-        if subsample is not None and size != subsample:
-            raise ValueError(
-                f"the plate {fact.name!r} subsamples {subsample} of {size} rows: exact "
-                "inference needs all of them. Remove subsample_size"
-            )
-        if fact.kind == "observed":
-            observed.append(fact.name)
-        if fact.kind != "latent":
-            continue
-        if fact.discrete:
-            raise ValueError(
-                f"the latent variable {fact.name!r} is discrete ({fact.family}): gradient "
-                "engines cannot move it. Sum it out, for example with a mixture distribution"
-            )
-        sites.append(Site(fact.name, fact.shape))
-        proper &= fact.proper
-    if not sites:
-        raise ValueError("the model has no latent variables: there is nothing to infer")
-    return tuple(sites), tuple(observed), proper
+        refuse_subsample(fact.name, *fact.subsample)
+    latent = [fact for fact in facts if fact.kind == "latent"]
+    observed = tuple(fact.name for fact in facts if fact.kind == "observed")
+    return latent_sites(latent), observed, all(fact.proper for fact in latent)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,19 +18,22 @@ import numpy as np
 
 from bayeskit.errors import BayeskitError
 from bayeskit.inference.measure import Target
+from bayeskit.interop.called_model import (
+    Bound,
+    Coordinates,
+    Site,
+    check_observes,
+    check_same_sites,
+    check_signature,
+    latent_sites,
+    name_of,
+    refuse_subsample,
+)
 from bayeskit.interop.host_calls import Result, host_call
-from bayeskit.interop.numpyro import Site, check_signature
 from bayeskit.interop.pyro_owner import GivenPyroModel, from_pyro, is_pyro_model, require_pyro
 from bayeskit.interop.pyro_runs import Draws, LogParts, Values
 from bayeskit.interop.torch import TorchLogDensity
-from bayeskit.interop.torch_tensors import (
-    name_of,
-    seed_of,
-    seeded,
-    tensor_of,
-    torch_scope,
-    unchanged,
-)
+from bayeskit.interop.torch_tensors import seed_of, seeded, tensor_of, torch_scope, unchanged
 
 if TYPE_CHECKING:
     from bayeskit.interop.pyro_host import Fact
@@ -40,7 +42,7 @@ __all__ = ["GivenPyroModel", "PyroModel", "from_pyro", "is_pyro_model"]
 
 
 @dataclass(frozen=True)
-class PyroModel:
+class PyroModel(Coordinates):
     """A Pyro model called with arguments of a fixed structure.
 
     Two of them are equal if model, structure and sites are, so that fits of new data of the
@@ -56,6 +58,20 @@ class PyroModel:
         All sites, from one trace.
     sites : tuple of Site
         The latent ones, in unconstrained coordinates.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpy as np
+    >>> import pyro, pyro.distributions as dist
+    >>> from bayeskit.interop.pyro import PyroModel
+    >>> def model(y=None):
+    ...     mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    ...     pyro.sample("y", dist.Normal(mean, 1.0).expand([2]).to_event(1), obs=y)
+    >>> called, data = PyroModel.of(model, (), {"y": np.array([0.0, 1.0])})
+    >>> called.dim, called.observed
+    (1, ('y',))
+    >>> float(called.log_prior(jnp.zeros(1), *data))
+    -0.919
     """
 
     model: Callable
@@ -85,13 +101,9 @@ class PyroModel:
             If it changes its data in place.
         """
         bare, data = cls._look(model, arguments, keywords)
-        kinds = {fact.kind for fact in bare.facts}
-        if keywords.get("y") is not None and "observed" not in kinds:
-            raise ValueError(
-                "y was given, but the model observes nothing: write obs=y in the site that "
-                "holds the data, pyro.sample(name, distribution, obs=y)"
-            )
-        return replace(bare, sites=_latent_sites(bare.facts)), data
+        check_observes("pyro", keywords, any(f.kind == "observed" for f in bare.facts))
+        sites = latent_sites([f for f in bare.facts if f.kind == "latent"])
+        return replace(bare, sites=sites), data
 
     @classmethod
     def _look(
@@ -143,20 +155,6 @@ class PyroModel:
         """Whether the prior can be drawn from."""
         latent = {site.name for site in self.sites}
         return all(f.proper for f in self.facts if f.name in latent)
-
-    @property
-    def dim(self) -> int:
-        """Number of unconstrained coordinates."""
-        return sum(math.prod(site.shape) for site in self.sites)
-
-    def unpack(self, x: Any) -> dict[str, Any]:
-        """Return unconstrained values by site from one vector, array or tensor."""
-        values, start = {}, 0
-        for site in self.sites:
-            size = math.prod(site.shape)
-            values[site.name] = x[start : start + size].reshape(site.shape)
-            start += size
-        return values
 
     # ------------------------------------------------------------ running the model, in torch
 
@@ -260,15 +258,7 @@ class PyroModel:
         """
         other, data = PyroModel._look(self.model, arguments, keywords)
         shapes = {f.name: f.free_shape for f in other.facts if f.kind == "latent"}
-        for site in self.sites:
-            if site.name not in shapes:
-                raise ValueError(f"for these arguments the model has no variable {site.name!r}")
-            if shapes[site.name] != site.shape:
-                raise ValueError(
-                    f"for these arguments {site.name!r} has shape {shapes[site.name]}, but it "
-                    f"was fitted with shape {site.shape}: parameters must not depend on the "
-                    "rows of X"
-                )
+        check_same_sites(self.sites, shapes)
         return replace(other, sites=self.sites), data
 
     def support_is_boolean(self, name: str, data: tuple) -> bool:
@@ -278,10 +268,10 @@ class PyroModel:
     def target(self, data: tuple) -> Target:
         """Return the model as a target on unconstrained vectors."""
         return _JointTarget(
-            log_prior=_Bound(self, "log_prior"),
-            log_likelihood=_Bound(self, "log_likelihood"),
-            sample_prior=_Bound(self, "sample_prior") if self.proper_prior else None,
-            constrain=_Bound(self, "constrain"),
+            log_prior=Bound(self, "log_prior"),
+            log_likelihood=Bound(self, "log_likelihood"),
+            sample_prior=Bound(self, "sample_prior") if self.proper_prior else None,
+            constrain=Bound(self, "constrain"),
             data=data,
             prior_takes_data=True,
             name=name_of(self.model),
@@ -301,17 +291,6 @@ class _JointTarget(Target):
         return self.log_prior.model.log_parts(x, *self.data)  # type: ignore[union-attr]
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """A method of a model that is equal for equal models, as bound methods are not."""
-
-    model: PyroModel
-    method: str
-
-    def __call__(self, *arguments):
-        return getattr(self.model, self.method)(*arguments)
-
-
 def _refuse(facts: tuple[Fact, ...]) -> None:
     for fact in facts:
         if fact.kind == "parameter":
@@ -320,28 +299,7 @@ def _refuse(facts: tuple[Fact, ...]) -> None:
                 "which has no prior: write it as pyro.sample(name, distribution), or as "
                 "PyroSample in a PyroModule, or give its value as an argument"
             )
-        size, subsample = fact.subsample
-        if size != subsample:
-            raise ValueError(
-                f"the plate {fact.name!r} subsamples {subsample} of {size} rows: exact "
-                "inference needs all of them. Remove subsample_size"
-            )
-
-
-def _latent_sites(facts: tuple[Fact, ...]) -> tuple[Site, ...]:
-    sites = []
-    for fact in facts:
-        if fact.kind != "latent":
-            continue
-        if fact.discrete:
-            raise ValueError(
-                f"the latent variable {fact.name!r} is discrete ({fact.family}): gradient "
-                "engines cannot move it. Sum it out, for example with a mixture distribution"
-            )
-        sites.append(Site(fact.name, fact.free_shape))
-    if not sites:
-        raise ValueError("the model has no latent variables: there is nothing to infer")
-    return tuple(sites)
+        refuse_subsample(fact.name, *fact.subsample)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch.distributions import biject_to, constraints
 
-from bayeskit.errors import InvalidDataError
+from bayeskit.interop.called_model import check_broadcasting, is_improper
 
 __all__ = [
     "Fact",
@@ -74,7 +74,7 @@ def prior_trace(model: Callable, arguments: tuple, keywords: Mapping) -> dict[st
     """Return the sites of one prior draw by name; of improper priors, of some value."""
 
     def feasible(msg):
-        if not _is_improper(msg["fn"]):
+        if not is_improper(msg["fn"]):
             return None
         transform = biject_to(msg["fn"].support)
         return transform(torch.zeros(transform.inverse_shape(msg["fn"].shape())))
@@ -160,7 +160,7 @@ def _fact(name: str, site: dict[str, Any]) -> Fact:
     if site["is_observed"]:
         if family == "Unit":
             return Fact(name, "factor", **common)
-        _check_broadcasting(name, site)
+        check_broadcasting(name, tuple(site["value"].shape), fn)
         return Fact(
             name,
             "observed",
@@ -169,7 +169,7 @@ def _fact(name: str, site: dict[str, Any]) -> Fact:
             **common,
         )
     discrete = bool(fn.support is None or fn.support.is_discrete)
-    proper = not _is_improper(fn) and site["mask"] in (None, True) and family != "Masked"
+    proper = not is_improper(fn) and site["mask"] in (None, True) and family != "Masked"
     free = () if discrete else tuple(biject_to(fn.support).inv(value).shape)
     return Fact(
         name,
@@ -192,25 +192,6 @@ def _family(fn: Any) -> str:
     return type(fn).__name__
 
 
-def _is_improper(fn: Any) -> bool:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return type(fn).__name__ == "ImproperUniform"
-
-
 def _is_boolean(fn: Any) -> bool:
     support = fn.support
     return getattr(support, "base_constraint", support) is constraints.boolean
-
-
-def _check_broadcasting(name: str, site: dict[str, Any]) -> None:
-    shape = tuple(site["value"].shape)
-    rows = shape[: len(shape) - site["fn"].event_dim]
-    own = tuple(site["fn"].batch_shape)
-    both = np.broadcast_shapes(rows, own)
-    if both not in (rows, own):
-        raise InvalidDataError(
-            f"the data of {name!r} have shape {rows}, its distribution {own}: together they "
-            f"would be {both}, each value compared with all rows. Give y one value a row, such "
-            "as y.ravel() or a column of a data frame"
-        )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bayeskit.errors import MissingDependencyError
-from bayeskit.interop.torch_tensors import name_of
+from bayeskit.interop.called_model import name_of
 
 __all__ = ["GivenPyroModel", "from_pyro", "is_pyro_model", "require_pyro"]
 
@@ -30,12 +30,27 @@ def from_pyro(model: Callable) -> GivenPyroModel:
     ----------
     model : callable
 
+    Returns
+    -------
+    GivenPyroModel
+        For :class:`~bayeskit.BayesianModel`.
+
     Raises
     ------
     MissingDependencyError
         Without torch and Pyro.
     TypeError
         For what is not callable.
+
+    Examples
+    --------
+    >>> import functools
+    >>> import pyro, pyro.distributions as dist
+    >>> from bayeskit.interop.pyro import from_pyro
+    >>> def scaled(sample, y=None):
+    ...     mean = sample("mean", dist.Normal(0.0, 1.0))
+    ...     sample("y", dist.Normal(mean, 1.0), obs=y)
+    >>> given = from_pyro(functools.partial(scaled, pyro.sample))
     """
     if not callable(model):
         raise TypeError(f"from_pyro takes a Pyro model, got {type(model).__name__}")
@@ -45,7 +60,18 @@ def from_pyro(model: Callable) -> GivenPyroModel:
 
 @dataclass(frozen=True)
 class GivenPyroModel:
-    """A model of which the user says that it is one of Pyro's. See :func:`from_pyro`."""
+    """A model of which the user says that it is one of Pyro's. See :func:`from_pyro`.
+
+    Parameters
+    ----------
+    model : callable
+
+    Examples
+    --------
+    >>> from bayeskit.interop.pyro import GivenPyroModel
+    >>> GivenPyroModel(len).__name__
+    'len'
+    """
 
     model: Callable
 
@@ -72,10 +98,29 @@ def require_pyro() -> None:
 
 
 def is_pyro_model(model: Any) -> bool:
-    """Return whether a callable is a Pyro model, from what its code names; it is not run."""
+    """Return whether a callable is a Pyro model, from what its code names; it is not run.
+
+    Parameters
+    ----------
+    model : anything
+
+    Returns
+    -------
+    bool
+        False without Pyro: who wrote a Pyro model has imported it.
+
+    Examples
+    --------
+    >>> import numpyro, pyro
+    >>> from bayeskit.interop.pyro import is_pyro_model
+    >>> is_pyro_model(lambda law: pyro.sample("mean", law))
+    True
+    >>> is_pyro_model(lambda law: numpyro.sample("mean", law))
+    False
+    """
     if isinstance(model, GivenPyroModel):
         return True
-    if "pyro" not in sys.modules:  # who wrote a Pyro model has imported it
+    if "pyro" not in sys.modules:
         return False
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.nn.Module):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeskit.interop.called_model import name_of
 from bayeskit.interop.host_calls import Batched, one_by_one
-from bayeskit.interop.torch_tensors import mapped, name_of, seeded, tensor_of, torch_scope
+from bayeskit.interop.torch_tensors import mapped, seeded, tensor_of, torch_scope
 
 if TYPE_CHECKING:
     from bayeskit.interop.pyro import PyroModel

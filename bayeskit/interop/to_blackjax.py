@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from bayeskit.inference.kernels.base import Kernel, Tuning
 from bayeskit.inference.measure import Density, Target
 
-__all__ = ["GuestInfo", "HostedKernel", "HostedState", "SamplingPair", "to_blackjax"]
+__all__ = ["HostedInfo", "HostedKernel", "HostedState", "SamplingPair", "to_blackjax"]
 
 
 def to_blackjax(kernel: Kernel) -> HostedKernel:
@@ -92,7 +92,7 @@ class HostedState(NamedTuple):
     kernel: Any
 
 
-class GuestInfo(NamedTuple):
+class HostedInfo(NamedTuple):
     """What a step says about itself, with the names that BlackJAX's code reads."""
 
     acceptance_rate: jax.Array
@@ -138,7 +138,7 @@ class HostedKernel:
             density = _density(logdensity_fn, unravel)
             tuning = self._tuning(vector, step_size, inverse_mass_matrix)
             new, info = self.kernel.step(_typed(rng_key), state.kernel, density, tuning)
-            said = GuestInfo(info.acceptance, info.accepted, info.divergent, info.not_finite)
+            said = HostedInfo(info.acceptance, info.accepted, info.divergent, info.not_finite)
             return _hosted(new, density, unravel), said
 
         return step

@@ -1,11 +1,10 @@
-"""Functions written in torch as log densities and simulators in JAX.
+"""Log densities written in torch as log densities in JAX; simulators stand beside them.
 
 torch is needed when they are made, not when this module is imported.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayeskit.errors import MissingDependencyError
-from bayeskit.interop.host_calls import Batched, Result, host_call, one_by_one
+from bayeskit.interop.called_model import name_of
+from bayeskit.interop.host_calls import Batched, Method, Result, host_call
+from bayeskit.interop.torch_simulators import TorchSimulator, simulator_from_torch
 from bayeskit.interop.torch_tensors import (
+    as_float,
     mapped,
-    name_of,
-    seed_of,
-    seeded,
+    require_torch,
     tensor_of,
     torch_scope,
     unchanged,
@@ -84,68 +83,12 @@ def log_density_from_torch(fn: Callable, *, batched: bool = False) -> TorchLogDe
     Array([-1.,  2.], dtype=float32)
     >>> target = bk.Target(log_density=density)
     """
-    _require_torch("log_density_from_torch")
+    require_torch("log_density_from_torch")
     if not callable(fn):
         raise TypeError(
             f"log_density_from_torch takes a function of tensors, got {type(fn).__name__}"
         )
     return TorchLogDensity(fn, bool(batched))
-
-
-def simulator_from_torch(
-    fn: Callable, result_shape: tuple[int, ...] = (), *, parameters: bool = False
-) -> TorchSimulator:
-    r"""Return a simulator written in torch as a function ``(key, x)`` in JAX.
-
-    Parameters
-    ----------
-    fn : callable (x) -> tensor
-        Draws with torch's own random numbers, which are seeded from the key at each call and
-        are afterwards what they were before.
-    result_shape : tuple of int
-        Shape of what it returns for one x.
-    parameters : bool
-        Whether ``fn`` takes a second argument, a dict of numbers.
-
-    Returns
-    -------
-    TorchSimulator
-        For :class:`~bayeskit.models.distribution_transformer.Simulator` and wherever else a
-        function of a key is asked for.
-
-    Raises
-    ------
-    MissingDependencyError
-        Without torch.
-    TypeError
-        For what is not callable; at a call, for results of another shape.
-
-    Notes
-    -----
-    The same key gives the same draw, in whatever batch it comes. For that, each draw is a call
-    of its own, of some 0.03 ms beside the work of ``fn``. There is no gradient.
-
-    Examples
-    --------
-    >>> import jax, jax.numpy as jnp, torch
-    >>> from bayeskit.interop.torch import simulator_from_torch
-    >>> simulate = simulator_from_torch(lambda x: x[0] + torch.randn(3), (3,))
-    >>> simulate(jax.random.key(0), jnp.array([100.0])).shape
-    (3,)
-    """
-    _require_torch("simulator_from_torch")
-    if not callable(fn):
-        raise TypeError(
-            f"simulator_from_torch takes a function of a tensor, got {type(fn).__name__}"
-        )
-    return TorchSimulator(fn, tuple(int(n) for n in result_shape), bool(parameters))
-
-
-def _require_torch(what: str) -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise MissingDependencyError(
-            f"{what} needs torch, which is not installed: pip install 'bayeskit[torch]'"
-        )
 
 
 # ---------------------------------------------------------------- log densities
@@ -161,10 +104,30 @@ class _Structure(NamedTuple):
 
 @dataclass(frozen=True)
 class TorchLogDensity:
-    """A log density in torch. See :func:`log_density_from_torch`.
+    r"""A log density in torch. See :func:`log_density_from_torch`.
 
-    With ``shape=(k,)`` the function returns k numbers, such as the parts of a density that
-    share their work, each with its gradient.
+    Parameters
+    ----------
+    fn : callable (x, \*data) -> tensor
+    batched : bool
+        As in :func:`log_density_from_torch`.
+    shape : tuple of int
+        With (k,) the function returns k numbers, such as the parts of a density that share
+        their work, each with its gradient.
+
+    Raises
+    ------
+    TypeError
+        At a call, for a point without arrays, and for results that are no tensor, of another
+        shape, or without a gradient.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, torch
+    >>> from bayeskit.interop.torch import TorchLogDensity
+    >>> parts = TorchLogDensity(lambda x: torch.stack([-(x**2), -x]), shape=(2,))
+    >>> jax.jacobian(parts)(jnp.array(3.0)).tolist()
+    [-6.0, -1.0]
     """
 
     fn: Callable
@@ -176,7 +139,7 @@ class TorchLogDensity:
     def __call__(self, x: Any, *data: Any) -> jax.Array:
         """Return the log density at one point, a pytree of arrays, as ``shape`` says."""
         found, point = jax.tree.flatten(x)
-        leaves = tuple(_as_float(leaf) for leaf in found)
+        leaves = tuple(as_float(leaf) for leaf in found)
         if not leaves:
             raise TypeError("the point has no arrays")
         more, others = jax.tree.flatten(data)
@@ -289,17 +252,12 @@ class TorchLogDensity:
         return value.reshape(self.shape)
 
 
-def _as_float(leaf: Any) -> jax.Array:
-    array = jnp.asarray(leaf)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _log_density(
     density: TorchLogDensity, structure: _Structure, leaves: tuple, data: tuple
 ) -> jax.Array:
     results = (Result(density.shape, leaves[0].dtype.name),)
-    function = _Method(density, "values", structure)
+    function = Method(density, "values", structure)
     return host_call(function, results, *leaves, *data)[0]
 
 
@@ -311,7 +269,7 @@ def _forward(density: TorchLogDensity, structure: _Structure, leaves: tuple, dat
     points = tuple(leaf.value for leaf in leaves)
     own = tuple(Result((*density.shape, *p.shape), p.dtype.name) for p in points)
     results = (Result(density.shape, points[0].dtype.name), *own)
-    function = _Method(density, "values_and_gradients", structure)
+    function = Method(density, "values_and_gradients", structure)
     value, *gradients = host_call(function, results, *points, *(d.value for d in data))
     return value, tuple(gradients)
 
@@ -324,60 +282,3 @@ def _backward(density: Any, structure: Any, gradients: tuple, cotangent: Any) ->
 
 
 _log_density.defvjp(_forward, _backward, symbolic_zeros=True)
-
-
-@dataclass(frozen=True)
-class _Method:
-    """A method with its first argument, equal for equal objects, as bound methods are not."""
-
-    owner: Any
-    name: str
-    structure: Any
-
-    def __call__(self, num_points: int, *rows: Batched) -> tuple:
-        return getattr(self.owner, self.name)(self.structure, num_points, *rows)
-
-
-# ---------------------------------------------------------------- simulators
-
-
-@dataclass(frozen=True)
-class TorchSimulator:
-    """A simulator in torch. See :func:`simulator_from_torch`."""
-
-    fn: Callable
-    result_shape: tuple[int, ...] = ()
-    parameters: bool = False
-
-    def __call__(self, key: Any, x: jax.Array, parameters: Any = None) -> jax.Array:
-        """Return one draw."""
-        x = _as_float(x)
-        names = tuple(sorted(parameters)) if self.parameters and parameters else ()
-        more = [_as_float(parameters[name]) for name in names]
-        results = (Result(self.result_shape, x.dtype.name),)
-        function = _Method(self, "draws", names)
-        fixed = [jax.lax.stop_gradient(v) for v in (x, *more)]
-        return host_call(function, results, seed_of(key), *fixed)[0]
-
-    def draws(
-        self, names: tuple[str, ...], num_points: int, seeds: Batched, *rows: Batched
-    ) -> tuple[np.ndarray]:
-        """Return a draw for each seed."""
-        import torch
-
-        dtype = rows[0].rows.dtype
-
-        def one(seed, x, *more):
-            with seeded(seed):
-                given = {n: tensor_of(v, dtype) for n, v in zip(names, more, strict=True)}
-                drawn = self.fn(tensor_of(x, dtype), *([given] if self.parameters else []))
-            drawn = torch.as_tensor(drawn).detach().cpu().numpy()
-            if drawn.shape != self.result_shape:
-                raise TypeError(
-                    f"{name_of(self.fn)} returned shape {drawn.shape}, but result_shape is "
-                    f"{self.result_shape}"
-                )
-            return drawn
-
-        with torch_scope(dtype), torch.no_grad():
-            return (np.stack(one_by_one(one, num_points, seeds, *rows)),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,13 +12,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayeskit.errors import InvalidDataError
+from bayeskit.errors import InvalidDataError, MissingDependencyError
 from bayeskit.inference import random
+from bayeskit.interop.called_model import name_of
 
-__all__ = ["mapped", "name_of", "seed_of", "seeded", "tensor_of", "torch_scope", "unchanged"]
+__all__ = [
+    "as_float",
+    "mapped",
+    "require_torch",
+    "seed_of",
+    "seeded",
+    "tensor_of",
+    "torch_scope",
+    "unchanged",
+]
 
 # torch's default type and its random numbers, and the handlers of Pyro, belong to the process.
 _LOCK = threading.RLock()
+
+
+def require_torch(what: str) -> None:
+    """Raise a MissingDependencyError without torch."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError(
+            f"{what} needs torch, which is not installed: pip install 'bayeskit[torch]'"
+        )
+
+
+def as_float(leaf: Any) -> jax.Array:
+    """Return an array of floating-point numbers."""
+    array = jnp.asarray(leaf)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 @contextlib.contextmanager
@@ -92,8 +117,3 @@ def mapped(one: Callable, leaves: list, follows: list) -> Any:
     pieces = [one(*(leaf[i] for leaf in leaves)) for i in range(len(leaves[0]))]
     follows[0] = False
     return torch.utils._pytree.tree_map(lambda *parts: torch.stack(parts), *pieces)
-
-
-def name_of(fn: Any) -> str:
-    """Return what messages call a function."""
-    return str(getattr(fn, "__name__", type(fn).__name__))

@@ -31,6 +31,11 @@ def function_bands(
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        Without the columns of a band.
     """
     ends = [name for name in bands.columns if str(name).endswith("%")]
     if len(ends) < 2 or "median" not in bands.columns:

@@ -63,6 +63,11 @@ def factor_functions(
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        For means and standard deviations that do not fit the grid.
     """
     grid, mean, std = np.asarray(grid), np.asarray(mean), np.asarray(std)
     if mean.shape != std.shape or mean.ndim != 2 or len(grid) != len(mean):
@@ -125,6 +130,11 @@ def core_entries(core: Any, *, names: Sequence[str] | None = None, ax: Any = Non
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        For no entries.
     """
     core = np.asarray(core, float)
     if not core.ndim or not core.size:
@@ -176,6 +186,11 @@ def observed_predicted(
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        For arrays of different shapes.
     """
     y, mean, low, high = (np.asarray(part, float) for part in (y, mean, low, high))
     if not y.shape == mean.shape == low.shape == high.shape or y.ndim != 1:
@@ -217,6 +232,11 @@ def bound_over_rounds(bounds: Any, *, ax: Any = None) -> Any:
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        For no bounds, or more than one axis.
     """
     bounds = np.asarray(bounds, float)
     if bounds.ndim != 1 or not len(bounds):

@@ -161,6 +161,11 @@ def trace_rank(
     matplotlib Axes
         Of the lower panel, with the traces.
 
+    Raises
+    ------
+    ValueError
+        For a parameter that there is not, and one that is no scalar.
+
     References
     ----------
     Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), section 4.

@@ -6,12 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as nd
-import pytest
-
-# Doctests of all modules are collected, also where these are not installed.
-torch = pytest.importorskip("torch")
-pyro = pytest.importorskip("pyro")
-dist = pyro.distributions
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.transforms import OrderedTransform
 
 RNG = np.random.default_rng(3)
 EFFECTS = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
@@ -73,9 +71,7 @@ def numpyro_eight_schools(errors, y=None):
 def mixture(y=None):
     weights = pyro.sample("weights", dist.Dirichlet(torch.full((3,), 2.0)))
     base = dist.Normal(torch.zeros(3), 4.0).to_event(1)
-    centres = pyro.sample(
-        "centres", dist.TransformedDistribution(base, [dist.transforms.OrderedTransform()])
-    )
+    centres = pyro.sample("centres", dist.TransformedDistribution(base, [OrderedTransform()]))
     with pyro.plate("rows", 60):
         parts = dist.Normal(centres, 1.0)
         pyro.sample("y", dist.MixtureSameFamily(dist.Categorical(weights), parts), obs=y)

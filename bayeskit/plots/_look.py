@@ -18,10 +18,10 @@ __all__ = [
     "headline",
     "legend_above",
     "new_axes",
-    "new_panels",
     "number",
     "panel_above",
     "panel_right",
+    "panels",
     "plain",
     "short",
     "short_dates",
@@ -33,6 +33,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 INK = "#1f2933"
 MUTED = "#66727f"
 _HAIRLINE = "#e3e7eb"
+_MOST_PANELS = 60
 
 
 def new_axes(width: float, height: float) -> Any:
@@ -43,7 +44,8 @@ def new_axes(width: float, height: float) -> Any:
     return ax
 
 
-def new_panels(
+def panels(
+    axes: Any,
     num: int,
     width: float,
     height: float,
@@ -52,13 +54,24 @@ def new_panels(
     left: float = 0.16,
     top: float = 0.46,
 ) -> Any:
-    """Return an array (num,) of Axes of a new figure, each of so many inches with its margins.
+    """Return an array (num,) of Axes, one for each scalar parameter: those given, or new ones.
 
-    Margins to the left and above are given, in inches.
+    Those of a new figure have so many inches each, with their margins; margins to the left and
+    above are given, in inches. Places are reckoned, not found by trial: constrained layout of
+    fifty panels takes longer than all that is drawn in them.
 
-    Places are reckoned, not found by trial: constrained layout of fifty panels takes longer
-    than all that is drawn in them.
+    Raises
+    ------
+    ValueError
+        For more panels than can be looked at, and as many given Axes as do not fit.
     """
+    if num > _MOST_PANELS:
+        raise ValueError(
+            f"there are {num} scalar parameters, more than {_MOST_PANELS} panels: choose with "
+            "parameters=[...], or draw all of them as rows with forest"
+        )
+    if axes is not None:
+        return given_axes(axes, num, "scalar parameter")
     import matplotlib.pyplot as plt
 
     columns = min(num, most_columns)

@@ -13,22 +13,20 @@ from bayeskit.plots._look import (
     INK,
     MUTED,
     few_ticks,
-    given_axes,
     headline,
-    new_panels,
     number,
+    panels,
     short,
     tidy,
 )
 from bayeskit.plots._results import draws_of, entries_of, prior_of, weighted_quantiles
 
-__all__ = ["draw_curve", "posterior", "refuse_many"]
+__all__ = ["draw_curve", "posterior"]
 
 _POINTS = ("median", "mean", "mode")
 _INTERVALS = ("equal-tailed", "hdi")
 # Inches of a panel.
 _WIDTH, _HEIGHT = 2.5, 1.75
-_MOST_PANELS = 60
 _NAME_WIDTH = 27
 _NUM_POINTS = 200
 # Letters of a headline that fit in a panel; longer ones are smaller.
@@ -110,31 +108,18 @@ def posterior(
         raise ValueError(f"level must lie in (0, 1), got {level!r}")
     draws = draws_of(result)
     entries = entries_of(draws, parameters)
-    refuse_many(len(entries), _MOST_PANELS)
     before = None
     if prior is not None and prior is not False:
         before = prior_of(result) if prior is True else draws_of(prior)
         before = before._replace(labels=draws.labels)
         labels = [entry.label for entry in entries]
         before_entries = entries_of(before, labels, "the prior")
-    if axes is None:
-        axes = new_panels(len(entries), _WIDTH, _HEIGHT)
-    else:
-        axes = given_axes(axes, len(entries), "scalar parameter")
+    axes = panels(axes, len(entries), _WIDTH, _HEIGHT)
     for i, (ax, (label, values)) in enumerate(zip(axes, entries, strict=True)):
         _draw_panel(ax, label, values, draws.weights, point, interval, level)
         if before is not None:
             _draw_prior(ax, before_entries[i].values, before.weights, i == 0)
     return axes
-
-
-def refuse_many(num: int, most: int) -> None:
-    """Refuse more panels than can be looked at."""
-    if num > most:
-        raise ValueError(
-            f"there are {num} scalar parameters, more than {most} panels: choose with "
-            "parameters=[...], or draw all of them as rows with forest"
-        )
 
 
 def _draw_panel(

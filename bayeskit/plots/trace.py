@@ -12,24 +12,21 @@ from bayeskit.plots._look import (
     INK,
     MUTED,
     few_ticks,
-    given_axes,
     headline,
     legend_above,
     new_axes,
-    new_panels,
     panel_above,
+    panels,
     short,
     tidy,
 )
 from bayeskit.plots._results import draws_of, entries_of
-from bayeskit.plots.posterior import refuse_many
 
 __all__ = ["trace", "trace_rank"]
 
 _NUM_BINS = 20
 # Inches of a panel.
 _WIDTH, _HEIGHT = 3.9, 1.35
-_MOST_PANELS = 60
 _NAME_WIDTH = 40
 # Letters cannot show more points, and a panel of all chains takes as long as its points.
 _MOST_POINTS = 4000
@@ -82,11 +79,7 @@ def trace(
             "the draws are weighted particles, whose order says nothing: use posterior"
         )
     entries = entries_of(draws, parameters)
-    refuse_many(len(entries), _MOST_PANELS)
-    if axes is None:
-        axes = new_panels(len(entries), _WIDTH, _HEIGHT, most_columns=2, left=0.62, top=0.3)
-    else:
-        axes = given_axes(axes, len(entries), "scalar parameter")
+    axes = panels(axes, len(entries), _WIDTH, _HEIGHT, most_columns=2, left=0.62, top=0.3)
     for ax, (label, values) in zip(axes, entries, strict=True):
         num_chains, num_draws = values.shape
         for chain in range(num_chains):

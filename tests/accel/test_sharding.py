@@ -1,11 +1,6 @@
 """Particles spread over devices: the same bits for any number of devices and processes."""
 
-import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,29 +8,14 @@ import numpy as np
 import pytest
 
 from bayeskit import accel
+from tests.processes import outcome, outcomes_of_two, start
 
 PROGRAM = pathlib.Path(__file__).parent / "programs" / "mesh.py"
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, PROGRAM, *arguments],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def outcome(process):
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-3000:]
-    return output
-
-
 @pytest.fixture(scope="module")
 def on_virtual_devices():
-    return json.loads(outcome(start()))
+    return outcome(start(PROGRAM))
 
 
 def test_the_number_of_devices_changes_no_bit(on_virtual_devices):
@@ -66,27 +46,15 @@ def test_groups_send_only_what_they_exchange(on_virtual_devices):
 
 @pytest.mark.parametrize("bug", ["float sums", "one shard late"])
 def test_planted_bugs_are_found(bug):
-    answers = json.loads(outcome(start(bug)))
+    answers = outcome(start(PROGRAM, bug))
     assert any(answers["8"][name] != answers["1"][name] for name in answers["8"])
 
 
 def test_two_processes_make_the_same_bits(on_virtual_devices):
-    try:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-    except OSError as error:
-        pytest.skip(f"no sockets here: {error}")
-    processes = [start(address, str(i)) for i in (0, 1)]
-    try:
-        answer = json.loads(outcome(processes[0]).splitlines()[-1])
-        outcome(processes[1])
-    finally:
-        for process in processes:
-            process.kill()
     alone = on_virtual_devices["1"]
-    assert {"filter", "sampler", "ring"} <= set(answer["8"])
-    assert answer["8"] == {name: alone[name] for name in answer["8"]}
+    for answer in outcomes_of_two(PROGRAM):
+        assert {"filter", "sampler", "ring"} <= set(answer["8"])
+        assert answer["8"] == {name: alone[name] for name in answer["8"]}
 
 
 def test_total_is_exact_and_differentiable():

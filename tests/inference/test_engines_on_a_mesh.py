@@ -1,56 +1,25 @@
 """Engines on several devices and in two processes: the draws and the evidence of one device."""
 
-import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from bayeskit.inference import LongRun, LongRunSettings
+from tests.processes import outcome, outcomes_of_two, start
 
 pytestmark = pytest.mark.slow
 PROGRAM = pathlib.Path(__file__).parent / "programs" / "engines_on_a_mesh.py"
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, PROGRAM, *arguments],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def outcome(process):
-    output, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors[-3000:]
-    return json.loads(output.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def in_one_process():
-    return outcome(start())
+    return outcome(start(PROGRAM))
 
 
 @pytest.fixture(scope="module")
 def in_two_processes():
-    try:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-    except OSError as error:
-        pytest.skip(f"no sockets here: {error}")
-    processes = [start(address, str(i)) for i in (0, 1)]
-    try:
-        return [outcome(process) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    return outcomes_of_two(PROGRAM)
 
 
 def without_means(found):

@@ -28,14 +28,9 @@ NOT_PARAMETERS = {"self", "args", "kwargs", "settings"}
 # Without an example of their own. The list may only shrink: tick a name off by writing one.
 NO_EXAMPLE = set(
     """
-    accel.Ancestors accel.Filtered accel.FilteredStates accel.GaussianSites
-    accel.HiddenMarkovModel accel.LinearObservations accel.Scheme accel.Smoothed
-    accel.Transported accel.WeightedAncestors accel.Weights bayeskit.FeynmanKac
-    bayeskit.GroupMeanEffect bayeskit.PMMH bayeskit.ParallelTempering
-    bayeskit.ParticleGibbs bayeskit.Posterior bayeskit.Report bayeskit.SMC bayeskit.SMC2
-    bayeskit.load datasets.presentation_pauses datasets.read_assistments
-    datasets.read_datashop datasets.read_interactions datasets.read_junyi
-    datasets.read_junyi_graph datasets.read_pykt inference.ABCMove
+    bayeskit.FeynmanKac bayeskit.GroupMeanEffect bayeskit.PMMH
+    bayeskit.ParallelTempering bayeskit.ParticleGibbs bayeskit.Posterior bayeskit.Report
+    bayeskit.SMC bayeskit.SMC2 bayeskit.load inference.ABCMove
     inference.AdditiveParticle inference.Auxiliary inference.Block inference.Density
     inference.DiscreteMetropolis inference.GaussianDynamics inference.HMC
     inference.History inference.Independent inference.InfinityMALA
@@ -69,10 +64,7 @@ NO_EXAMPLE = set(
     inference.reweigh inference.run inference.rungs inference.scan inference.schedule
     inference.slot inference.tempered_smc inference.two_filter inference.until
     inference.untwist inference.walk_within inference.waste_free_smc inference.weigh
-    inference.weighted_draw_model inference.when interop.arviz.effective_sample_sizes
-    interop.arviz.rank_normalized_rhat interop.arviz.to_arviz interop.arviz.write_netcdf
-    interop.blackjax.GuestState interop.blackjax.PairKernel interop.numpyro.NumPyroModel
-    interop.numpyro.Site interop.numpyro_kernels.NumPyroKernel models.Forecast
+    inference.weighted_draw_model inference.when models.Forecast
     models.distribution_transformer.CalibrationReport
     models.distribution_transformer.FilterResult
     models.distribution_transformer.FittedPrior

@@ -28,20 +28,19 @@ NOT_PARAMETERS = {"self", "args", "kwargs", "settings"}
 # Without an example of their own. The list may only shrink: tick a name off by writing one.
 NO_EXAMPLE = set(
     """
-    bayeskit.GroupMeanEffect inference.ABCMove inference.AdditiveParticle
-    inference.Auxiliary inference.Block inference.Density inference.DiscreteMetropolis
-    inference.GaussianDynamics inference.HMC inference.History inference.Independent
-    inference.InfinityMALA inference.InformationFilter inference.KalmanParticle
-    inference.Kernel inference.LaggedParticles inference.Law inference.LawKind
-    inference.Lineage inference.LinearGaussian inference.LocallyInformed
-    inference.LogQuadratic inference.LongRunSettings inference.MALA
-    inference.MarginalState inference.Measure inference.MomentumState inference.MovePlan
-    inference.NoUTurn inference.PCN inference.Pair inference.Path inference.PointState
-    inference.Population inference.Proposal inference.Replicas inference.Rows
-    inference.StateSpaceTarget inference.StepInfo inference.Tagged
-    inference.TemperedPath inference.TemperingStage inference.Transition
-    inference.Tuning inference.UnadjustedLangevin inference.UnbiasedEstimate
-    inference.UniformOther inference.adapt inference.chain
+    inference.ABCMove inference.AdditiveParticle inference.Auxiliary inference.Block
+    inference.Density inference.DiscreteMetropolis inference.GaussianDynamics
+    inference.HMC inference.History inference.Independent inference.InfinityMALA
+    inference.InformationFilter inference.KalmanParticle inference.Kernel
+    inference.LaggedParticles inference.Law inference.LawKind inference.Lineage
+    inference.LinearGaussian inference.LocallyInformed inference.LogQuadratic
+    inference.LongRunSettings inference.MALA inference.MarginalState inference.Measure
+    inference.MomentumState inference.MovePlan inference.NoUTurn inference.PCN
+    inference.Pair inference.Path inference.PointState inference.Population
+    inference.Proposal inference.Replicas inference.Rows inference.StateSpaceTarget
+    inference.StepInfo inference.Tagged inference.TemperedPath inference.TemperingStage
+    inference.Transition inference.Tuning inference.UnadjustedLangevin
+    inference.UnbiasedEstimate inference.UniformOther inference.adapt inference.chain
     inference.correlated_pseudo_marginal inference.coupled
     inference.coupled_metropolis_hastings inference.coupled_random_walk
     inference.crank_nicolson inference.custom inference.cycle inference.exchange
@@ -62,17 +61,7 @@ NO_EXAMPLE = set(
     inference.reweigh inference.run inference.rungs inference.scan inference.schedule
     inference.slot inference.tempered_smc inference.two_filter inference.until
     inference.untwist inference.walk_within inference.waste_free_smc inference.weigh
-    inference.weighted_draw_model inference.when models.Forecast
-    models.distribution_transformer.CalibrationReport
-    models.distribution_transformer.FilterResult
-    models.distribution_transformer.FittedPrior
-    models.distribution_transformer.JointSimulator
-    models.distribution_transformer.PredictiveCheck
-    models.distribution_transformer.RefinedBatch
-    models.distribution_transformer.RefinedFilterResult
-    models.distribution_transformer.RefinedPosterior
-    models.distribution_transformer.Source models.dsl.DSLResult
-    models.dsl.allocate_labels models.dsl.hierarchical_posterior""".split()
+    inference.weighted_draw_model inference.when""".split()
 )
 
 

@@ -53,7 +53,7 @@ class Posterior:
     >>> from bayeskit.inference.diagnostics import Diagnostics
     >>> draws = np.array([[[0.0], [2.0]], [[1.0], [5.0]]])  # chain, draw, dim
     >>> checks = Diagnostics(1.0, 4.0, 4.0, 0, 0, 0.8)
-    >>> posterior = bk.Posterior({"height": draws[..., 0]}, draws, {}, checks, log_evidence=-3.2)
+    >>> posterior = bk.Posterior({"height": draws[..., 0]}, draws, {}, checks)
     >>> posterior.num_draws, posterior.flat("height").tolist(), float(posterior.mean("height"))
     (4, [0.0, 2.0, 1.0, 5.0], 2.0)
     """

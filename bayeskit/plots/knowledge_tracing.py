@@ -203,8 +203,8 @@ def calibration(p: Any, correct: Any, *, num_bins: int = 10, ax: Any = None) -> 
     --------
     >>> import numpy as np
     >>> from bayeskit import plots
-    >>> p, correct = np.repeat([0.2, 0.8], 10), np.array([1, 0, 0, 0, 0] * 2 + [0, 1, 1, 1, 1] * 2)
-    >>> ax = plots.calibration(p, correct, num_bins=2)
+    >>> correct = [1, 0, 0, 0, 0] * 2 + [0, 1, 1, 1, 1] * 2
+    >>> ax = plots.calibration(np.repeat([0.2, 0.8], 10), correct, num_bins=2)
     >>> ax.get_title(loc="left"), ax.containers[0][0].get_ydata().tolist()
     ('2 bins of equal size, 95 % intervals', [0.2, 0.8])
     """

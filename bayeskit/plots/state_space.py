@@ -62,7 +62,8 @@ def states_over_time(
     >>> from bayeskit import plots
     >>> rows = [("x", 0, -1.0, 0.0, 1.0), ("x", 1, -0.5, 0.5, 1.5)]
     >>> bands = pd.DataFrame(rows, columns=["variable", "time", "5%", "median", "95%"])
-    >>> ax = plots.states_over_time(bands.set_index(["variable", "time"]), observations=[0.2, 0.4])
+    >>> bands = bands.set_index(["variable", "time"])
+    >>> ax = plots.states_over_time(bands, observations=[0.2, 0.4])
     >>> ax.get_title(loc="left"), ax.get_legend_handles_labels()[1]
     ('x', ['median, 5 % to 95 %', 'observed'])
     """

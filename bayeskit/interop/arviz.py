@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 __all__ = ["effective_sample_sizes", "rank_normalized_rhat", "to_arviz", "write_netcdf"]
+
+
+def _arviz() -> Any:
+    """Return the package, without its announcement of 1.x: users take it for one of the fit."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing", FutureWarning)
+        import arviz
+    return arviz
 
 
 def to_arviz(
@@ -27,10 +36,10 @@ def to_arviz(
     -------
     arviz.InferenceData or xarray.DataTree
     """
-    import arviz as az
+    az = _arviz()
 
     if az.__version__.startswith("0."):  # to ask 1.x for its old names makes it warn
-        return az.from_dict(**groups, coords=coords, dims=dims)  # type: ignore[arg-type]
+        return az.from_dict(**groups, coords=coords, dims=dims)
     return az.from_dict(groups, coords=coords, dims=dims)
 
 
@@ -56,7 +65,7 @@ def effective_sample_sizes(draws: dict[str, np.ndarray], method: str) -> dict[st
     -------
     dict of (...) arrays
     """
-    import arviz as az
+    az = _arviz()
 
     sizes = az.ess(_dataset(draws), method=method)
     return {name: np.asarray(sizes[name].values) for name in draws}
@@ -73,7 +82,7 @@ def rank_normalized_rhat(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     -------
     dict of (...) arrays
     """
-    import arviz as az
+    az = _arviz()
 
     # That of draws which never move is 0/0: NaN, and no news.
     with np.errstate(invalid="ignore"):

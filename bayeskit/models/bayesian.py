@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,14 +180,19 @@ class BayesianModel(BaseEstimator):
         self.random_key_ = np.asarray(jax.random.key_data(key))
         self._call = (arguments, call)
         self._groups: dict[str, Any] | None = None
-        if "X" in call and np.ndim(call["X"]) == 2:
-            self.n_features_in_ = call["X"].shape[1]
-        if hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        if hasattr(X, "columns") and all(isinstance(name, str) for name in X.columns):
-            self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        self._set_features(call, getattr(X, "columns", ()))
         result.diagnostics.warn()
         return self
+
+    def _set_features(self, call: Mapping[str, Any], names: Sequence[Any]) -> None:
+        """Keep what scikit-learn asks of later tables; forget those of an earlier fit."""
+        for attribute in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self, attribute):
+                delattr(self, attribute)
+        if "X" in call and np.ndim(call["X"]) == 2:
+            self.n_features_in_ = call["X"].shape[1]
+        if len(names) and all(isinstance(name, str) for name in names):
+            self.feature_names_in_ = np.asarray(names, dtype=object)
 
     def _target(
         self, arguments: tuple, call: Mapping[str, Any]
@@ -433,6 +438,7 @@ class BayesianModel(BaseEstimator):
             "precision": self.precision,
             "chosen_engine": self.engine_,
             "call": plain,
+            "feature_names": list(getattr(self, "feature_names_in_", ())),
             "num_positional": len(arguments),
             "model_name": getattr(self.model, "__name__", type(self.model).__name__),
         }
@@ -486,8 +492,10 @@ class BayesianModel(BaseEstimator):
         estimator.timing_ = estimator.result_.timing
         estimator._call = (tuple(positional[i] for i in sorted(positional)), named)
         estimator._groups = None
-        if "X" in named and np.ndim(named["X"]) == 2:
-            estimator.n_features_in_ = named["X"].shape[1]
+        names = parameters.get("feature_names", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("feature_names must be a list of names")
+        estimator._set_features(named, names)
         estimator._restore(parameters, more)
         return estimator
 

@@ -240,13 +240,20 @@ def test_improper_prior_has_no_evidence():
         _ = est.log_evidence_
 
 
-def test_data_frames_and_mappings(data):
+def test_data_frames_and_mappings(data, tmp_path):
     X, y = data
     frame = pd.DataFrame(X, columns=["age", "dose"])
     est = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit(frame, pd.Series(y))
     assert list(est.feature_names_in_) == ["age", "dose"]
     same = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit({"X": X, "y": y})
     assert same.log_evidence_ == est.log_evidence_
+    est.save(tmp_path / "fit.bkit")
+    loaded = bk.load(tmp_path / "fit.bkit", model=linear)
+    np.testing.assert_array_equal(loaded.predict(frame), est.predict(frame))
+    with pytest.raises(ValueError, match="must be in the same order"):
+        loaded.predict(frame[["dose", "age"]])
+    loaded.fit(X, y)
+    assert not hasattr(loaded, "feature_names_in_")
 
 
 def test_doubtful_results_are_never_silent():

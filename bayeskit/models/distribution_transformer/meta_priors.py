@@ -17,7 +17,6 @@ from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMi
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.small_matrices import (
     log_diagonal,
-    multiply_vector,
     posterior_factor,
 )
 
@@ -171,13 +170,7 @@ class GaussianMixtureMetaPrior:
     @staticmethod
     def draw_latent(key: jax.Array, prior: Mixture) -> jax.Array:
         """Return one latent (batch, d) from each prior."""
-        of_component, of_noise = jax.random.split(key)
-        chosen = jax.random.categorical(of_component, prior.log_weights)
-        here = jax.nn.one_hot(chosen, prior.log_weights.shape[-1], dtype=prior.means.dtype)
-        mean = (here[..., None] * prior.means).sum(axis=-2)
-        factor = (here[..., None, None] * prior.factors).sum(axis=-3)
-        noise = jax.random.normal(of_noise, mean.shape, mean.dtype)
-        return mean + multiply_vector(factor, noise)
+        return mixture_arrays.draw(key, prior)
 
     # ------------------------------------------------------------ what the network is given
 

@@ -86,8 +86,8 @@ def solve_lower(factor: Any, b: Any) -> Any:
         if xp is np:
             return np.linalg.solve(factor, b)
         batch = jnp.broadcast_shapes(factor.shape[:-2], b.shape[:-2])
-        whole = (jnp.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (factor, b))
-        return linalg.solve_triangular(*whole, lower=True)
+        factor, b = (jnp.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (factor, b))
+        return linalg.solve_triangular(factor, b, lower=True)
     rows: list[Any] = []
     for i in range(d):
         rest = b[..., i, :]

@@ -167,8 +167,8 @@ def learned(
     if not math.isfinite(float(history[-1])):
         first = int(np.argmin(np.isfinite(history)))
         raise NonFiniteObjectiveError(
-            f"training must end with a finite evidence, but it was {history[-1]}, and first not "
-            f"finite at step {first} of {training.num_steps}: lower "
+            f"training must end with a finite evidence, but it was {history[-1]}, and first "
+            f"not finite at step {first} of {training.num_steps}: lower "
             f"learning_rate={training.learning_rate:g}, or fix some parameters"
         )
     return jax.tree.map(lambda x: np.asarray(x, np.float64), u), history

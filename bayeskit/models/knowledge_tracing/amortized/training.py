@@ -185,9 +185,10 @@ def trained(
     if not math.isfinite(float(losses[-1])):
         first = int(np.argmin(np.isfinite(losses)))
         raise NonFiniteObjectiveError(
-            f"training must end with a finite objective, but it was {losses[-1]}, and first not "
-            f"finite at step {first} of {num_steps}: lower learning_rate={engine.learning_rate:g}, or check that "
-            "time_unit suits the gaps between the answers"
+            f"training must end with a finite objective, but it was {losses[-1]}, and first "
+            f"not finite at step {first} of {num_steps}: lower "
+            f"learning_rate={engine.learning_rate:g}, or check that time_unit suits the gaps "
+            "between the answers"
         )
     return jax.tree.map(np.asarray, learned), losses
 

@@ -235,10 +235,10 @@ class DistributionTransformer(Stored, BaseEstimator):
 
         Raises
         ------
-        TypeError, ValueError
-            For settings that cannot be used and simulators that cannot be called, before
-            anything is compiled; for simulations or log likelihoods most of which are not
-            finite, before training.
+        TypeError, ValueError, IndexError
+            For settings that cannot be used and simulators that cannot be called, or that read
+            coordinates that are not there, before anything is compiled; for simulations or log
+            likelihoods most of which are not finite, before training.
 
         Warns
         -----

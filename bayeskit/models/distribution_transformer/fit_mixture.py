@@ -19,6 +19,7 @@ from bayeskit.models.distribution_transformer import mixture_arrays
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.prior_laws import PriorLaw, as_prior_law
+from bayeskit.models.distribution_transformer.small_matrices import whiten
 from bayeskit.models.distribution_transformer.supports import Intervals, Support, as_support
 
 __all__ = ["FittedPrior", "by_expectation_maximisation", "fit_mixture"]
@@ -308,7 +309,7 @@ def by_expectation_maximisation(u: np.ndarray, k: int, num_starts: int, seed: in
 
     centre = u.mean(axis=0)
     factor = np.linalg.cholesky(np.atleast_2d(np.cov(u.T)))
-    z = mixture_arrays.whiten(factor, u - centre)
+    z = whiten(factor, u - centre)
     engine = ExpectationMaximisation(
         k,
         init_params="k-means++",

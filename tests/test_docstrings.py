@@ -35,28 +35,10 @@ NO_EXAMPLE = set(
     bayeskit.ParticleGibbs bayeskit.Posterior bayeskit.Report bayeskit.SMC bayeskit.SMC2
     bayeskit.load datasets.presentation_pauses datasets.read_assistments
     datasets.read_datashop datasets.read_interactions datasets.read_junyi
-    datasets.read_junyi_graph datasets.read_pykt inference.ABCMove
-    inference.AdditiveParticle inference.Auxiliary inference.GaussianDynamics
-    inference.InformationFilter inference.KalmanParticle inference.LaggedParticles
-    inference.Lineage inference.LinearGaussian inference.LogQuadratic
-    inference.LongRunSettings inference.MarginalState inference.Pair inference.Proposal
-    inference.Replicas inference.Rows inference.StateSpaceTarget inference.Transition
-    inference.UnbiasedEstimate inference.chain inference.correlated_pseudo_marginal
-    inference.coupled inference.coupled_metropolis_hastings
-    inference.coupled_random_walk inference.crank_nicolson inference.cycle
-    inference.exchange inference.genealogy inference.island_model inference.join_islands
-    inference.maximal_categorical inference.metropolis_hastings inference.mixture
-    inference.nested_sampling_at_levels inference.palindrome inference.product
-    inference.random.categorical inference.random.host_generator
-    inference.random.piecewise_uniform inference.random.real_key inference.random.until
-    inference.random_walk inference.reflected_normal inference.repeat
-    inference.reversible_jump inference.rungs inference.slot inference.tempered_smc
-    inference.two_filter inference.untwist inference.walk_within
-    inference.waste_free_smc inference.weighted_draw_model
-    interop.arviz.effective_sample_sizes interop.arviz.rank_normalized_rhat
-    interop.arviz.to_arviz interop.arviz.write_netcdf interop.blackjax.GuestState
-    interop.blackjax.PairKernel interop.numpyro.NumPyroModel interop.numpyro.Site
-    interop.numpyro_kernels.NumPyroKernel models.Forecast
+    datasets.read_junyi_graph datasets.read_pykt interop.arviz.effective_sample_sizes
+    interop.arviz.rank_normalized_rhat interop.arviz.to_arviz interop.arviz.write_netcdf
+    interop.blackjax.GuestState interop.blackjax.PairKernel interop.numpyro.NumPyroModel
+    interop.numpyro.Site interop.numpyro_kernels.NumPyroKernel models.Forecast
     models.distribution_transformer.CalibrationReport
     models.distribution_transformer.FilterResult
     models.distribution_transformer.FittedPrior

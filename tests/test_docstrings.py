@@ -35,41 +35,7 @@ NO_EXAMPLE = set(
     bayeskit.ParticleGibbs bayeskit.Posterior bayeskit.Report bayeskit.SMC bayeskit.SMC2
     bayeskit.load datasets.presentation_pauses datasets.read_assistments
     datasets.read_datashop datasets.read_interactions datasets.read_junyi
-    datasets.read_junyi_graph datasets.read_pykt inference.ABCMove
-    inference.AdditiveParticle inference.Auxiliary inference.Block inference.Density
-    inference.DiscreteMetropolis inference.GaussianDynamics inference.HMC
-    inference.History inference.Independent inference.InfinityMALA
-    inference.InformationFilter inference.KalmanParticle inference.Kernel
-    inference.LaggedParticles inference.Law inference.LawKind inference.Lineage
-    inference.LinearGaussian inference.LocallyInformed inference.LogQuadratic
-    inference.LongRunSettings inference.MALA inference.MarginalState inference.Measure
-    inference.MomentumState inference.MovePlan inference.NoUTurn inference.PCN
-    inference.Pair inference.Path inference.PointState inference.Population
-    inference.Proposal inference.Replicas inference.Rows inference.StateSpaceTarget
-    inference.StepInfo inference.Tagged inference.TemperedPath inference.TemperingStage
-    inference.Transition inference.Tuning inference.UnadjustedLangevin
-    inference.UnbiasedEstimate inference.UniformOther inference.adapt inference.chain
-    inference.correlated_pseudo_marginal inference.coupled
-    inference.coupled_metropolis_hastings inference.coupled_random_walk
-    inference.crank_nicolson inference.custom inference.cycle inference.exchange
-    inference.extend inference.fitted_random_walk inference.follow inference.genealogy
-    inference.gp_kernels.FunctionChain inference.gp_kernels.Hyperparametric
-    inference.gp_kernels.LogNormal inference.gp_kernels.Product
-    inference.gp_kernels.Scaled inference.gp_kernels.Scales
-    inference.gp_kernels.StateSpaceKernel inference.gp_kernels.Sum
-    inference.gp_kernels.chain_of inference.gp_kernels.stacked_chain
-    inference.island_model inference.join_islands inference.maximal_categorical
-    inference.metropolis inference.metropolis_hastings inference.mixture inference.move
-    inference.nested_sampling_at_levels inference.palindrome inference.persist
-    inference.product inference.random.categorical inference.random.host_generator
-    inference.random.piecewise_uniform inference.random.real_key inference.random.until
-    inference.random_walk inference.reflected_normal inference.renew inference.repeat
-    inference.resample inference.resample_metropolis inference.resample_threshold
-    inference.resample_transport inference.reserve inference.reversible_jump
-    inference.reweigh inference.run inference.rungs inference.scan inference.schedule
-    inference.slot inference.tempered_smc inference.two_filter inference.until
-    inference.untwist inference.walk_within inference.waste_free_smc inference.weigh
-    inference.weighted_draw_model inference.when interop.arviz.effective_sample_sizes
+    datasets.read_junyi_graph datasets.read_pykt interop.arviz.effective_sample_sizes
     interop.arviz.rank_normalized_rhat interop.arviz.to_arviz interop.arviz.write_netcdf
     interop.blackjax.GuestState interop.blackjax.PairKernel interop.numpyro.NumPyroModel
     interop.numpyro.Site interop.numpyro_kernels.NumPyroKernel models.Forecast

@@ -50,6 +50,21 @@ class Rows(NamedTuple):
         Controls.
     dt : array (num_steps,)
         Time since the row before; 0 in the first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> from bayeskit import inference as bi
+    >>> level = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t, dt: dist.Normal(x, dt**0.5),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ... )
+    >>> rows = bi.Rows(y=np.array([0.3, np.nan, 1.2]), dt=np.array([0.0, 1.0, 2.5]))
+    >>> level.feynman_kac(None, rows).num_steps
+    3
     """
 
     y: Any = None

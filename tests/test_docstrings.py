@@ -28,35 +28,7 @@ NOT_PARAMETERS = {"self", "args", "kwargs", "settings"}
 # Without an example of their own. The list may only shrink: tick a name off by writing one.
 NO_EXAMPLE = set(
     """
-    accel.Ancestors accel.Filtered accel.FilteredStates accel.GaussianSites
-    accel.HiddenMarkovModel accel.LinearObservations accel.Scheme accel.Smoothed
-    accel.Transported accel.WeightedAncestors accel.Weights bayeskit.FeynmanKac
-    bayeskit.GroupMeanEffect bayeskit.PMMH bayeskit.ParallelTempering
-    bayeskit.ParticleGibbs bayeskit.Posterior bayeskit.Report bayeskit.SMC bayeskit.SMC2
-    bayeskit.load datasets.presentation_pauses datasets.read_assistments
-    datasets.read_datashop datasets.read_interactions datasets.read_junyi
-    datasets.read_junyi_graph datasets.read_pykt interop.arviz.effective_sample_sizes
-    interop.arviz.rank_normalized_rhat interop.arviz.to_arviz interop.arviz.write_netcdf
-    interop.blackjax.GuestState interop.blackjax.PairKernel interop.numpyro.NumPyroModel
-    interop.numpyro.Site interop.numpyro_kernels.NumPyroKernel models.Forecast
-    models.distribution_transformer.CalibrationReport
-    models.distribution_transformer.FilterResult
-    models.distribution_transformer.FittedPrior
-    models.distribution_transformer.JointSimulator
-    models.distribution_transformer.PredictiveCheck
-    models.distribution_transformer.RefinedBatch
-    models.distribution_transformer.RefinedFilterResult
-    models.distribution_transformer.RefinedPosterior
-    models.distribution_transformer.Source models.dsl.DSLResult
-    models.dsl.allocate_labels models.dsl.hierarchical_posterior plots.bound_over_rounds
-    plots.calibration plots.compare_coefficients plots.core_entries
-    plots.expected_coverage plots.factor_functions plots.forest plots.function_bands
-    plots.label_errors plots.learner_states plots.observed_predicted plots.power_curve
-    plots.rank_distributions plots.smc_history plots.states_over_time plots.trace_rank
-    plots.validation_report validation.BatteryModel validation.Check
-    validation.Enumeration validation.Level validation.Power validation.SequentialResult
-    validation.SteinTest validation.TwoSampleTest validation.enumerate_paths
-    validation.invariance_discrepancy validation.weighting_discrepancy""".split()
+""".split()
 )
 
 

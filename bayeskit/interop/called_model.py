@@ -34,6 +34,19 @@ class Site(NamedTuple):
     ----------
     name : str
     shape : tuple of int
+
+    Examples
+    --------
+    Three probabilities that add up to 1 have two unconstrained coordinates:
+
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> from bayeskit.interop.numpyro import NumPyroModel
+    >>> def colours(y=None):
+    ...     p = numpyro.sample("p", dist.Dirichlet(np.ones(3)))
+    ...     numpyro.sample("y", dist.Categorical(p), obs=y)
+    >>> called, _ = NumPyroModel.of(colours, (), {"y": np.array([0, 2])})
+    >>> called.sites
+    (Site(name='p', shape=(2,)),)
     """
 
     name: str

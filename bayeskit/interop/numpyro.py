@@ -53,6 +53,18 @@ class NumPyroModel(Coordinates):
     observed : tuple of str
         Names of the observed sites.
     proper_prior : bool
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> from bayeskit.interop.numpyro import NumPyroModel
+    >>> def line(x, y=None):
+    ...     slope = numpyro.sample("slope", dist.Normal(0, 1))
+    ...     noise = numpyro.sample("noise", dist.HalfNormal(1))
+    ...     numpyro.sample("y", dist.Normal(slope * x, noise), obs=y)
+    >>> called, data = NumPyroModel.of(line, (np.arange(3.0),), {"y": np.zeros(3)})
+    >>> called.unpack(np.array([0.5, -1.0])), called.observed, len(data)
+    ({'slope': array(0.5), 'noise': array(-1.)}, ('y',), 2)
     """
 
     model: Callable

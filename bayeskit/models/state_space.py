@@ -58,6 +58,23 @@ class Forecast:
         Mean, sd and quantiles by variable and time. Observations are None for a FeynmanKac.
     draws : dict of arrays (draw, time, ...)
         States by name, and ``y``; the same draw everywhere belongs to one path.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> level = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, p["step"]),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ...     params={"step": 0.5},
+    ... )
+    >>> est = bk.BayesianModel(level, inference=bk.ParticleFilter(1000), random_state=0)
+    >>> forecast = est.fit(y=np.array([0.3, 0.1, np.nan, 0.9])).forecast(3)
+    >>> forecast.states.loc["x"].index.tolist()
+    [4, 5, 6]
+    >>> {name: draws.shape for name, draws in forecast.draws.items()}
+    {'x': (1000, 3), 'y': (1000, 3)}
     """
 
     states: Any

@@ -609,8 +609,9 @@ def test_two_observations_of_one_instant_by_a_kalman_filter():
     for t in range(4, -1, -1):
         before, spread = means[t]
         smooth.append(before + spread / ahead[t + 1] * (smooth[-1] - before))
+    model = brownian()
     several = [
-        bk.BayesianModel(brownian(), inference=FILTER, random_state=seed).fit(
+        bk.BayesianModel(model, inference=FILTER, random_state=seed).fit(
             y, times=TWICE, duplicates="keep"
         )
         for seed in range(NUM_RUNS)

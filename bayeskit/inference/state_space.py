@@ -25,6 +25,7 @@ from bayeskit.inference.observing import (
     is_distribution,
     log_likelihood,
 )
+from bayeskit.inference.standing_still import UnlessStill
 from bayeskit.inference.state_space_checks import (
     check_function,
     check_observations,
@@ -49,7 +50,8 @@ class Rows(NamedTuple):
     u : array (num_steps, ...)
         Controls.
     dt : array (num_steps,)
-        Time since the row before; 0 in the first.
+        Time since the row before; 0 in the first. 0 in another row is a second observation at
+        the same instant: the state does not move.
 
     Examples
     --------
@@ -336,7 +338,12 @@ class StateSpaceModel:
             return StateMove(made, proposed, jnp.asarray(seen)[place])
 
         start = functools.partial(move, "initial", "initial_proposal", 0)
-        at = lambda t, x: move("transition", "proposal", t, x, t)
+
+        def at(t, x):
+            one = move("transition", "proposal", t, x, t)
+            if rows.dt is None:
+                return one
+            return UnlessStill(one, x, jnp.asarray(rows.dt)[t - first] == 0)
 
         def log_seen(t, x):
             now = row(t)

@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
-from scipy import special
+from scipy import special, stats
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -131,6 +131,69 @@ def test_seed_repeats_and_second_fit_compiles_nothing(fitted, data):
         other = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit(X, y + 1.0)
     assert clock.num_compiled == 0
     assert other.log_evidence_ != fitted.log_evidence_
+
+
+def with_noise(X, y=None, noise=1.0, num_copies=1):
+    b = numpyro.sample("b", dist.Normal(0.0, 2.0).expand([X.shape[1]]).to_event(1))
+    with numpyro.plate("copies", num_copies, dim=-2), numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ b, noise), obs=y)
+
+
+def with_branch(X, y=None, noise=1.0):
+    with_noise(X, y, noise if noise < 1.0 else 1.0)
+
+
+def log_evidence(X, y, noise, num_copies=1):
+    X, y = np.tile(X, (num_copies, 1)), np.tile(y, num_copies)
+    marginal = 4.0 * X @ X.T + noise**2 * np.eye(len(y))
+    return stats.multivariate_normal(np.zeros(len(y)), marginal).logpdf(y)
+
+
+def test_another_float_is_no_other_program(data):
+    """Evidence within 6 of its errors (false alarm 2e-9), or twice what an SMC of 2000 has."""
+    X, y = data
+
+    def fit(model, **keywords):
+        est = bk.BayesianModel(model, inference=ENGINE, random_state=0)
+        with CompileClock() as clock:
+            est.fit(X, y, **keywords)
+        return est, clock.num_compiled
+
+    def close(est, *settings):
+        error = 6 * max(est.log_evidence_se_, 0.02)
+        return abs(est.log_evidence_ - log_evidence(X, y, *settings)) < error
+
+    one, _ = fit(with_noise, noise=0.5)
+    two, compiled = fit(with_noise, noise=np.float64(0.8))
+    assert compiled == 0
+    assert close(one, 0.5) and close(two, 0.8) and not close(one, 0.8)
+    _, std = two.predict(X[:1], noise=0.8, return_std=True)
+    with CompileClock() as clock:
+        _, wide = two.predict(X[:1], noise=3.0, return_std=True)
+    assert clock.num_compiled == 0 and wide[0] ** 2 - std[0] ** 2 == pytest.approx(9 - 0.64)
+    # Whole numbers are sizes, and sizes are another program.
+    copies, compiled = fit(with_noise, noise=0.5, num_copies=3)
+    assert compiled > 0 and close(copies, 0.5, 3)
+
+
+def test_a_float_that_a_model_compares_belongs_to_the_structure(data):
+    X, y = data
+    for noise, expected in ((0.5, 0.5), (7.0, 1.0)):
+        est = bk.BayesianModel(with_branch, inference=ENGINE, random_state=0)
+        est.fit(X, y, noise=noise)
+        same = bk.BayesianModel(with_noise, inference=ENGINE, random_state=0)
+        same.fit(X, y, noise=expected)
+        assert est.log_evidence_ == pytest.approx(same.log_evidence_, abs=1e-8)
+    functions, arrays = NumPyroModel.of(with_branch, (), {"X": X, "y": y, "noise": 0.5})
+    assert len(arrays) == 2 and dict(functions.keywords)["noise"] == 0.5
+    with pytest.raises(ValueError, match="noise is negative"):
+        bk.BayesianModel(choosy, inference=ENGINE).fit(X, y, noise=-0.5)
+
+
+def choosy(X, y=None, noise=1.0):
+    if noise < 0:
+        raise ValueError("noise is negative")
+    with_noise(X, y, noise)
 
 
 def test_global_precision_is_left_alone(fitted, data):

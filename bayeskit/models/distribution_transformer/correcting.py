@@ -60,10 +60,11 @@ class _LateLine:
     def __init__(self, progress: str | bool):
         self._progress = progress
         self._line: ProgressLine | None = None
+        self.place = ""
 
     def show(self, words: str) -> None:
         self._line = self._line or ProgressLine("refining", self._progress)
-        self._line.show(words, force=True)
+        self._line.show(self.place + words, force=True)
 
     def close(self, words: str) -> None:
         if self._line is not None:
@@ -131,9 +132,7 @@ def refined(
             observations,
             task.support,
         )
-        place = f"problem {b + 1} of {num}, " if num > 1 else ""
-        found.append(
-            refine(refinement, method, num_draws, key, lambda w, p=place: line.show(p + w))
-        )
+        line.place = f"problem {b + 1} of {num}, " if num > 1 else ""
+        found.append(refine(refinement, method, num_draws, key, line.show))
     line.close(f"{num} refined" if num > 1 else found[0].method)
     return RefinedBatch(found) if is_batch else found[0]

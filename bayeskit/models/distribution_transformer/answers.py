@@ -48,6 +48,7 @@ class Answers:
     range_: Any
     row_sizes_: dict[str, int]
     precision: str
+    progress: str | bool
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "task_")
@@ -85,9 +86,9 @@ class Answers:
             (n,) for m = 1. None, or no rows: the prior is returned.
         prior : GaussianMixture, or dict for parametric families
             One for all problems, or one for each. Where training was on mixtures, also one
-            NumPyro or frozen SciPy distribution, a list with one for each coordinate, or what
-            :func:`fit_mixture` returned: a mixture stands for it, and refinement uses the prior
-            itself.
+            NumPyro distribution or frozen one of SciPy's common families, a list with one for
+            each coordinate, or what :func:`fit_mixture` returned: a mixture stands for it, and
+            refinement uses the prior itself.
         parameters : dict, optional
             Known numbers of the likelihood, one for all problems, or arrays (batch,).
         missing : {"raise", "mask"}
@@ -97,7 +98,9 @@ class Answers:
         refine : {"psis", "smc", "mcmc", "auto"}, optional
             Correct the posterior to the exact one, which needs a log likelihood: by importance
             sampling, by tempered SMC, by Markov chains, or by the first of them that finds no
-            reason for doubt. Alarms for what training has not seen are then left to it.
+            reason for doubt. Alarms for what training has not seen are then left to it. SMC
+            and chains compile for some seconds at the first call, and say on a line what they
+            are at.
         n_draws : int
             Of a refined posterior, at least 100; SMC and chains round up to whole groups.
         random_state : int, numpy random state, JAX key, or None
@@ -141,6 +144,7 @@ class Answers:
                 num_draws=n_draws,
                 random_state=random_state,
                 is_batch=is_batch,
+                progress=self.progress,
             )
         mixture: Any = without_absent(found.mixture, self._num_components(problems))
         if not is_batch:

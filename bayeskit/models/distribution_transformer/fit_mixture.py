@@ -141,7 +141,8 @@ def fit_mixture(
     if found[0] > _MAX_KL:
         warnings.warn(
             f"the prior is {found[0]:.2g} nats from the mixture of {num_components} components "
-            f"that stands for it (more than {_MAX_KL}): take more components, or refine the "
+            f"that stands for it (more than {_MAX_KL}): pass fit_mixture(prior, "
+            f"num_components={2 * num_components}, support=...) as the prior, or refine the "
             "posterior, which uses the prior itself",
             PriorFitWarning,
             stacklevel=2,
@@ -153,8 +154,8 @@ def fit_mixture(
     if outside > _MOST_OUTSIDE:
         warnings.warn(
             f"{outside:.1%} of the mixture that stands for the prior lies outside of the "
-            "support of the prior, where posteriors have mass, too: declare the support of the "
-            "latent (support=), or refine the posterior, which uses the prior itself",
+            "support of the prior, where posteriors have mass, too: refine the posterior, "
+            "which uses the prior itself, or train for a latent with that support (support=)",
             PriorFitWarning,
             stacklevel=2,
         )

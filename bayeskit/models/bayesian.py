@@ -33,6 +33,8 @@ from bayeskit.models.base import (
     checked_lengths,
     precision_scope,
 )
+from bayeskit.models.indices import refuse_indices_beyond
+from bayeskit.models.labels import packed_labels, unpacked_labels
 
 __all__ = ["BayesianModel"]
 
@@ -233,7 +235,15 @@ class BayesianModel(BaseEstimator):
                 + (" (bk.load(path, model=...))" if not self.model else "")
             )
         arguments, call = self._call
-        return _traced_model(self.model, arguments, call)
+        functions, data = _traced_model(self.model, arguments, call)
+        missing = {site.name for site in functions.sites} - self.result_.draws.keys()
+        if missing:
+            raise ValueError(
+                f"the fit has draws of {', '.join(self.result_.draws)}, and none of "
+                f"{', '.join(sorted(missing))}, a latent variable of the model: give the model "
+                "that was fitted"
+            )
+        return functions, data
 
     # ------------------------------------------------------------ results
 
@@ -395,7 +405,10 @@ class BayesianModel(BaseEstimator):
             if not isinstance(X, Mapping):
                 # The number of columns, and their names in order.
                 validate_data(self, X, reset=False, skip_check_array=True)
-        return fitted.for_arguments((), call)
+        functions, data = fitted.for_arguments((), call)
+        position = jnp.asarray(self._fitted().positions[0, 0])
+        refuse_indices_beyond(functions, data, position, self._call[1], call)
+        return functions, data
 
     def score(self, X: Any, y: Any, **keywords: Any) -> float:
         """Return the accuracy for yes-or-no observations, else the coefficient R²."""
@@ -439,6 +452,7 @@ class BayesianModel(BaseEstimator):
             "chosen_engine": self.engine_,
             "call": plain,
             "feature_names": list(getattr(self, "feature_names_in_", ())),
+            "labels": packed_labels(self.coords, self.dims),
             "num_positional": len(arguments),
             "model_name": getattr(self.model, "__name__", type(self.model).__name__),
         }
@@ -484,7 +498,8 @@ class BayesianModel(BaseEstimator):
         precision_scope(parameters["precision"])
         if not isinstance(parameters["chosen_engine"], str):
             raise TypeError("chosen_engine must be text")
-        estimator = kind(model, precision=parameters["precision"])
+        coords, dims = unpacked_labels(parameters.get("labels", {}))
+        estimator = kind(model, coords=coords, dims=dims, precision=parameters["precision"])
         estimator.random_key_ = arrays.pop("random_key")
         estimator.result_ = Posterior.unpack(parameters, arrays)
         estimator.engine_ = parameters["chosen_engine"]

@@ -261,6 +261,50 @@ def test_save_and_load(fitted, data, tmp_path):
         bk.load(path)
 
 
+def groups(group, num_groups, y=None):
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    with numpyro.plate("groups", num_groups):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(scale * z[group], 1.0), obs=y)
+
+
+def test_groups_keep_their_names_and_unknown_ones_are_refused(tmp_path):
+    names, group = ["north", "south", "west"], np.array([0, 0, 1, 1, 2, 2])
+    est = bk.BayesianModel(
+        groups,
+        inference=ENGINE,
+        random_state=0,
+        dims={"z": ["region"]},
+        coords={"region": names},
+    )
+    est.fit({"group": group, "num_groups": 3, "y": np.array([1.0, 2.0, 0.0, -1.0, 3.0, 2.5])})
+    est.save(tmp_path / "fit.bkit")
+    loaded = bk.load(tmp_path / "fit.bkit", model=groups)
+    pd.testing.assert_frame_equal(loaded.summary(), est.summary())
+    assert "z[south]" in loaded.summary().index
+    assert list(loaded.posterior_.posterior.coords["region"].values) == names
+    new = {"group": np.array([0, 3]), "num_groups": 3}
+    for call in (loaded.predict, est.sample_predictive):
+        with pytest.raises(
+            InvalidDataError, match="group holds 0 to 3, in the fit it held 0 to 2"
+        ):
+            call(new)
+    # Beyond what was seen, and no index.
+    assert est.predict({"group": np.array([-1, 1]), "num_groups": 3}).shape == (2,)
+
+
+def other_linear(X, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0).expand([2]).to_event())
+    numpyro.sample("y", dist.Normal(X @ slope, 1.0), obs=y)
+
+
+def test_another_model_than_the_fitted_one_is_refused(fitted, data, tmp_path):
+    fitted.save(tmp_path / "fit.bkit")
+    loaded = bk.load(tmp_path / "fit.bkit", model=other_linear)
+    with pytest.raises(ValueError, match="none of slope, a latent variable of the model"):
+        loaded.predict(data[0])
+
+
 def test_loading_needs_no_jax_program(fitted, tmp_path):
     path = tmp_path / "fit.bkit"
     fitted.save(path)

@@ -7,6 +7,7 @@ precision: results of a network are looked at on the host without compiling anyt
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ __all__ = [
     "log_density",
     "moments",
     "normalized",
+    "stacked",
     "triangle",
     "triangular_image",
     "without_absent",
@@ -78,6 +80,13 @@ def extended(mixture: Mixture, num: int) -> Mixture:
     )
     parts = zip(mixture, absent, strict=True)
     return Mixture(*(xp.concatenate(pair, axis=len(batch)) for pair in parts))
+
+
+def stacked(mixtures: Sequence[Mixture]) -> Mixture:
+    """Return single mixtures as one batch, with absent components up to the most of them."""
+    most = max(mixture.log_weights.shape[-1] for mixture in mixtures)
+    same = [extended(mixture, most) for mixture in mixtures]
+    return Mixture(*(numpy_of(*leaves).stack(leaves) for leaves in zip(*same, strict=True)))
 
 
 def without_absent(mixture: Mixture, least: int) -> Mixture:

@@ -145,6 +145,19 @@ class BaseSimulator:
         """
         return checked_sizes(self, dim)
 
+    def check_rows(
+        self, rows: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> None:
+        """Refuse observations (batch, n, m) that no latent gives; by default none are."""
+
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{low} to {high} of {name!r}"
+            for name, (low, high) in self.num_observations.items()
+        )
+        likelihood = "with" if self.has_log_likelihood else "without"
+        return f"<{type(self).__name__}: {counts}, {likelihood} log likelihood>"
+
     def probe(self, key: jax.Array, x: Any, rows: Mapping[str, Any]) -> None:
         """Call what the user wrote, with a latent and rows that are NumPy arrays."""
         vector = jnp.zeros(len(self.parameters.ranges))

@@ -61,7 +61,7 @@ class StateSpaceTarget:
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import jax.numpy as jnp
     >>> import numpyro.distributions as dist
     >>> import bayeskit as bk
     >>> from bayeskit import inference as bi
@@ -71,7 +71,7 @@ class StateSpaceTarget:
     ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
     ...     params={"step": dist.HalfNormal(1.0)},
     ... )
-    >>> target = bi.StateSpaceTarget.of(level, bi.Rows(y=np.array([0.3, 0.7, 1.2])))
+    >>> target = bi.StateSpaceTarget.of(level, bi.Rows(y=jnp.array([0.3, 0.7, 1.2])))
     >>> target.num_steps, target.prior.vector_dim()
     (3, 1)
     """

@@ -59,7 +59,7 @@ def weighted_draw_model(
     ...     kernel=lambda key, t, x: (jnp.log(0.5), x + bi.random.normal(key)),
     ...     num_steps=3,
     ... )
-    >>> population = bi.run(bi.particle_filter(model, 4), key=0)
+    >>> population = bi.run(bi.sequential_importance_sampling(model, 4), key=0)
     >>> round(float(jnp.exp(population.log_evidence)), 4), population.particles.value.shape
     (0.125, (4,))
     """

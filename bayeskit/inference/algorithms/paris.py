@@ -29,8 +29,10 @@ class AdditiveParticle(NamedTuple):
 
     Examples
     --------
-    The statistic that counts the times is the same for every path:
+    Sums over time of x and of its square, beside each particle of the last time:
 
+    >>> import jax
+    >>> import jax.numpy as jnp
     >>> from bayeskit import inference as bi
     >>> walk = bi.FeynmanKac(
     ...     initial=lambda key: bi.random.normal(key),
@@ -40,9 +42,11 @@ class AdditiveParticle(NamedTuple):
     ...     log_m=lambda t, before, x: -0.5 * (x - before) ** 2,
     ...     num_steps=5,
     ... )
-    >>> block = bi.paris(walk, 3, start=lambda x: 1.0, increment=lambda t, before, x: 1.0)
-    >>> bi.run(block, key=0).particles.statistic.round(4).tolist()
-    [5.0, 5.0, 5.0]
+    >>> powers = lambda x: jnp.stack([x, x**2])
+    >>> block = bi.paris(walk, 100, powers, lambda t, before, x: powers(x))
+    >>> population, _ = jax.eval_shape(block.run, jax.random.key(0))
+    >>> population.particles.state.shape, population.particles.statistic.shape
+    ((100,), (100, 2))
     """
 
     state: Any

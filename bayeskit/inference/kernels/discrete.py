@@ -42,7 +42,8 @@ class DiscreteMetropolis(Kernel):
     >>> density = Target(log_density=lambda x: jnp.log(jnp.array([0.75, 0.25]))[x]).density()
     >>> kernel = bi.DiscreteMetropolis(proposal=((0.0, 1.0), (1.0, 0.0)))
     >>> state = kernel.init(jnp.array(0), density)
-    >>> _, info = kernel.step(jax.random.key(0), state, density, kernel.default_tuning(1))
+    >>> step, tuning = jax.jit(kernel.step), kernel.default_tuning(1)
+    >>> _, info = step(jax.random.key(0), state, density, tuning)
     >>> round(float(info.acceptance), 3)
     0.333
     """

@@ -84,7 +84,7 @@ class HMC(Kernel):
     >>> kernel = bi.HMC(integrator="rotation")
     >>> tuning = kernel.default_tuning(2)
     >>> state = kernel.init(jnp.array([3.0, -4.0]), density)
-    >>> _, info = kernel.step(jax.random.key(0), state, density, tuning)
+    >>> _, info = jax.jit(kernel.step)(jax.random.key(0), state, density, tuning)
     >>> round(float(info.acceptance), 3)
     1.0
     >>> int(bi.HMC().num_steps(tuning._replace(step_size=0.5))[0])

@@ -45,7 +45,8 @@ class Independent(Kernel):
     >>> density = Target(log_density=lambda x: -3.0 * jnp.log1p(x[0] ** 2 / 5)).density()
     >>> kernel = bi.Independent(degrees_of_freedom=5)
     >>> state = kernel.init(jnp.array([3.0]), density)
-    >>> _, info = kernel.step(jax.random.key(0), state, density, kernel.default_tuning(1))
+    >>> step, tuning = jax.jit(kernel.step), kernel.default_tuning(1)
+    >>> _, info = step(jax.random.key(0), state, density, tuning)
     >>> round(float(info.acceptance), 3)
     1.0
     """

@@ -29,7 +29,7 @@ class MALA(Kernel):
 
     Examples
     --------
-    The density :math:`e^x` has a gradient that is the same everywhere, and no step is rejected:
+    The density :math:`e^x` has a logarithm of constant slope, and no step is rejected:
 
     >>> import jax
     >>> import jax.numpy as jnp

@@ -51,6 +51,10 @@ class NoUTurn(Kernel):
     max_tree_depth : int
         A trajectory has at most ``2**max_tree_depth - 1`` leapfrog steps.
 
+    Notes
+    -----
+    One gradient a leapfrog step. The factor of the tuning is an array, not a low-rank factor.
+
     References
     ----------
     Hoffman & Gelman (2014); Betancourt (2017); Phan, Pradhan & Jankowiak (2019).

@@ -46,7 +46,9 @@ SMC = {"num_particles": 192, "ess": 0.8}
 ENGINES = {
     "smc": lambda **more: bk.SMC(progress=False, **SMC, **more),
     "bridge": lambda **more: bk.SMC(progress=False, bridge=True, **SMC, **more),
-    "unbiased": lambda **more: bk.SMC(progress=False, unbiased=True, **SMC, **more),
+    "unbiased": lambda **more: bk.SMC(
+        progress=False, unbiased=True, keep_ancestors=True, **SMC, **more
+    ),
     "ensemble": lambda **more: bk.EnsembleHMC(
         num_chains=8, num_warmup=75, num_draws=90, progress=False, mapping="together", **more
     ),
@@ -62,7 +64,9 @@ ENGINES = {
     "pmmh": lambda **more: bk.PMMH(20, 80, 40, 2, progress=False, **more),
     "gibbs": lambda **more: bk.ParticleGibbs(5, 80, 40, 2, progress=False, **more),
     "smc2": lambda **more: bk.SMC2(16, 10, progress=False, **more),
-    "unbiased smc2": lambda **more: bk.SMC2(16, 10, progress=False, unbiased=True, **more),
+    "unbiased smc2": lambda **more: bk.SMC2(
+        16, 10, progress=False, unbiased=True, keep_ancestors=True, **more
+    ),
     "tempering": lambda **more: bk.ParallelTempering(4, 80, 40, 2, progress=False, **more),
 }
 

@@ -202,10 +202,13 @@ def _as_independent_chains(population: Population, kept: Any) -> Population:
     if lineage is not None:
         label = jnp.tile(jnp.arange(num_chains, dtype=jnp.int32), length)
         lineage = lineage.restarted(label, num_chains)
+    ancestors = population.ancestors
     return population._replace(
         particles=particles,
         log_weights=jnp.full(num, -math.log(num), population.log_weights.dtype),
         lineage=lineage,
+        # All states of a chain descend from what its start is a copy of.
+        ancestors=None if ancestors is None else jnp.tile(ancestors, length),
     )
 
 

@@ -62,7 +62,7 @@ class GaussianDynamics:
     Examples
     --------
     Steps to :math:`x/2` with variance 1. From 2 they lead to N(1, 1), under which the mean of
-    :math:`e^{-x^2/2}` has the logarithm :math:`-1/4 - (1/2) ln 2`:
+    :math:`e^{-x^2/2}` has the logarithm :math:`-\tfrac14 - \tfrac12 \log 2`:
 
     >>> import jax.numpy as jnp
     >>> from bayeskit import inference as bi

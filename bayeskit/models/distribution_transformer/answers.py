@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from bayeskit.accel.program_cache import program_cache
-from bayeskit.errors import InvalidDataError, PriorFitWarning
+from bayeskit.errors import InvalidDataError
 from bayeskit.models.base import precision_scope
 from bayeskit.models.distribution_transformer import programs
 from bayeskit.models.distribution_transformer.correcting import check_likelihood, refined
@@ -22,15 +21,16 @@ from bayeskit.models.distribution_transformer.door import (
     refuse_more_rows,
 )
 from bayeskit.models.distribution_transformer.filtering import run_filter
-from bayeskit.models.distribution_transformer.fit_mixture import FittedPrior, fit_mixture
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
+from bayeskit.models.distribution_transformer.given_priors import (
+    check_support,
+    standing_for,
+)
 from bayeskit.models.distribution_transformer.mixture_arrays import (
     Mixture,
     extended,
-    stacked,
     without_absent,
 )
-from bayeskit.models.distribution_transformer.prior_laws import PriorLaw
 from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
 from bayeskit.models.distribution_transformer.refine import RefinedBatch, RefinedPosterior
 from bayeskit.models.distribution_transformer.sensitivity import derivatives
@@ -132,7 +132,7 @@ class Answers:
         self._check_fitted()
         if refine is not None:
             check_likelihood(self.task_, f"refine={refine!r}")
-        prior, law = self._standing_for(prior, quiet=refine is not None)
+        prior, law = standing_for(self.task_, prior, quiet=refine is not None)
         problems, is_batch = self._problems(z, prior, parameters, missing)
         found = self._answered(problems, strict, quiet=refine is not None)
         if refine is not None:
@@ -152,41 +152,6 @@ class Answers:
             mixture = Mixture(*(leaf[0] for leaf in mixture))
         return GaussianMixture.of_arrays(mixture, self.task_.support)
 
-    def _standing_for(self, prior: Any, quiet: bool) -> tuple[Any, PriorLaw | None]:
-        """Return a mixture that stands for a prior, and the prior if they differ."""
-        own = self.task_.meta_prior
-        if not own.is_mixture:
-            return prior, None
-        if isinstance(prior, list | tuple) and any(
-            isinstance(one, GaussianMixture) for one in prior
-        ):
-            return self._one_for_each(prior), None
-        if isinstance(prior, GaussianMixture):
-            return prior, None
-        fitted = prior
-        if not isinstance(prior, FittedPrior):
-            with warnings.catch_warnings():
-                if quiet:
-                    # Refinement uses the prior itself.
-                    warnings.simplefilter("ignore", PriorFitWarning)
-                fitted = fit_mixture(prior, own.component_range[1], self.task_.support)
-        return fitted.mixture, None if fitted.is_exact else fitted.law
-
-    def _one_for_each(self, priors: Any) -> GaussianMixture:
-        """Return priors of several data sets as a batch."""
-        for i, one in enumerate(priors):
-            if not isinstance(one, GaussianMixture) or one.batch_shape:
-                found = "a batch" if isinstance(one, GaussianMixture) else type(one).__name__
-                raise TypeError(
-                    "a list with a GaussianMixture holds one for each data set, nothing else; "
-                    f"got {found} at place {i}. fit_mixture(...).mixture stands for another law"
-                )
-            self.task_.meta_prior.checked(one)
-            self._check_support(one)
-        return GaussianMixture.of_arrays(
-            stacked([p.mixture for p in priors]), self.task_.support
-        )
-
     def _problems(
         self, z: Any, prior: Any, parameters: Any, missing: str
     ) -> tuple[Problems, bool]:
@@ -195,7 +160,7 @@ class Answers:
         own = self.task_.meta_prior
         arrays, many_priors = own.checked(prior)
         if own.is_mixture:
-            self._check_support(prior)
+            check_support(self.task_, prior)
         rows, masks, many_rows = checked_rows(z, self.row_sizes_, missing)
         self.task_.simulator.check_rows(rows, masks)
         if self.task_.simulator.has_fixed_rows:
@@ -208,13 +173,6 @@ class Answers:
         """Number of components of the priors, absent ones among them."""
         is_mixture = self.task_.meta_prior.is_mixture
         return problems.prior.log_weights.shape[-1] if is_mixture else 1
-
-    def _check_support(self, prior: GaussianMixture) -> None:
-        if prior.support.spec != self.task_.support.spec:
-            raise InvalidDataError(
-                f"prior has support {prior.support.spec!r}, but training was on "
-                f"{self.task_.support.spec!r}: give the prior that support"
-            )
 
     def _padded(self, problems: Problems) -> Problems:
         """Return problems of rounded sizes."""
@@ -304,9 +262,9 @@ class Answers:
         if not isinstance(n_particles, int | np.integer) or n_particles < 1:
             raise ValueError(f"n_particles must be a whole number >= 1, got {n_particles!r}")
         try:
-            x0, _ = self._standing_for(x0, quiet=False)
+            x0, _ = standing_for(self.task_, x0)
             self.task_.meta_prior.checked(x0)
-            self._check_support(x0)
+            check_support(self.task_, x0)
         except (TypeError, InvalidDataError) as error:
             raise type(error)(f"x0, the prior at the start of the filter: {error}") from error
         return run_filter(

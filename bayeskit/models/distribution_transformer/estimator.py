@@ -25,6 +25,7 @@ from bayeskit.models.distribution_transformer.settings import (
     identity_of_training,
     training_of,
 )
+from bayeskit.models.distribution_transformer.signatures import check_keys_are_used
 from bayeskit.models.distribution_transformer.simulation_checks import check_simulations
 from bayeskit.models.distribution_transformer.simulators import as_simulator
 from bayeskit.models.distribution_transformer.stored import Stored
@@ -244,6 +245,7 @@ class DistributionTransformer(Stored, BaseEstimator):
         -----
         NumericalWarning
             If some simulations are not finite, or the loss was not; those steps are left out.
+            If a simulator does not use its key.
         ConvergenceWarning
             If nothing was learned and nothing is known: posteriors are then the priors.
         InterruptedRunWarning
@@ -257,6 +259,7 @@ class DistributionTransformer(Stored, BaseEstimator):
         check_settings(self)
         task = self._task()
         sizes = task.simulator.row_sizes(task.support.constrained_dim)
+        check_keys_are_used(task.simulator, task.support.constrained_dim)
         key = as_random_key(self.random_state)
         with (
             self._on_device(),

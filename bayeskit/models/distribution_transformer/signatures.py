@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["checked_sizes"]
+from bayeskit.errors import NumericalWarning
+
+__all__ = ["check_keys_are_used", "checked_sizes"]
+
+
+def check_keys_are_used(simulator: Any, dim: int) -> None:
+    """Warn of functions that draw nothing with their key.
+
+    Warns
+    -----
+    NumericalWarning
+    """
+    for name, draw in simulator.drawers().items():
+        traced = jax.make_jaxpr(draw)(jax.random.key(0), np.full(dim, 0.5, np.float32)).jaxpr
+        key = traced.invars[0]
+        if not any(one is key for equation in traced.eqns for one in equation.invars):
+            warnings.warn(
+                f"the simulator of {name!r} does not use its key: without noise of its own it "
+                "gives the same data for the same latent. Numbers of numpy.random are drawn "
+                "once for all simulations: take jax.random, with the key",
+                NumericalWarning,
+                stacklevel=3,
+            )
 
 
 def checked_sizes(simulator: Any, dim: int) -> dict[str, int]:
@@ -33,7 +56,8 @@ def checked_sizes(simulator: Any, dim: int) -> dict[str, int]:
         hint = "" if given else "; a third argument takes parameters= of the Simulator"
         raise TypeError(
             f"the simulator cannot be called with a key and a latent of shape ({dim},). It "
-            f"must be a JAX function {called} -> (m,) array{hint}. It raised "
+            f"must be a JAX function {called} -> (m,) array that draws with jax.random{hint}. "
+            "It raised "
             f"{_first_line(error)}"
         ) from error
     sizes = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference import random
+from bayeskit.models.distribution_transformer.known_numbers import KnownNumbers
 from bayeskit.models.distribution_transformer.signatures import checked_sizes
 
 __all__ = ["JointSimulator", "Simulator", "Source", "as_simulator"]
@@ -62,45 +62,6 @@ class Source:
         self.num_observations = num_observations
 
 
-class _Parameters:
-    """Known numbers of the likelihood, such as a noise, that differ between calls."""
-
-    def __init__(self, ranges: Mapping[str, tuple[float, float]] | None):
-        self.ranges: dict[str, tuple[float, float]] = {}
-        for name, given in (ranges or {}).items():
-            ends = np.asarray(given)
-            is_range = ends.shape == (2,) and ends.dtype.kind in "iuf"
-            if not is_range or not np.isfinite(ends).all() or not ends[0] < ends[1]:
-                raise ValueError(
-                    f"parameters[{name!r}] must be a range (low, high) of finite numbers, got "
-                    f"{given!r}"
-                )
-            self.ranges[name] = (float(ends[0]), float(ends[1]))
-
-    def _is_log(self, name: str) -> bool:
-        return self.ranges[name][0] > 0
-
-    def scaled(self, values: Mapping[str, Any]) -> list[Any]:
-        """Return each value on a scale on which its range is [-1, 1]."""
-        columns = []
-        for name, (low, high) in self.ranges.items():
-            value = values[name]
-            if self._is_log(name):
-                value, low, high = jnp.log(value), math.log(low), math.log(high)
-            columns.append((2 * value - low - high) / (high - low))
-        return columns
-
-    def of_scaled(self, vector: jax.Array) -> dict[str, jax.Array]:
-        """Return the values of a vector (p,) of scaled ones."""
-        result = {}
-        for i, (name, (low, high)) in enumerate(self.ranges.items()):
-            is_log = self._is_log(name)
-            a, b = (math.log(low), math.log(high)) if is_log else (low, high)
-            value = 0.5 * (a + b) + 0.5 * (b - a) * vector[i]
-            result[name] = jnp.exp(value) if is_log else value
-        return result
-
-
 class BaseSimulator:
     """What the estimator asks of a simulator; data sets are dicts of rows (n, m) by source.
 
@@ -114,7 +75,7 @@ class BaseSimulator:
 
     num_observations: dict[str, tuple[int, int]]
     has_log_likelihood: bool
-    parameters: _Parameters
+    parameters: KnownNumbers
     # Whether no data set can have more rows than those of training.
     has_fixed_rows = False
     # Where the latent lives, if the simulator knows.
@@ -144,6 +105,10 @@ class BaseSimulator:
             a number, or reads what is not there.
         """
         return checked_sizes(self, dim)
+
+    def drawers(self) -> dict[str, Callable]:
+        """Return the functions (key, x) that the user wrote to draw data, by source."""
+        return {}
 
     def check_rows(
         self, rows: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
@@ -229,7 +194,7 @@ class Simulator(BaseSimulator):
                 raise ValueError("a simulator needs at least one source")
         else:
             self.sources = {"z": Source(simulate, log_likelihood, num_observations)}
-        self.parameters = _Parameters(parameters)
+        self.parameters = KnownNumbers(parameters)
         self.num_observations = {
             name: _row_range(source.num_observations, name)
             for name, source in self.sources.items()
@@ -270,6 +235,14 @@ class Simulator(BaseSimulator):
             )(rows[name])
             total = total + jnp.where(masks[name], values, 0.0).sum()
         return total
+
+    def drawers(self) -> dict[str, Callable]:
+        """Return the functions of all sources."""
+        more = self._more(jnp.zeros(len(self.parameters.ranges)))
+        return {
+            name: lambda key, x, s=source: s.simulate(key, x, *more)
+            for name, source in self.sources.items()
+        }
 
     def probe(self, key: jax.Array, x: Any, rows: Mapping[str, Any]) -> None:
         """Call the functions of each source, with a latent and a row that are NumPy arrays."""
@@ -322,11 +295,16 @@ class JointSimulator(BaseSimulator):
         if not isinstance(numbers, Mapping):
             numbers = {"z": numbers}
         self.num_observations = {name: _row_range(n, name) for name, n in numbers.items()}
-        self.parameters = _Parameters(parameters)
+        self.parameters = KnownNumbers(parameters)
         self.has_log_likelihood = log_likelihood is not None
 
     def _more(self, vector: jax.Array) -> tuple:
         return (self.parameters.of_scaled(vector),) if self.parameters.ranges else ()
+
+    def drawers(self) -> dict[str, Callable]:
+        """Return the one function."""
+        more = self._more(jnp.zeros(len(self.parameters.ranges)))
+        return {"z": lambda key, x: self.simulate(key, x, *more)}
 
     def simulate_rows(self, key: jax.Array, x: jax.Array, vector: jax.Array) -> dict:
         """Return the largest data set of one problem."""

@@ -1,5 +1,7 @@
 """Bad input: what the user gets, with the name of the argument."""
 
+import warnings
+
 import jax
 import numpy as np
 import numpyro.distributions as dist
@@ -26,6 +28,7 @@ from bayeskit.models.distribution_transformer import (
     Source,
 )
 from bayeskit.models.distribution_transformer.refine import RefinedPosterior
+from bayeskit.models.distribution_transformer.signatures import check_keys_are_used
 
 LINEAR = LinearGaussian(1.0, 1.0)
 META_PRIOR = GaussianMixtureMetaPrior()
@@ -73,7 +76,9 @@ def test_settings():
 
 def test_simulators():
     fails_to_fit(TypeError, "cannot be called", simulator=lambda key: key)
-    words = r"must be a JAX function \(key, x\) -> \(m,\) array.*It raised TracerArray[^\n]*$"
+    words = (
+        r"must be a JAX function \(key, x\) -> \(m,\) array that .*It raised TracerArray[^\n]*$"
+    )
     fails_to_fit(TypeError, words, simulator=lambda key, x: np.sin(x[0]))
     words = "a third argument takes parameters= of the Simulator"
     fails_to_fit(TypeError, words, simulator=lambda key, x, noise: x)
@@ -100,12 +105,19 @@ def test_simulators():
     fails_to_fit(TypeError, "must return 4 rows", simulator=short)
 
 
+def noisy(key, x):
+    return x + jax.random.normal(key)
+
+
 @pytest.mark.parametrize(
     ("simulator", "words"),
     [
-        (Simulator(lambda key, x: x * np.nan), "draws NaN or infinite data in 4096 of 4096"),
         (
-            Simulator(lambda key, x: x, lambda z, x: -np.inf * (x[0] ** 2 + 1)),
+            Simulator(lambda key, x: noisy(key, x) * np.nan),
+            "draws NaN or infinite data in 4096 of 4096",
+        ),
+        (
+            Simulator(noisy, lambda z, x: -np.inf * (x[0] ** 2 + 1)),
             "not finite at the latent that made the data in 4096",
         ),
     ],
@@ -115,7 +127,7 @@ def test_simulations_that_are_not_finite(simulator, words):
 
 
 def test_a_few_simulations_that_are_not_finite_are_said():
-    sometimes = Simulator(lambda key, x: jax.numpy.where(x > 1.0, np.nan, x))
+    sometimes = Simulator(lambda key, x: jax.numpy.where(x > 1.0, np.nan, noisy(key, x)))
     with (
         pytest.warns(NumericalWarning, match="draws NaN or infinite data in"),
         pytest.warns(ConvergenceWarning, match="nothing was learned"),
@@ -310,6 +322,19 @@ def test_coordinates_that_are_not_there():
         lambda key, x: x.at[0].add(1.0)[-1], lambda z, x: jax.lax.integer_pow(z[-1] - x[0], 2)
     )
     assert fine.row_sizes(1) == {"z": 1}
+
+
+def test_keys_that_are_not_used():
+    """NumPy draws once, when the function is traced."""
+    wrong = Simulator(lambda key, x: x + np.random.default_rng(0).normal(size=1))
+    joint = JointSimulator(lambda key, x: x * np.ones((2, 1)), 2)
+    for simulator in (wrong, joint):
+        with pytest.warns(NumericalWarning, match=r"'z' does not use its key.* numpy.random"):
+            check_keys_are_used(simulator, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_keys_are_used(Simulator(noisy), 1)
+        check_keys_are_used(LINEAR, 1)
 
 
 def test_matrices_of_another_latent():

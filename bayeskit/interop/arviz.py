@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 __all__ = ["effective_sample_sizes", "rank_normalized_rhat", "to_arviz", "write_netcdf"]
+
+
+def _arviz() -> Any:
+    """Return the package, without its announcement of 1.x: users take it for one of the fit."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing", FutureWarning)
+        import arviz
+    return arviz
 
 
 def to_arviz(
@@ -37,10 +46,10 @@ def to_arviz(
     >>> result["posterior"]["height"].sel(city="Kiel").values.tolist()
     [[1.0, 3.0, 5.0], [7.0, 9.0, 11.0]]
     """
-    import arviz as az
+    az = _arviz()
 
     if az.__version__.startswith("0."):  # to ask 1.x for its old names makes it warn
-        return az.from_dict(**groups, coords=coords, dims=dims)  # type: ignore[arg-type]
+        return az.from_dict(**groups, coords=coords, dims=dims)
     return az.from_dict(groups, coords=coords, dims=dims)
 
 
@@ -78,7 +87,7 @@ def effective_sample_sizes(draws: dict[str, np.ndarray], method: str) -> dict[st
     >>> round(float(sizes["slow"] / sizes["free"]), 1)
     0.1
     """
-    import arviz as az
+    az = _arviz()
 
     sizes = az.ess(_dataset(draws), method=method)
     return {name: np.asarray(sizes[name].values) for name in draws}
@@ -105,7 +114,7 @@ def rank_normalized_rhat(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     >>> {name: round(float(value), 1) for name, value in found.items()}
     {'alike': 1.0, 'apart': 1.5}
     """
-    import arviz as az
+    az = _arviz()
 
     # That of draws which never move is 0/0: NaN, and no news.
     with np.errstate(invalid="ignore"):

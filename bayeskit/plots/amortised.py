@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,15 @@ def _check_report(report: Any) -> None:
             "report must be a CalibrationReport, as DistributionTransformer.calibrate() "
             f"returns it, got {type(report).__name__}"
         )
+
+
+def _title(report: Any, what: str, shown: Collection[str]) -> str:
+    """Return the verdict with what is drawn, or what a report fails by that is not drawn."""
+    failed = sorted((row for row in report.table if not row[-1]), key=lambda row: row[-2])
+    words = f"{what} of {report.num_problems} truths"
+    if failed and not any(row[1] in shown for row in failed):
+        return f"{words}; the report fails by {failed[0][1]}"
+    return f"{report.verdict}: {words}"
 
 
 def _draw_band(ax: Any, expected: np.ndarray, half_width: float) -> None:
@@ -81,7 +91,7 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
     ax.set_xlabel("rank")
     ax.set_ylabel("share of ranks below, less what is expected")
     tidy(ax)
-    headline(ax, f"{report.verdict}: ranks of {report.num_problems} truths")
+    headline(ax, _title(report, "ranks", report.ranks))
     # Beside the panel, where it hides neither a line nor the edge of the band.
     ax.legend(
         loc="upper left",
@@ -135,6 +145,6 @@ def expected_coverage(report: Any, *, ax: Any = None) -> Any:
     ax.set_xlabel("level of the credible set")
     ax.set_ylabel("share of truths inside")
     tidy(ax, "both")
-    headline(ax, f"{report.verdict}: coverage of {report.num_problems} truths")
+    headline(ax, _title(report, "coverage", _NAMES))
     ax.legend(frameon=False, fontsize=8.5, loc="upper left", labelcolor=INK)
     return ax

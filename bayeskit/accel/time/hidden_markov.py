@@ -269,7 +269,7 @@ def hidden_markov_most_likely_path(
 ) -> tuple[jax.Array, jax.Array]:
     r"""Return the path of largest posterior probability (Viterbi), and its log probability.
 
-    .. math:: \arg\max_{x_{0:T-1}} p(x_{0:T-1}, y_{0:T-1})
+    .. math:: \operatorname{argmax}_{x_{0:T-1}} p(x_{0:T-1}, y_{0:T-1})
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from bayeskit.accel.program_cache import program_cache
-from bayeskit.errors import InvalidDataError, PriorFitWarning
+from bayeskit.errors import InvalidDataError
 from bayeskit.models.base import precision_scope
 from bayeskit.models.distribution_transformer import programs
 from bayeskit.models.distribution_transformer.correcting import check_likelihood, refined
@@ -22,14 +21,16 @@ from bayeskit.models.distribution_transformer.door import (
     refuse_more_rows,
 )
 from bayeskit.models.distribution_transformer.filtering import run_filter
-from bayeskit.models.distribution_transformer.fit_mixture import FittedPrior, fit_mixture
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
+from bayeskit.models.distribution_transformer.given_priors import (
+    check_support,
+    standing_for,
+)
 from bayeskit.models.distribution_transformer.mixture_arrays import (
     Mixture,
     extended,
     without_absent,
 )
-from bayeskit.models.distribution_transformer.prior_laws import PriorLaw
 from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
 from bayeskit.models.distribution_transformer.refine import RefinedBatch, RefinedPosterior
 from bayeskit.models.distribution_transformer.sensitivity import derivatives
@@ -48,6 +49,7 @@ class Answers:
     range_: Any
     row_sizes_: dict[str, int]
     precision: str
+    progress: str | bool
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "task_")
@@ -84,10 +86,10 @@ class Answers:
             (n, m) for one data set of n observations of m numbers; (batch, n, m) for several;
             (n,) for m = 1. None, or no rows: the prior is returned.
         prior : GaussianMixture, or dict for parametric families
-            One for all problems, or one for each. Where training was on mixtures, also one
-            NumPyro or frozen SciPy distribution, a list with one for each coordinate, or what
-            :func:`fit_mixture` returned: a mixture stands for it, and refinement uses the prior
-            itself.
+            One for all problems, or one for each: a batch, or a list of GaussianMixtures. Where
+            training was on mixtures, also one NumPyro distribution or frozen one of SciPy's
+            common families, a list with one for each coordinate, or what :func:`fit_mixture`
+            returned: a mixture stands for it, and refinement uses the prior itself.
         parameters : dict, optional
             Known numbers of the likelihood, one for all problems, or arrays (batch,).
         missing : {"raise", "mask"}
@@ -97,7 +99,9 @@ class Answers:
         refine : {"psis", "smc", "mcmc", "auto"}, optional
             Correct the posterior to the exact one, which needs a log likelihood: by importance
             sampling, by tempered SMC, by Markov chains, or by the first of them that finds no
-            reason for doubt. Alarms for what training has not seen are then left to it.
+            reason for doubt. Alarms for what training has not seen are then left to it. SMC
+            and chains compile for some seconds at the first call, and say on a line what they
+            are at.
         n_draws : int
             Of a refined posterior, at least 100; SMC and chains round up to whole groups.
         random_state : int, numpy random state, JAX key, or None
@@ -128,7 +132,7 @@ class Answers:
         self._check_fitted()
         if refine is not None:
             check_likelihood(self.task_, f"refine={refine!r}")
-        prior, law = self._standing_for(prior, quiet=refine is not None)
+        prior, law = standing_for(self.task_, prior, quiet=refine is not None)
         problems, is_batch = self._problems(z, prior, parameters, missing)
         found = self._answered(problems, strict, quiet=refine is not None)
         if refine is not None:
@@ -141,25 +145,12 @@ class Answers:
                 num_draws=n_draws,
                 random_state=random_state,
                 is_batch=is_batch,
+                progress=self.progress,
             )
         mixture: Any = without_absent(found.mixture, self._num_components(problems))
         if not is_batch:
             mixture = Mixture(*(leaf[0] for leaf in mixture))
         return GaussianMixture.of_arrays(mixture, self.task_.support)
-
-    def _standing_for(self, prior: Any, quiet: bool) -> tuple[Any, PriorLaw | None]:
-        """Return a mixture that stands for a prior, and the prior if they differ."""
-        own = self.task_.meta_prior
-        if isinstance(prior, GaussianMixture) or not own.is_mixture:
-            return prior, None
-        fitted = prior
-        if not isinstance(prior, FittedPrior):
-            with warnings.catch_warnings():
-                if quiet:
-                    # Refinement uses the prior itself.
-                    warnings.simplefilter("ignore", PriorFitWarning)
-                fitted = fit_mixture(prior, own.component_range[1], self.task_.support)
-        return fitted.mixture, None if fitted.is_exact else fitted.law
 
     def _problems(
         self, z: Any, prior: Any, parameters: Any, missing: str
@@ -169,8 +160,9 @@ class Answers:
         own = self.task_.meta_prior
         arrays, many_priors = own.checked(prior)
         if own.is_mixture:
-            self._check_support(prior)
+            check_support(self.task_, prior)
         rows, masks, many_rows = checked_rows(z, self.row_sizes_, missing)
+        self.task_.simulator.check_rows(rows, masks)
         if self.task_.simulator.has_fixed_rows:
             refuse_more_rows(rows, self.task_.simulator.num_observations)
         vector, many_vectors = checked_parameters(parameters, self.task_.simulator)
@@ -181,13 +173,6 @@ class Answers:
         """Number of components of the priors, absent ones among them."""
         is_mixture = self.task_.meta_prior.is_mixture
         return problems.prior.log_weights.shape[-1] if is_mixture else 1
-
-    def _check_support(self, prior: GaussianMixture) -> None:
-        if prior.support.spec != self.task_.support.spec:
-            raise InvalidDataError(
-                f"prior has support {prior.support.spec!r}, but training was on "
-                f"{self.task_.support.spec!r}: give the prior that support"
-            )
 
     def _padded(self, problems: Problems) -> Problems:
         """Return problems of rounded sizes."""
@@ -277,9 +262,9 @@ class Answers:
         if not isinstance(n_particles, int | np.integer) or n_particles < 1:
             raise ValueError(f"n_particles must be a whole number >= 1, got {n_particles!r}")
         try:
-            x0, _ = self._standing_for(x0, quiet=False)
+            x0, _ = standing_for(self.task_, x0)
             self.task_.meta_prior.checked(x0)
-            self._check_support(x0)
+            check_support(self.task_, x0)
         except (TypeError, InvalidDataError) as error:
             raise type(error)(f"x0, the prior at the start of the filter: {error}") from error
         return run_filter(

@@ -17,6 +17,7 @@ from bayeskit.models.distribution_transformer.calibration import (
     CalibrationReport,
     check_numbers,
 )
+from bayeskit.models.distribution_transformer.given_priors import standing_for
 from bayeskit.models.distribution_transformer.simulated_problems import (
     report_on,
     simulated_problems,
@@ -76,7 +77,7 @@ class Checks(Answers):
                 "predictive_check needs the evidence, which the warm start gives: it takes a "
                 "log likelihood and warm_start=True"
             )
-        prior, _ = self._standing_for(prior, quiet=False)
+        prior, _ = standing_for(task, prior)
         problems, _ = self._problems(z, prior, parameters, missing)
         full = self._padded(problems)
         for name, (_, most) in task.simulator.num_observations.items():

@@ -118,6 +118,7 @@ def run_filter(
     matrix, noise = _square(A, "A", d), _noise_factor(_square(Q, "Q", d))
     offset = np.broadcast_to(np.asarray(0.0 if c is None else c, np.float64), (d,))
     rows, masks, many_series = checked_series(zs, estimator.row_sizes_, missing)
+    task.simulator.check_rows(rows, masks)
     vector, many_vectors = checked_parameters(parameters, task.simulator)
     lengths = [len(prior.means), len(vector), *(a.shape[1] for a in rows.values())]
     batch = max(lengths)

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit.models.distribution_transformer.known_numbers import KnownNumbers
 from bayeskit.models.distribution_transformer.simulators import (
     BaseSimulator,
-    _Parameters,
     _row_range,
 )
 from bayeskit.models.distribution_transformer.small_matrices import (
@@ -64,7 +64,7 @@ class LinearGaussian(BaseSimulator):
         num_observations: int | tuple[int, int] = 1,
         parameters: Mapping[str, tuple[float, float]] | None = None,
     ):
-        self.parameters = _Parameters(parameters)
+        self.parameters = KnownNumbers(parameters)
         self.matrix = _array_or_function("matrix", matrix, self.parameters)
         self.noise_covariance = _array_or_function(
             "noise_covariance", noise_covariance, self.parameters
@@ -102,6 +102,24 @@ class LinearGaussian(BaseSimulator):
         ]
         return parts[0], cholesky(parts[1])
 
+    def row_sizes(self, dim: int) -> dict[str, int]:
+        """Return the size of an observation.
+
+        Raises
+        ------
+        ValueError
+            If the matrix has other columns than the latent has coordinates.
+        """
+        vector = jnp.zeros(len(self.parameters.ranges))
+        matrix, noise = jax.eval_shape(self.linear_part, vector)
+        wanted = (len(noise), dim)
+        if matrix.shape != wanted:
+            raise ValueError(
+                f"matrix must have shape {wanted}, by the rows of noise_covariance and the "
+                f"coordinates of the latent; got {matrix.shape}"
+            )
+        return {"z": len(noise)}
+
     def simulate_rows(self, key: jax.Array, x: jax.Array, vector: jax.Array) -> dict:
         """Return the largest data set of one problem."""
         matrix, factor = self.linear_part(vector)
@@ -132,7 +150,9 @@ class LinearGaussian(BaseSimulator):
         }
 
 
-def _array_or_function(name: str, value: Any, parameters: _Parameters) -> Callable | np.ndarray:
+def _array_or_function(
+    name: str, value: Any, parameters: KnownNumbers
+) -> Callable | np.ndarray:
     if callable(value):
         if not parameters.ranges:
             raise ValueError(f"{name} is a function, but there are no parameters")

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference import random
+from bayeskit.models.distribution_transformer.known_numbers import KnownNumbers
 from bayeskit.models.distribution_transformer.simulators import (
     BaseSimulator,
-    _Parameters,
     _row_range,
 )
 
@@ -65,7 +65,7 @@ class NumPyroSimulator(BaseSimulator):
     ):
         self.model = model
         self.observed = (observed,) if isinstance(observed, str) else tuple(observed)
-        self.parameters = _Parameters(parameters)
+        self.parameters = KnownNumbers(parameters)
         sites = self._sites()
         missing = [name for name in self.observed if name not in sites]
         if missing:

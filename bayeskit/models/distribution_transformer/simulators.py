@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference import random
+from bayeskit.models.distribution_transformer.known_numbers import KnownNumbers
+from bayeskit.models.distribution_transformer.signatures import checked_sizes
 
 __all__ = ["JointSimulator", "Simulator", "Source", "as_simulator"]
 
@@ -24,7 +25,7 @@ class Source:
         Draws one observation, in JAX. x is the latent (d,), constrained; the key is one that
         all of ``jax.random`` takes.
     log_likelihood : callable (z, x) -> number, optional
-        Log density of one observation z (m,).
+        Log density of one observation z (m,); an array of one number will do.
     num_observations : int or (int, int)
         How many there are; a pair draws the number anew for each data set, ends included.
 
@@ -61,41 +62,6 @@ class Source:
         self.num_observations = num_observations
 
 
-class _Parameters:
-    """Known numbers of the likelihood, such as a noise, that differ between calls."""
-
-    def __init__(self, ranges: Mapping[str, tuple[float, float]] | None):
-        self.ranges = {name: (float(a), float(b)) for name, (a, b) in (ranges or {}).items()}
-        for name, (low, high) in self.ranges.items():
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise ValueError(
-                    f"parameters[{name!r}] must be a finite range, got {low, high}"
-                )
-
-    def _is_log(self, name: str) -> bool:
-        return self.ranges[name][0] > 0
-
-    def scaled(self, values: Mapping[str, Any]) -> list[Any]:
-        """Return each value on a scale on which its range is [-1, 1]."""
-        columns = []
-        for name, (low, high) in self.ranges.items():
-            value = values[name]
-            if self._is_log(name):
-                value, low, high = jnp.log(value), math.log(low), math.log(high)
-            columns.append((2 * value - low - high) / (high - low))
-        return columns
-
-    def of_scaled(self, vector: jax.Array) -> dict[str, jax.Array]:
-        """Return the values of a vector (p,) of scaled ones."""
-        result = {}
-        for i, (name, (low, high)) in enumerate(self.ranges.items()):
-            is_log = self._is_log(name)
-            a, b = (math.log(low), math.log(high)) if is_log else (low, high)
-            value = 0.5 * (a + b) + 0.5 * (b - a) * vector[i]
-            result[name] = jnp.exp(value) if is_log else value
-        return result
-
-
 class BaseSimulator:
     """What the estimator asks of a simulator; data sets are dicts of rows (n, m) by source.
 
@@ -109,7 +75,7 @@ class BaseSimulator:
 
     num_observations: dict[str, tuple[int, int]]
     has_log_likelihood: bool
-    parameters: _Parameters
+    parameters: KnownNumbers
     # Whether no data set can have more rows than those of training.
     has_fixed_rows = False
     # Where the latent lives, if the simulator knows.
@@ -130,62 +96,40 @@ class BaseSimulator:
         return None
 
     def row_sizes(self, dim: int) -> dict[str, int]:
-        """Return the numbers m of one row of each source, from an abstract call.
+        """Return the numbers m of one row of each source, from abstract calls.
 
         Raises
         ------
-        TypeError
-            If the simulator cannot be called, or returns no rows of numbers.
+        TypeError, IndexError
+            If the simulator or its log likelihood cannot be called, returns other than rows or
+            a number, or reads what is not there.
         """
-        vector = jax.ShapeDtypeStruct((len(self.parameters.ranges),), jnp.float32)
-        try:
-            found = jax.eval_shape(
-                self.simulate_rows,
-                jax.random.key(0),
-                jax.ShapeDtypeStruct((dim,), jnp.float32),
-                vector,
-            )
-        except Exception as error:
-            given = self.parameters.ranges
-            called = "(key, x, parameters)" if given else "(key, x)"
-            hint = "" if given else "; a third argument takes parameters= of the Simulator"
-            raise TypeError(
-                f"the simulator cannot be called with a key and a latent of shape ({dim},). It "
-                f"must be a JAX function {called} -> (m,) array{hint}. It raised "
-                f"{first_line(error)}"
-            ) from error
-        sizes = {}
-        for name, leaf in found.items():
-            if leaf.ndim != 2 or not leaf.shape[1]:
-                raise TypeError(
-                    f"the simulator must return rows (n, m) of numbers for {name!r}, "
-                    f"got shape {leaf.shape}"
-                )
-            sizes[name] = leaf.shape[1]
+        return checked_sizes(self, dim)
+
+    def drawers(self) -> dict[str, Callable]:
+        """Return the functions (key, x) that the user wrote to draw data, by source."""
+        return {}
+
+    def check_rows(
+        self, rows: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> None:
+        """Refuse observations (batch, n, m) that no latent gives; by default none are."""
+
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{low} to {high} of {name!r}"
+            for name, (low, high) in self.num_observations.items()
+        )
+        likelihood = "with" if self.has_log_likelihood else "without"
+        return f"<{type(self).__name__}: {counts}, {likelihood} log likelihood>"
+
+    def probe(self, key: jax.Array, x: Any, rows: Mapping[str, Any]) -> None:
+        """Call what the user wrote, with a latent and rows that are NumPy arrays."""
+        vector = jnp.zeros(len(self.parameters.ranges))
+        self.simulate_rows(key, x, vector)
         if self.has_log_likelihood:
-            self._check_log_likelihood(found, dim, vector)
-        return sizes
-
-    def _check_log_likelihood(self, rows: dict, dim: int, vector: Any) -> None:
-        """Refuse a log likelihood that cannot be called, or returns no single number."""
-        masks = {n: jax.ShapeDtypeStruct((a.shape[0],), jnp.bool_) for n, a in rows.items()}
-        latent = jax.ShapeDtypeStruct((dim,), jnp.float32)
-        shapes = {name: leaf.shape for name, leaf in rows.items()}
-        try:
-            jax.eval_shape(self.log_likelihood_rows, rows, masks, latent, vector)
-        except Exception as error:
-            raise TypeError(
-                f"the log likelihood cannot be called with observations of shapes (n, m) "
-                f"{shapes} and a latent of shape ({dim},), or returns more than one number. It "
-                "must be a JAX function (z, x) -> number of one observation z (m,), or (rows, "
-                f"masks, x) -> number of a JointSimulator. It raised {first_line(error)}"
-            ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the class of an error and the first line of its text."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"
+            masks = {name: np.ones(len(values), bool) for name, values in rows.items()}
+            self.log_likelihood_rows(dict(rows), masks, x, vector)
 
 
 def _row_range(number: Any, name: str) -> tuple[int, int]:
@@ -250,7 +194,7 @@ class Simulator(BaseSimulator):
                 raise ValueError("a simulator needs at least one source")
         else:
             self.sources = {"z": Source(simulate, log_likelihood, num_observations)}
-        self.parameters = _Parameters(parameters)
+        self.parameters = KnownNumbers(parameters)
         self.num_observations = {
             name: _row_range(source.num_observations, name)
             for name, source in self.sources.items()
@@ -291,6 +235,22 @@ class Simulator(BaseSimulator):
             )(rows[name])
             total = total + jnp.where(masks[name], values, 0.0).sum()
         return total
+
+    def drawers(self) -> dict[str, Callable]:
+        """Return the functions of all sources."""
+        more = self._more(jnp.zeros(len(self.parameters.ranges)))
+        return {
+            name: lambda key, x, s=source: s.simulate(key, x, *more)
+            for name, source in self.sources.items()
+        }
+
+    def probe(self, key: jax.Array, x: Any, rows: Mapping[str, Any]) -> None:
+        """Call the functions of each source, with a latent and a row that are NumPy arrays."""
+        more = self._more(jnp.zeros(len(self.parameters.ranges)))
+        for name, source in self.sources.items():
+            source.simulate(random.threefry(key), x, *more)
+            if source.log_likelihood is not None:
+                source.log_likelihood(rows[name][0], x, *more)
 
 
 class JointSimulator(BaseSimulator):
@@ -335,11 +295,16 @@ class JointSimulator(BaseSimulator):
         if not isinstance(numbers, Mapping):
             numbers = {"z": numbers}
         self.num_observations = {name: _row_range(n, name) for name, n in numbers.items()}
-        self.parameters = _Parameters(parameters)
+        self.parameters = KnownNumbers(parameters)
         self.has_log_likelihood = log_likelihood is not None
 
     def _more(self, vector: jax.Array) -> tuple:
         return (self.parameters.of_scaled(vector),) if self.parameters.ranges else ()
+
+    def drawers(self) -> dict[str, Callable]:
+        """Return the one function."""
+        more = self._more(jnp.zeros(len(self.parameters.ranges)))
+        return {"z": lambda key, x: self.simulate(key, x, *more)}
 
     def simulate_rows(self, key: jax.Array, x: jax.Array, vector: jax.Array) -> dict:
         """Return the largest data set of one problem."""

@@ -57,7 +57,9 @@ def one_number(**limits):
         log_likelihood=lambda x, y: -0.5 * jnp.sum((y - x[0]) ** 2),
         sample_prior=lambda key: bi.random.normal(key, (1,)),
     )
-    return target, bk.SMC(num_particles=NUM, kernel=bi.RandomWalk(), **limits)
+    return target, bk.SMC(
+        num_particles=NUM, kernel=bi.RandomWalk(), keep_ancestors=True, **limits
+    )
 
 
 def two_numbers():
@@ -81,7 +83,8 @@ def results(mesh, random_state=0):
         found["paths"] = digest(est.result_.draws, est.result_.log_evidence)
         found["filter mean"] = est.result_.history["filter_mean/x"].tolist()
         smc = fitted(*one_number(), random_state)
-        found["one number"] = digest(smc.result_.positions, smc.log_evidence_)
+        ancestors = smc.result_.history["ancestors"]
+        found["one number"] = digest(smc.result_.positions, smc.log_evidence_, ancestors)
         if mesh is not None and mesh.size == 4:
             # Products with matrices round as the number of particles on a device demands.
             smc = fitted(*two_numbers(), random_state)

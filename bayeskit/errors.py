@@ -128,6 +128,10 @@ class StalledError(BayeskitError, RuntimeError):
     """An adaptive schedule stopped making progress."""
 
 
+class NonFiniteObjectiveError(BayeskitError, FloatingPointError):
+    """What training was to improve became NaN or infinite, and nothing was learned."""
+
+
 class InitializationError(BayeskitError, RuntimeError):
     """No starting point with a finite density and a finite gradient was found."""
 

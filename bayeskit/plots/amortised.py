@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,15 @@ def _check_report(report: Any) -> None:
             "report must be a CalibrationReport, as DistributionTransformer.calibrate() "
             f"returns it, got {type(report).__name__}"
         )
+
+
+def _title(report: Any, what: str, shown: Collection[str]) -> str:
+    """Return the verdict with what is drawn, or what a report fails by that is not drawn."""
+    failed = sorted((row for row in report.table if not row[-1]), key=lambda row: row[-2])
+    words = f"{what} of {report.num_problems} truths"
+    if failed and not any(row[1] in shown for row in failed):
+        return f"{words}; the report fails by {failed[0][1]}"
+    return f"{report.verdict}: {words}"
 
 
 def _draw_band(ax: Any, expected: np.ndarray, half_width: float) -> None:
@@ -55,6 +65,16 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
     ------
     TypeError
         For anything but a report.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.models.distribution_transformer import CalibrationReport
+    >>> ranks = {"x[0]": (np.arange(100) + 0.5) / 100}
+    >>> ax = plots.rank_distributions(CalibrationReport("pass", 0.001, ranks, [], -1.2))
+    >>> ax.get_title(loc="left"), round(float(np.abs(ax.lines[1].get_ydata()).max()), 3)
+    ('pass: ranks of 100 truths', 0.005)
     """
     _check_report(report)
     ax = ax or new_axes(7.2, 3.8)
@@ -71,7 +91,7 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
     ax.set_xlabel("rank")
     ax.set_ylabel("share of ranks below, less what is expected")
     tidy(ax)
-    headline(ax, f"{report.verdict}: ranks of {report.num_problems} truths")
+    headline(ax, _title(report, "ranks", report.ranks))
     # Beside the panel, where it hides neither a line nor the edge of the band.
     ax.legend(
         loc="upper left",
@@ -103,6 +123,16 @@ def expected_coverage(report: Any, *, ax: Any = None) -> Any:
     ------
     TypeError
         For anything but a report.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.models.distribution_transformer import CalibrationReport
+    >>> ranks = {"log density": (np.arange(100) + 0.5) / 100, "distance": np.full(100, 0.4)}
+    >>> ax = plots.expected_coverage(CalibrationReport("fail", 0.001, ranks, [], -1.2))
+    >>> ax.get_legend_handles_labels()[1]
+    ['highest density', 'balls around random points (TARP)']
     """
     _check_report(report)
     ax = ax or new_axes(4.6, 4.4)
@@ -115,6 +145,6 @@ def expected_coverage(report: Any, *, ax: Any = None) -> Any:
     ax.set_xlabel("level of the credible set")
     ax.set_ylabel("share of truths inside")
     tidy(ax, "both")
-    headline(ax, f"{report.verdict}: coverage of {report.num_problems} truths")
+    headline(ax, _title(report, "coverage", _NAMES))
     ax.legend(frameon=False, fontsize=8.5, loc="upper left", labelcolor=INK)
     return ax

@@ -1,8 +1,9 @@
 """Small runs of every engine with a loop; as a program, one of them with a checkpoint.
 
 ``python long_runs.py NAME PATH`` compiles, prints "ready", runs with a checkpoint at every
-piece, and prints a hash of the result. It is what tests kill. With a number N at the end it
-compiles nothing before, prints "writing" in the middle of checkpoint N, and waits to be killed.
+piece, and prints a hash of the result. It is what tests kill.
+``python long_runs.py NAME PATH N`` compiles nothing before, prints "writing" in the middle of
+checkpoint N, and waits to be killed.
 """
 
 import hashlib

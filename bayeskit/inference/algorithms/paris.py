@@ -26,6 +26,23 @@ class AdditiveParticle(NamedTuple):
     ----------
     state : pytree
     statistic : pytree of arrays
+
+    Examples
+    --------
+    The statistic that counts the times is the same for every path:
+
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key),
+    ...     log_g0=lambda x: -0.5 * x**2,
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key),
+    ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...     log_m=lambda t, before, x: -0.5 * (x - before) ** 2,
+    ...     num_steps=5,
+    ... )
+    >>> block = bi.paris(walk, 3, start=lambda x: 1.0, increment=lambda t, before, x: 1.0)
+    >>> bi.run(block, key=0).particles.statistic.round(4).tolist()
+    [5.0, 5.0, 5.0]
     """
 
     state: Any

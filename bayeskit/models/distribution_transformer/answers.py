@@ -27,6 +27,7 @@ from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMi
 from bayeskit.models.distribution_transformer.mixture_arrays import (
     Mixture,
     extended,
+    stacked,
     without_absent,
 )
 from bayeskit.models.distribution_transformer.prior_laws import PriorLaw
@@ -48,6 +49,7 @@ class Answers:
     range_: Any
     row_sizes_: dict[str, int]
     precision: str
+    progress: str | bool
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "task_")
@@ -84,10 +86,10 @@ class Answers:
             (n, m) for one data set of n observations of m numbers; (batch, n, m) for several;
             (n,) for m = 1. None, or no rows: the prior is returned.
         prior : GaussianMixture, or dict for parametric families
-            One for all problems, or one for each. Where training was on mixtures, also one
-            NumPyro or frozen SciPy distribution, a list with one for each coordinate, or what
-            :func:`fit_mixture` returned: a mixture stands for it, and refinement uses the prior
-            itself.
+            One for all problems, or one for each: a batch, or a list of GaussianMixtures. Where
+            training was on mixtures, also one NumPyro distribution or frozen one of SciPy's
+            common families, a list with one for each coordinate, or what :func:`fit_mixture`
+            returned: a mixture stands for it, and refinement uses the prior itself.
         parameters : dict, optional
             Known numbers of the likelihood, one for all problems, or arrays (batch,).
         missing : {"raise", "mask"}
@@ -97,7 +99,9 @@ class Answers:
         refine : {"psis", "smc", "mcmc", "auto"}, optional
             Correct the posterior to the exact one, which needs a log likelihood: by importance
             sampling, by tempered SMC, by Markov chains, or by the first of them that finds no
-            reason for doubt. Alarms for what training has not seen are then left to it.
+            reason for doubt. Alarms for what training has not seen are then left to it. SMC
+            and chains compile for some seconds at the first call, and say on a line what they
+            are at.
         n_draws : int
             Of a refined posterior, at least 100; SMC and chains round up to whole groups.
         random_state : int, numpy random state, JAX key, or None
@@ -141,6 +145,7 @@ class Answers:
                 num_draws=n_draws,
                 random_state=random_state,
                 is_batch=is_batch,
+                progress=self.progress,
             )
         mixture: Any = without_absent(found.mixture, self._num_components(problems))
         if not is_batch:
@@ -150,7 +155,13 @@ class Answers:
     def _standing_for(self, prior: Any, quiet: bool) -> tuple[Any, PriorLaw | None]:
         """Return a mixture that stands for a prior, and the prior if they differ."""
         own = self.task_.meta_prior
-        if isinstance(prior, GaussianMixture) or not own.is_mixture:
+        if not own.is_mixture:
+            return prior, None
+        if isinstance(prior, list | tuple) and any(
+            isinstance(one, GaussianMixture) for one in prior
+        ):
+            return self._one_for_each(prior), None
+        if isinstance(prior, GaussianMixture):
             return prior, None
         fitted = prior
         if not isinstance(prior, FittedPrior):
@@ -160,6 +171,21 @@ class Answers:
                     warnings.simplefilter("ignore", PriorFitWarning)
                 fitted = fit_mixture(prior, own.component_range[1], self.task_.support)
         return fitted.mixture, None if fitted.is_exact else fitted.law
+
+    def _one_for_each(self, priors: Any) -> GaussianMixture:
+        """Return priors of several data sets as a batch."""
+        for i, one in enumerate(priors):
+            if not isinstance(one, GaussianMixture) or one.batch_shape:
+                found = "a batch" if isinstance(one, GaussianMixture) else type(one).__name__
+                raise TypeError(
+                    "a list with a GaussianMixture holds one for each data set, nothing else; "
+                    f"got {found} at place {i}. fit_mixture(...).mixture stands for another law"
+                )
+            self.task_.meta_prior.checked(one)
+            self._check_support(one)
+        return GaussianMixture.of_arrays(
+            stacked([p.mixture for p in priors]), self.task_.support
+        )
 
     def _problems(
         self, z: Any, prior: Any, parameters: Any, missing: str
@@ -171,6 +197,7 @@ class Answers:
         if own.is_mixture:
             self._check_support(prior)
         rows, masks, many_rows = checked_rows(z, self.row_sizes_, missing)
+        self.task_.simulator.check_rows(rows, masks)
         if self.task_.simulator.has_fixed_rows:
             refuse_more_rows(rows, self.task_.simulator.num_observations)
         vector, many_vectors = checked_parameters(parameters, self.task_.simulator)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bayeskit.inference import random
+from bayeskit.inference.progress import ProgressLine
 from bayeskit.models.base import as_random_key
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.prior_laws import PriorLaw, mixture_law
@@ -53,6 +54,23 @@ class _DrawFamily:
         return self.meta_prior.draw_latent(random.real_key(key), free[None])[0]
 
 
+class _LateLine:
+    """A line of progress that begins with the first words for it."""
+
+    def __init__(self, progress: str | bool):
+        self._progress = progress
+        self._line: ProgressLine | None = None
+        self.place = ""
+
+    def show(self, words: str) -> None:
+        self._line = self._line or ProgressLine("refining", self._progress)
+        self._line.show(self.place + words, force=True)
+
+    def close(self, words: str) -> None:
+        if self._line is not None:
+            self._line.close(words)
+
+
 def check_likelihood(task: Task, argument: str) -> None:
     """Refuse what needs a log likelihood that the simulator does not have.
 
@@ -85,6 +103,7 @@ def refined(
     num_draws: int,
     random_state: Any,
     is_batch: bool,
+    progress: str | bool,
 ) -> RefinedPosterior | RefinedBatch:
     """Return refined posteriors of checked problems, padded as they are.
 
@@ -94,10 +113,12 @@ def refined(
         Amortised posteriors, as many as there are problems to be refined.
     law : PriorLaw, optional
         Of all problems, where a mixture only stands for it. Default: the priors themselves.
+    progress : "auto" or bool
+        Whether a line says what takes seconds. Importance sampling alone does not.
     """
     num = len(proposals.log_weights)
     keys = random.split(as_random_key(random_state), num)
-    found = []
+    found, line = [], _LateLine(progress)
     for b, key in enumerate(keys):
         one = jax.tree.map(
             lambda leaf, b=b: np.asarray(leaf[b], np.asarray(leaf).dtype), problems
@@ -111,5 +132,7 @@ def refined(
             observations,
             task.support,
         )
-        found.append(refine(refinement, method, num_draws, key))
+        line.place = f"problem {b + 1} of {num}, " if num > 1 else ""
+        found.append(refine(refinement, method, num_draws, key, line.show))
+    line.close(f"{num} refined" if num > 1 else found[0].method)
     return RefinedBatch(found) if is_batch else found[0]

@@ -16,11 +16,8 @@ from bayeskit.errors import ConvergenceWarning
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.progress import ProgressLine
 from bayeskit.models.base import as_random_key, precision_scope
-from bayeskit.models.distribution_transformer import saving
-from bayeskit.models.distribution_transformer.checks import Checks
 from bayeskit.models.distribution_transformer.first_sample import FirstSample, first_sample
 from bayeskit.models.distribution_transformer.network import Network
-from bayeskit.models.distribution_transformer.pretrained import load_pretrained
 from bayeskit.models.distribution_transformer.ranges import observed_range
 from bayeskit.models.distribution_transformer.settings import (
     check_settings,
@@ -30,6 +27,7 @@ from bayeskit.models.distribution_transformer.settings import (
 )
 from bayeskit.models.distribution_transformer.simulation_checks import check_simulations
 from bayeskit.models.distribution_transformer.simulators import as_simulator
+from bayeskit.models.distribution_transformer.stored import Stored
 from bayeskit.models.distribution_transformer.supports import as_support
 from bayeskit.models.distribution_transformer.task import Task
 from bayeskit.models.distribution_transformer.training import Plan, initial_state, train
@@ -38,7 +36,7 @@ from bayeskit.models.distribution_transformer.training_progress import HISTORY, 
 __all__ = ["DistributionTransformer"]
 
 
-class DistributionTransformer(Checks, BaseEstimator):
+class DistributionTransformer(Stored, BaseEstimator):
     r"""Amortised posteriors for any prior: a Distribution Transformer.
 
     Trained once on simulations, it maps a prior and data to the posterior in milliseconds,
@@ -237,10 +235,10 @@ class DistributionTransformer(Checks, BaseEstimator):
 
         Raises
         ------
-        TypeError, ValueError
-            For settings that cannot be used and simulators that cannot be called, before
-            anything is compiled; for simulations or log likelihoods most of which are not
-            finite, before training.
+        TypeError, ValueError, IndexError
+            For settings that cannot be used and simulators that cannot be called, or that read
+            coordinates that are not there, before anything is compiled; for simulations or log
+            likelihoods most of which are not finite, before training.
 
         Warns
         -----
@@ -326,86 +324,6 @@ class DistributionTransformer(Checks, BaseEstimator):
         self.n_steps_, self.train_seconds_ = progress.step, progress.seconds
         self.loss_ = progress.best_loss if len(progress.history) else math.nan
         self.start_loss_ = progress.start_loss
-
-    # ------------------------------------------------------------ files
-
-    def save(self, path: str | Path) -> None:
-        """Write the trained estimator to one file that holds numbers and text only.
-
-        The simulator is not in the file, unless it is :class:`LinearGaussian`: it is code.
-        """
-        self._check_fitted()
-        saving.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path, *, simulator: Any = None) -> DistributionTransformer:
-        """Return the estimator that was saved at ``path``.
-
-        Parameters
-        ----------
-        path : str or Path
-        simulator : optional
-            That of training. It is needed where the file does not hold it.
-
-        Raises
-        ------
-        CorruptFileError
-            If the file is not one of ours, was changed, or has an unknown version.
-        ValueError
-            Without the simulator, where it is needed.
-        """
-        return saving.load(cls, path, simulator)
-
-    @classmethod
-    def pretrained(cls, name: str) -> DistributionTransformer:
-        r"""Return a trained network that comes with the package, in milliseconds.
-
-        For 1 to 20 observations and mixture priors of one to three components, in the
-        unconstrained coordinates of the table.
-
-        ============= ========================================= ============ ============
-        name          one observation                           latent x     mixture of
-        ============= ========================================= ============ ============
-        ``"normal"``  a number                                  mean, sd     mean, log sd
-        ``"poisson"`` a count                                   rate         log x
-        ``"weibull"`` time, and 1 if the event was seen, 0 if   scale, shape log x
-                      the time was censored
-        ============= ========================================= ============ ============
-
-        A Weibull time exceeds t with probability :math:`\exp(-(t / s)^a)`, with s the scale and
-        a the shape. Posteriors start as parts fitted on a grid, as without training; what
-        training has gained beyond that, and where it was trained, stands in ``report_``.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        DistributionTransformer
-            With ``report_``, a dict: the range of training (``"range"``), divergences from
-            exact posteriors (``"kl"``, and before training ``"untrained_kl"``), and the result
-            of :meth:`calibrate` (``"calibration"``).
-
-        Raises
-        ------
-        ValueError
-            For any other name, with those that there are.
-
-        Examples
-        --------
-        >>> import bayeskit as bk
-        >>> dt = bk.DistributionTransformer.pretrained("poisson")
-        >>> prior = bk.GaussianMixture([1.0], [1.0], [0.25], support="positive")
-        >>> posterior = dt.posterior([3.0, 5.0, 2.0], prior=prior)
-        >>> bool(3.0 < posterior.mean[0] < 3.4)
-        True
-        """
-        return load_pretrained(cls, name)
-
-    @classmethod
-    def _from_container(cls, read: Any, simulator: Any) -> DistributionTransformer:
-        return saving.from_container(cls, read, simulator)
 
 
 def _outcome(task: Task, progress: Progress) -> str:

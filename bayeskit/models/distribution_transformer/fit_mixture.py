@@ -19,6 +19,7 @@ from bayeskit.models.distribution_transformer import mixture_arrays
 from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMixture
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.prior_laws import PriorLaw, as_prior_law
+from bayeskit.models.distribution_transformer.small_matrices import whiten
 from bayeskit.models.distribution_transformer.supports import Intervals, Support, as_support
 
 __all__ = ["FittedPrior", "by_expectation_maximisation", "fit_mixture"]
@@ -46,6 +47,14 @@ class FittedPrior:
         :math:`KL(p \| q)`, the expected log ratio of prior and mixture under the prior.
     kl_se : float
         Its Monte-Carlo standard error; 0 where the two are equal.
+
+    Examples
+    --------
+    >>> from scipy import stats
+    >>> from bayeskit.models.distribution_transformer import fit_mixture
+    >>> fitted = fit_mixture([stats.norm(1.0, 2.0), stats.norm(3.0, 0.5)], num_components=3)
+    >>> fitted.is_exact, fitted.mixture.mean.tolist()
+    (True, [1.0, 3.0])
     """
 
     mixture: GaussianMixture
@@ -132,7 +141,8 @@ def fit_mixture(
     if found[0] > _MAX_KL:
         warnings.warn(
             f"the prior is {found[0]:.2g} nats from the mixture of {num_components} components "
-            f"that stands for it (more than {_MAX_KL}): take more components, or refine the "
+            f"that stands for it (more than {_MAX_KL}): pass fit_mixture(prior, "
+            f"num_components={2 * num_components}, support=...) as the prior, or refine the "
             "posterior, which uses the prior itself",
             PriorFitWarning,
             stacklevel=2,
@@ -144,8 +154,8 @@ def fit_mixture(
     if outside > _MOST_OUTSIDE:
         warnings.warn(
             f"{outside:.1%} of the mixture that stands for the prior lies outside of the "
-            "support of the prior, where posteriors have mass, too: declare the support of the "
-            "latent (support=), or refine the posterior, which uses the prior itself",
+            "support of the prior, where posteriors have mass, too: refine the posterior, "
+            "which uses the prior itself, or train for a latent with that support (support=)",
             PriorFitWarning,
             stacklevel=2,
         )
@@ -308,7 +318,7 @@ def by_expectation_maximisation(u: np.ndarray, k: int, num_starts: int, seed: in
 
     centre = u.mean(axis=0)
     factor = np.linalg.cholesky(np.atleast_2d(np.cov(u.T)))
-    z = mixture_arrays.whiten(factor, u - centre)
+    z = whiten(factor, u - centre)
     engine = ExpectationMaximisation(
         k,
         init_params="k-means++",

@@ -13,6 +13,7 @@ from bayeskit.models.distribution_transformer.small_matrices import (
     multiply,
     multiply_vector,
     solve_lower,
+    whiten,
 )
 
 __all__ = ["Frame", "change", "frame_of", "in_frame"]
@@ -40,8 +41,8 @@ def in_frame(mixture: Mixture, frame: Frame) -> Mixture:
     """Return the mixture in coordinates x' with ``x = origin + scale x'``."""
     scale = jnp.broadcast_to(frame.scale[..., None, :, :], mixture.factors.shape)
     offset = mixture.means - frame.origin[..., None, :]
-    means = solve_lower(scale, offset[..., None])[..., 0]
-    return Mixture(mixture.log_weights, means, solve_lower(scale, mixture.factors))
+    factors = solve_lower(scale, mixture.factors)
+    return Mixture(mixture.log_weights, whiten(scale, offset), factors)
 
 
 def change(mixture: Mixture, by: Mixture) -> Mixture:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import gammaln
 
+from bayeskit.errors import InvalidDataError
 from bayeskit.models.distribution_transformer.meta_priors import GaussianMixtureMetaPrior
 from bayeskit.models.distribution_transformer.simulators import Simulator
 
@@ -91,14 +93,67 @@ def _weibull_density(z: jax.Array, x: jax.Array) -> jax.Array:
     return was_seen * log_hazard - jnp.exp(shape * log_ratio)
 
 
-def _rows(draw: Callable, density: Callable) -> Simulator:
-    return Simulator(draw, density, num_observations=(1, 20))
+class _Known(Simulator):
+    """A simulator that knows which observations there are.
+
+    Parameters
+    ----------
+    draw, density : callables
+    is_possible : callable (z) -> (...) array of bool, of observations (..., m)
+    words : str
+        What an observation must be.
+    """
+
+    def __init__(self, draw: Callable, density: Callable, is_possible: Callable, words: str):
+        super().__init__(draw, density, num_observations=(1, 20))
+        self._is_possible, self._words = is_possible, words
+
+    def check_rows(
+        self, rows: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> None:
+        """Refuse observations that have no density, whatever the latent.
+
+        Raises
+        ------
+        InvalidDataError
+        """
+        bad = masks["z"] & ~self._is_possible(rows["z"])
+        if bad.any():
+            first = rows["z"][bad][0].tolist()
+            raise InvalidDataError(
+                f"an observation must be {self._words}, got "
+                f"{first[0] if len(first) == 1 else first} (and so in {int(bad.sum())} of "
+                f"{int(masks['z'].sum())})"
+            )
+
+
+def _is_count(z: np.ndarray) -> np.ndarray:
+    return (z[..., 0] >= 0) & (z[..., 0] == np.floor(z[..., 0]))
+
+
+def _is_time(z: np.ndarray) -> np.ndarray:
+    return (z[..., 0] > 0) & np.isin(z[..., 1], (0.0, 1.0))
 
 
 LIKELIHOODS = {
-    "normal": Likelihood(_rows(_normal_draw, _normal_density), ["real", "positive"], _TWO),
-    "poisson": Likelihood(_rows(_poisson_draw, _poisson_density), "positive", _ONE),
+    "normal": Likelihood(
+        Simulator(_normal_draw, _normal_density, num_observations=(1, 20)),
+        ["real", "positive"],
+        _TWO,
+    ),
+    "poisson": Likelihood(
+        _Known(_poisson_draw, _poisson_density, _is_count, "a count: 0, 1, 2, ..."),
+        "positive",
+        _ONE,
+    ),
     "weibull": Likelihood(
-        _rows(_weibull_draw, _weibull_density), ["positive", "positive"], _TWO
+        _Known(
+            _weibull_draw,
+            _weibull_density,
+            _is_time,
+            "a positive time and 1 or 0, whether its event was seen",
+        ),
+        ["positive", "positive"],
+        _TWO,
     ),
 }

@@ -102,6 +102,24 @@ class LinearGaussian(BaseSimulator):
         ]
         return parts[0], cholesky(parts[1])
 
+    def row_sizes(self, dim: int) -> dict[str, int]:
+        """Return the size of an observation.
+
+        Raises
+        ------
+        ValueError
+            If the matrix has other columns than the latent has coordinates.
+        """
+        vector = jnp.zeros(len(self.parameters.ranges))
+        matrix, noise = jax.eval_shape(self.linear_part, vector)
+        wanted = (len(noise), dim)
+        if matrix.shape != wanted:
+            raise ValueError(
+                f"matrix must have shape {wanted}, by the rows of noise_covariance and the "
+                f"coordinates of the latent; got {matrix.shape}"
+            )
+        return {"z": len(noise)}
+
     def simulate_rows(self, key: jax.Array, x: jax.Array, vector: jax.Array) -> dict:
         """Return the largest data set of one problem."""
         matrix, factor = self.linear_part(vector)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,6 @@ from bayeskit.models.distribution_transformer.gaussian_mixture import GaussianMi
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.small_matrices import (
     log_diagonal,
-    multiply_vector,
     posterior_factor,
 )
 
@@ -84,31 +84,43 @@ class GaussianMixtureMetaPrior:
     num_parameters = 0
 
     def __post_init__(self):
-        low, high = self.component_range
-        problems = {
-            "dim must be a whole number >= 1": not isinstance(self.dim, int | np.integer)
-            or self.dim < 1,
-            "num_components must be at least 1, and a pair in order": not 1 <= low <= high,
-            "covariance must be 'log_normal' or 'wishart'": self.covariance
-            not in ("log_normal", "wishart"),
-            "scale_bounds must be positive, in order and around 1": not (
-                0 < self.scale_bounds[0] < 1 < self.scale_bounds[1]
+        numbers = (self.concentration, self.mean_scale, self.log_scale_sd)
+        share = self.sharp_share
+        for is_so, words in (
+            (_is_count(self.dim), "dim must be a whole number >= 1"),
+            (
+                _is_count(self.num_components)
+                or _is_pair(self.num_components, _is_count, equal=True),
+                "num_components must be a whole number >= 1, or two of them in order",
             ),
-            "sharp_share must be in [0, 1]": not 0 <= self.sharp_share <= 1,
-            "sharpest must be in (0, 1]": not 0 < self.sharpest <= 1,
-            "concentration, mean_scale and log_scale_sd must be positive": not (
-                min(self.concentration, self.mean_scale, self.log_scale_sd) > 0
+            (
+                self.covariance in ("log_normal", "wishart"),
+                "covariance must be 'log_normal' or 'wishart'",
             ),
-        }
-        for message, is_so in problems.items():
-            if is_so:
-                raise ValueError(f"GaussianMixtureMetaPrior: {message}, got {self}")
+            (
+                all(map(_is_positive, numbers)),
+                "concentration, mean_scale and log_scale_sd must be positive",
+            ),
+            (
+                _is_pair(self.scale_bounds, _is_positive)
+                and self.scale_bounds[0] < 1 < self.scale_bounds[1],
+                "scale_bounds must be two positive numbers, one on each side of 1",
+            ),
+            (
+                share == 0 or (_is_positive(share) and share <= 1),
+                "sharp_share must be in [0, 1]",
+            ),
+            (_is_positive(self.sharpest) and self.sharpest <= 1, "sharpest must be in (0, 1]"),
+        ):
+            if not is_so:
+                raise ValueError(f"GaussianMixtureMetaPrior: {words}, got {self}")
 
     @property
     def component_range(self) -> tuple[int, int]:
         """Smallest and largest number of components."""
         number = self.num_components
-        return (number, number) if isinstance(number, int) else (number[0], number[1])
+        low, high = (number, number) if isinstance(number, int | np.integer) else number
+        return int(low), int(high)
 
     # ------------------------------------------------------------ draws
 
@@ -171,13 +183,7 @@ class GaussianMixtureMetaPrior:
     @staticmethod
     def draw_latent(key: jax.Array, prior: Mixture) -> jax.Array:
         """Return one latent (batch, d) from each prior."""
-        of_component, of_noise = jax.random.split(key)
-        chosen = jax.random.categorical(of_component, prior.log_weights)
-        here = jax.nn.one_hot(chosen, prior.log_weights.shape[-1], dtype=prior.means.dtype)
-        mean = (here[..., None] * prior.means).sum(axis=-2)
-        factor = (here[..., None, None] * prior.factors).sum(axis=-3)
-        noise = jax.random.normal(of_noise, mean.shape, mean.dtype)
-        return mean + multiply_vector(factor, noise)
+        return mixture_arrays.draw(key, prior)
 
     # ------------------------------------------------------------ what the network is given
 
@@ -252,7 +258,19 @@ class GaussianMixtureMetaPrior:
         """Return the settings as plain values."""
         fields = self.__dataclass_fields__
         values = {name: getattr(self, name) for name in fields}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-        }
+        return {name: np.asarray(value).tolist() for name, value in values.items()}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and bool(value >= 1)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and bool(0 < value < math.inf)
+
+
+def _is_pair(value: Any, is_one: Callable, equal: bool = False) -> bool:
+    """Return whether a value is a pair in order, both of a kind."""
+    if not (isinstance(value, tuple | list) and len(value) == 2 and all(map(is_one, value))):
+        return False
+    return value[0] < value[1] or (equal and value[0] == value[1])

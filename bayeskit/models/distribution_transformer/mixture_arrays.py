@@ -7,15 +7,16 @@ precision: results of a network are looked at on the host without compiling anyt
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy import linalg
 from scipy import special
 
 from bayeskit.inference import random
+from bayeskit.models.distribution_transformer.small_matrices import numpy_of, whiten
 
 __all__ = [
     "Mixture",
@@ -28,16 +29,13 @@ __all__ = [
     "log_density",
     "moments",
     "normalized",
+    "stacked",
     "triangle",
     "triangular_image",
-    "whiten",
     "without_absent",
 ]
 
 _LOG_2PI = math.log(2.0 * math.pi)
-# Forward substitution is written out for dimensions up to this one: for the small matrices of a
-# mixture, a call of LAPACK each costs more than all the arithmetic.
-_MOST_UNROLLED = 16
 
 
 class Mixture(NamedTuple):
@@ -57,10 +55,6 @@ class Mixture(NamedTuple):
     factors: Any
 
 
-def _numpy_of(*arrays: Any) -> Any:
-    return np if all(isinstance(a, np.ndarray | np.generic) for a in arrays) else jnp
-
-
 def _logsumexp(values: Any, xp: Any) -> Any:
     if xp is np:
         return special.logsumexp(values, axis=-1)
@@ -70,13 +64,13 @@ def _logsumexp(values: Any, xp: Any) -> Any:
 def normalized(mixture: Mixture) -> Mixture:
     """Return the mixture with weights that sum to one."""
     log_weights = mixture.log_weights
-    total = _logsumexp(log_weights, _numpy_of(log_weights))
+    total = _logsumexp(log_weights, numpy_of(log_weights))
     return mixture._replace(log_weights=log_weights - total[..., None])
 
 
 def extended(mixture: Mixture, num: int) -> Mixture:
     """Return mixtures (..., k) with absent components up to ``num``."""
-    xp = _numpy_of(*mixture)
+    xp = numpy_of(*mixture)
     *batch, k, d = mixture.means.shape
     shape, dtype = (*batch, num - k), mixture.means.dtype
     absent = Mixture(
@@ -86,6 +80,13 @@ def extended(mixture: Mixture, num: int) -> Mixture:
     )
     parts = zip(mixture, absent, strict=True)
     return Mixture(*(xp.concatenate(pair, axis=len(batch)) for pair in parts))
+
+
+def stacked(mixtures: Sequence[Mixture]) -> Mixture:
+    """Return single mixtures as one batch, with absent components up to the most of them."""
+    most = max(mixture.log_weights.shape[-1] for mixture in mixtures)
+    same = [extended(mixture, most) for mixture in mixtures]
+    return Mixture(*(numpy_of(*leaves).stack(leaves) for leaves in zip(*same, strict=True)))
 
 
 def without_absent(mixture: Mixture, least: int) -> Mixture:
@@ -100,27 +101,9 @@ def without_absent(mixture: Mixture, least: int) -> Mixture:
     )
 
 
-def whiten(factors: Any, residuals: Any) -> Any:
-    """Return L^-1 r for lower triangular factors (..., d, d) and residuals (..., d)."""
-    xp, dim = _numpy_of(factors, residuals), factors.shape[-1]
-    if dim > _MOST_UNROLLED:
-        if xp is np:
-            return np.linalg.solve(factors, residuals[..., None])[..., 0]
-        shape = jnp.broadcast_shapes(factors.shape[:-1], residuals.shape)
-        full = jnp.broadcast_to(factors, (*shape, dim)), jnp.broadcast_to(residuals, shape)
-        return linalg.solve_triangular(full[0], full[1][..., None], lower=True)[..., 0]
-    z: list = []
-    for i in range(dim):
-        rest = residuals[..., i]
-        for j, one in enumerate(z):
-            rest = rest - factors[..., i, j] * one
-        z.append(rest / factors[..., i, i])
-    return xp.stack(z, axis=-1)
-
-
 def component_log_densities(mixture: Mixture, x: Any) -> Any:
     r"""Return :math:`\log w_i + \log N(x; \mu_i, L_i L_i^\top)`, (..., k), at x (..., d)."""
-    xp = _numpy_of(mixture.means, x)
+    xp = numpy_of(mixture.means, x)
     z = whiten(mixture.factors, x[..., None, :] - mixture.means)
     diagonals = xp.diagonal(mixture.factors, axis1=-2, axis2=-1)
     log_scale = xp.sum(xp.log(diagonals), axis=-1)
@@ -134,7 +117,7 @@ def log_density(mixture: Mixture, x: Any) -> Any:
     Points (num, d) of one mixture give (num,); points (num, B, d) of B mixtures (num, B).
     """
     values = component_log_densities(mixture, x)
-    return _logsumexp(values, _numpy_of(values))
+    return _logsumexp(values, numpy_of(values))
 
 
 def draw(key: Any, mixture: Mixture) -> jax.Array:
@@ -157,12 +140,12 @@ def draws(key: Any, mixture: Mixture, num: int) -> jax.Array:
 def covariances(mixture: Mixture) -> Any:
     """Return the covariances (..., k, d, d) of the components."""
     factors = mixture.factors
-    return _numpy_of(factors).einsum("...ij,...kj->...ik", factors, factors)
+    return numpy_of(factors).einsum("...ij,...kj->...ik", factors, factors)
 
 
 def moments(mixture: Mixture) -> tuple[Any, Any]:
     """Return mean (..., d) and covariance (..., d, d) of whole mixtures."""
-    xp = _numpy_of(mixture.means)
+    xp = numpy_of(mixture.means)
     weights = xp.exp(mixture.log_weights)
     mean = xp.einsum("...k,...ki->...i", weights, mixture.means)
     deviations = mixture.means - mean[..., None, :]
@@ -175,7 +158,7 @@ def triangle(matrices: Any) -> Any:
 
     By a QR factorisation: nothing is squared, so that half of the digits are not lost.
     """
-    xp = _numpy_of(matrices)
+    xp = numpy_of(matrices)
     if matrices.shape[-2] == 1:
         return xp.sqrt(xp.sum(matrices**2, axis=-1, keepdims=True))
     upper = xp.linalg.qr(xp.swapaxes(matrices, -1, -2), mode="r")
@@ -184,7 +167,7 @@ def triangle(matrices: Any) -> Any:
 
 
 def _mapped(matrix: Any, offset: Any, means: Any) -> Any:
-    xp = _numpy_of(matrix, means)
+    xp = numpy_of(matrix, means)
     return xp.einsum("...ij,...kj->...ki", matrix, means) + offset[..., None, :]
 
 
@@ -209,7 +192,7 @@ def linear_prediction(mixture: Mixture, matrix: Any, offset: Any, noise_factor: 
     noise_factor : (..., e, m) array
         G, of any rank.
     """
-    xp = _numpy_of(mixture.factors, matrix)
+    xp = numpy_of(mixture.factors, matrix)
     spread = matrix[..., None, :, :] @ mixture.factors
     noise = noise_factor[..., None, :, :]
     noise = xp.broadcast_to(noise, (*spread.shape[:-1], noise.shape[-1]))

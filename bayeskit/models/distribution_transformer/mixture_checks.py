@@ -59,7 +59,9 @@ def _place(bad: Any) -> str:
 
 
 def check_weights(weights: np.ndarray) -> None:
-    """Refuse weights that are negative or do not sum to one."""
+    """Refuse weights that are negative or do not sum to one, and no weights at all."""
+    if not weights.size:
+        raise InvalidDataError(f"weights must not be empty, got shape {weights.shape}")
     negative = weights < 0
     if negative.any():
         raise InvalidDataError(

@@ -31,7 +31,6 @@ from bayeskit.models.distribution_transformer import mixture_arrays
 from bayeskit.models.distribution_transformer.frames import change
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.network import Network
-from bayeskit.models.distribution_transformer.small_matrices import multiply_vector
 from bayeskit.models.distribution_transformer.task import Problems, Start, Task
 from bayeskit.models.distribution_transformer.tokens import Scaling, Tokens, of_problems
 
@@ -135,7 +134,8 @@ def _weighted_draws(
             [_WIDENING * start.base.factors, _WIDENING * start.prior.factors], axis=-3
         ),
     )
-    points = jnp.concatenate([u[:, None, :], _draws(key, proposal, num_draws)], axis=1)
+    drawn = jnp.moveaxis(mixture_arrays.draws(key, proposal, num_draws), 0, 1)
+    points = jnp.concatenate([u[:, None, :], drawn], axis=1)
     log_proposal = mixture_arrays.log_density(
         Mixture(*(leaf[:, None] for leaf in proposal)), points
     )
@@ -158,19 +158,6 @@ def _weighted_draws(
 
 def _with_warm_start(task: Task) -> Task:
     return Task(task.meta_prior, task.simulator, task.support, task.num_components, True)
-
-
-def _draws(key: jax.Array, mixture: Mixture, num: int) -> jax.Array:
-    """Return (batch, num, d) draws, all noise in two calls."""
-    of_component, of_noise = jax.random.split(key)
-    batch, _, d = mixture.means.shape
-    chosen = jax.random.categorical(
-        of_component, mixture.log_weights[:, None, :], shape=(batch, num)
-    )
-    mean = jnp.take_along_axis(mixture.means, chosen[..., None], axis=1)
-    factor = jnp.take_along_axis(mixture.factors, chosen[..., None, None], axis=1)
-    noise = jax.random.normal(of_noise, (batch, num, d), mean.dtype)
-    return mean + multiply_vector(factor, noise)
 
 
 def posterior_of(

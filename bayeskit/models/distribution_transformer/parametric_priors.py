@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,8 @@ class ParametricMetaPrior:
                     f"the family {name!r} of {latent!r} has the parameters "
                     f"{sorted(found.parameters)}, got {sorted(laws)}"
                 )
+            for parameter, kind in found.parameters.items():
+                _check_law(f"{parameter} of {latent!r}", laws[parameter], kind == "positive")
             self.latents[latent] = (found, {p: laws[p] for p in found.parameters})
         self._is_single = isinstance(family, str)
         # Of the parameters in order: family, name, whether it is positive.
@@ -274,6 +277,18 @@ class ParametricMetaPrior:
 # Laws of hyper-parameters that a file may name.
 _LAWS = ("Uniform", "InverseGamma", "Gamma", "LogNormal", "Normal", "HalfNormal", "Exponential",
          "Beta", "LogUniform")  # fmt: skip
+
+
+def _check_law(name: str, law: Any, is_positive: bool) -> None:
+    """Refuse what is neither a distribution to draw from nor a number in range."""
+    if hasattr(law, "sample"):
+        return
+    is_number = isinstance(law, int | float | np.number) and math.isfinite(law)
+    if not is_number or (is_positive and law <= 0):
+        kind = "positive" if is_positive else "finite"
+        raise ValueError(
+            f"{name} must be a NumPyro distribution or a {kind} number, got {law!r}"
+        )
 
 
 class _NotInFile:

@@ -198,4 +198,14 @@ def _scipy_families() -> dict[str, Callable]:
         "gamma": lambda a, loc, scale: moved(dist.Gamma(a, 1.0 / scale), loc, 1.0),
         "invgamma": lambda a, loc, scale: moved(dist.InverseGamma(a, scale), loc, 1.0),
         "beta": lambda a, b, loc, scale: moved(dist.Beta(a, b), loc, scale),
+        "chi2": lambda nu, loc, scale: moved(dist.Gamma(0.5 * nu, 0.5 / scale), loc, 1.0),
+        "gumbel_r": lambda loc, scale: dist.Gumbel(loc, scale),
+        "halfcauchy": lambda loc, scale: moved(dist.HalfCauchy(scale), loc, 1.0),
+        "loguniform": lambda a, b, loc, scale: moved(
+            dist.LogUniform(a * scale, b * scale), loc, 1.0
+        ),
+        "truncnorm": lambda a, b, loc, scale: dist.TruncatedNormal(
+            loc, scale, low=loc + a * scale, high=loc + b * scale
+        ),
+        "weibull_min": lambda c, loc, scale: moved(dist.Weibull(scale, c), loc, 1.0),
     }

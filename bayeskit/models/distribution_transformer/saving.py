@@ -17,6 +17,7 @@ from bayeskit.models.distribution_transformer.meta_priors import GaussianMixture
 from bayeskit.models.distribution_transformer.network import Widths
 from bayeskit.models.distribution_transformer.parametric_priors import ParametricMetaPrior
 from bayeskit.models.distribution_transformer.ranges import TrainedRange
+from bayeskit.models.distribution_transformer.settings import PLAIN_SETTINGS
 from bayeskit.models.distribution_transformer.tokens import Scaling
 from bayeskit.models.distribution_transformer.training_progress import HISTORY, Progress
 
@@ -25,21 +26,7 @@ __all__ = ["load", "save"]
 # Of what stands in the container; a reader refuses any other.
 _VERSION = 2
 _KIND = "DistributionTransformer"
-_SETTINGS = (
-    "n_components",
-    "warm_start",
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "d_hidden",
-    "max_steps",
-    "budget_seconds",
-    "batch_size",
-    "n_draws",
-    "lr",
-    "patience",
-    "precision",
-)
+_SETTINGS = (*PLAIN_SETTINGS, "budget_seconds", "precision")
 
 
 def _flat(tree: Any, name: str) -> dict[str, np.ndarray]:

@@ -13,11 +13,16 @@ from bayeskit.inference.checkpoint import plain_text
 from bayeskit.models.base import precision_scope
 from bayeskit.models.distribution_transformer.training_progress import Training
 
-__all__ = ["check_settings", "device_scope", "identity_of_training", "training_of"]
+__all__ = [
+    "PLAIN_SETTINGS",
+    "check_settings",
+    "device_scope",
+    "identity_of_training",
+    "training_of",
+]
 
-# Settings that the numbers depend on: all but how long, how fast and where.
-_OF_TRAINING = (
-    "support",
+# Plain values that the numbers depend on: all but how long, how fast and where.
+PLAIN_SETTINGS = (
     "n_components",
     "warm_start",
     "d_model",
@@ -30,8 +35,6 @@ _OF_TRAINING = (
     "max_steps",
     "patience",
 )
-
-
 _COUNTS = {
     "n_components": 1,
     "d_model": 1,
@@ -121,5 +124,6 @@ def training_of(estimator: Any) -> Training:
 
 def identity_of_training(estimator: Any) -> dict[str, str]:
     """Return what must be the same for a checkpoint to be used, beside simulator and key."""
-    names = {name: plain_text(repr(getattr(estimator, name))) for name in _OF_TRAINING}
-    return {**names, "meta_prior": plain_text(estimator.meta_prior.plain())}
+    names = ("support", *PLAIN_SETTINGS)
+    given = {name: plain_text(repr(getattr(estimator, name))) for name in names}
+    return {**given, "meta_prior": plain_text(estimator.meta_prior.plain())}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference import random
+from bayeskit.models.distribution_transformer.signatures import checked_sizes
 
 __all__ = ["JointSimulator", "Simulator", "Source", "as_simulator"]
 
@@ -24,13 +25,30 @@ class Source:
         Draws one observation, in JAX. x is the latent (d,), constrained; the key is one that
         all of ``jax.random`` takes.
     log_likelihood : callable (z, x) -> number, optional
-        Log density of one observation z (m,).
+        Log density of one observation z (m,); an array of one number will do.
     num_observations : int or (int, int)
         How many there are; a pair draws the number anew for each data set, ends included.
 
     Notes
     -----
     In a simulator with parameters, both functions take them as a third argument, a dict.
+
+    Examples
+    --------
+    Two instruments, of which the first is read one to ten times:
+
+    >>> import jax
+    >>> from bayeskit.models.distribution_transformer import Simulator, Source
+    >>> log_normal = jax.scipy.stats.norm.logpdf
+    >>> coarse = Source(
+    ...     lambda key, x: x + 2.0 * jax.random.normal(key, x.shape),
+    ...     lambda z, x: log_normal(z, x, 2.0).sum(),
+    ...     num_observations=(1, 10),
+    ... )
+    >>> fine = Source(lambda key, x: x + 0.1 * jax.random.normal(key, x.shape))
+    >>> simulator = Simulator({"coarse": coarse, "fine": fine})
+    >>> simulator.row_sizes(2), simulator.has_log_likelihood
+    ({'coarse': 2, 'fine': 2}, False)
     """
 
     def __init__(
@@ -48,12 +66,16 @@ class _Parameters:
     """Known numbers of the likelihood, such as a noise, that differ between calls."""
 
     def __init__(self, ranges: Mapping[str, tuple[float, float]] | None):
-        self.ranges = {name: (float(a), float(b)) for name, (a, b) in (ranges or {}).items()}
-        for name, (low, high) in self.ranges.items():
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        self.ranges: dict[str, tuple[float, float]] = {}
+        for name, given in (ranges or {}).items():
+            ends = np.asarray(given)
+            is_range = ends.shape == (2,) and ends.dtype.kind in "iuf"
+            if not is_range or not np.isfinite(ends).all() or not ends[0] < ends[1]:
                 raise ValueError(
-                    f"parameters[{name!r}] must be a finite range, got {low, high}"
+                    f"parameters[{name!r}] must be a range (low, high) of finite numbers, got "
+                    f"{given!r}"
                 )
+            self.ranges[name] = (float(ends[0]), float(ends[1]))
 
     def _is_log(self, name: str) -> bool:
         return self.ranges[name][0] > 0
@@ -113,62 +135,36 @@ class BaseSimulator:
         return None
 
     def row_sizes(self, dim: int) -> dict[str, int]:
-        """Return the numbers m of one row of each source, from an abstract call.
+        """Return the numbers m of one row of each source, from abstract calls.
 
         Raises
         ------
-        TypeError
-            If the simulator cannot be called, or returns no rows of numbers.
+        TypeError, IndexError
+            If the simulator or its log likelihood cannot be called, returns other than rows or
+            a number, or reads what is not there.
         """
-        vector = jax.ShapeDtypeStruct((len(self.parameters.ranges),), jnp.float32)
-        try:
-            found = jax.eval_shape(
-                self.simulate_rows,
-                jax.random.key(0),
-                jax.ShapeDtypeStruct((dim,), jnp.float32),
-                vector,
-            )
-        except Exception as error:
-            given = self.parameters.ranges
-            called = "(key, x, parameters)" if given else "(key, x)"
-            hint = "" if given else "; a third argument takes parameters= of the Simulator"
-            raise TypeError(
-                f"the simulator cannot be called with a key and a latent of shape ({dim},). It "
-                f"must be a JAX function {called} -> (m,) array{hint}. It raised "
-                f"{first_line(error)}"
-            ) from error
-        sizes = {}
-        for name, leaf in found.items():
-            if leaf.ndim != 2 or not leaf.shape[1]:
-                raise TypeError(
-                    f"the simulator must return rows (n, m) of numbers for {name!r}, "
-                    f"got shape {leaf.shape}"
-                )
-            sizes[name] = leaf.shape[1]
+        return checked_sizes(self, dim)
+
+    def check_rows(
+        self, rows: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
+    ) -> None:
+        """Refuse observations (batch, n, m) that no latent gives; by default none are."""
+
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{low} to {high} of {name!r}"
+            for name, (low, high) in self.num_observations.items()
+        )
+        likelihood = "with" if self.has_log_likelihood else "without"
+        return f"<{type(self).__name__}: {counts}, {likelihood} log likelihood>"
+
+    def probe(self, key: jax.Array, x: Any, rows: Mapping[str, Any]) -> None:
+        """Call what the user wrote, with a latent and rows that are NumPy arrays."""
+        vector = jnp.zeros(len(self.parameters.ranges))
+        self.simulate_rows(key, x, vector)
         if self.has_log_likelihood:
-            self._check_log_likelihood(found, dim, vector)
-        return sizes
-
-    def _check_log_likelihood(self, rows: dict, dim: int, vector: Any) -> None:
-        """Refuse a log likelihood that cannot be called, or returns no single number."""
-        masks = {n: jax.ShapeDtypeStruct((a.shape[0],), jnp.bool_) for n, a in rows.items()}
-        latent = jax.ShapeDtypeStruct((dim,), jnp.float32)
-        shapes = {name: leaf.shape for name, leaf in rows.items()}
-        try:
-            jax.eval_shape(self.log_likelihood_rows, rows, masks, latent, vector)
-        except Exception as error:
-            raise TypeError(
-                f"the log likelihood cannot be called with observations of shapes (n, m) "
-                f"{shapes} and a latent of shape ({dim},), or returns more than one number. It "
-                "must be a JAX function (z, x) -> number of one observation z (m,), or (rows, "
-                f"masks, x) -> number of a JointSimulator. It raised {first_line(error)}"
-            ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the class of an error and the first line of its text."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"
+            masks = {name: np.ones(len(values), bool) for name, values in rows.items()}
+            self.log_likelihood_rows(dict(rows), masks, x, vector)
 
 
 def _row_range(number: Any, name: str) -> tuple[int, int]:
@@ -275,6 +271,14 @@ class Simulator(BaseSimulator):
             total = total + jnp.where(masks[name], values, 0.0).sum()
         return total
 
+    def probe(self, key: jax.Array, x: Any, rows: Mapping[str, Any]) -> None:
+        """Call the functions of each source, with a latent and a row that are NumPy arrays."""
+        more = self._more(jnp.zeros(len(self.parameters.ranges)))
+        for name, source in self.sources.items():
+            source.simulate(random.threefry(key), x, *more)
+            if source.log_likelihood is not None:
+                source.log_likelihood(rows[name][0], x, *more)
+
 
 class JointSimulator(BaseSimulator):
     """Data sets whose rows are not independent, or have a design of their own.
@@ -289,6 +293,18 @@ class JointSimulator(BaseSimulator):
         Log density of the rows where the masks, dicts of (n,) arrays of bool, are True.
     parameters : dict of str to (float, float), optional
         As for :class:`Simulator`.
+
+    Examples
+    --------
+    The first three to five steps of a random walk that begins at the latent:
+
+    >>> import jax
+    >>> from bayeskit.models.distribution_transformer import JointSimulator
+    >>> def walk(key, x):
+    ...     return x + jax.random.normal(key, (5, 1)).cumsum(axis=0)
+    >>> simulator = JointSimulator(walk, num_observations=(3, 5))
+    >>> simulator.num_observations, simulator.row_sizes(1), simulator.has_log_likelihood
+    ({'z': (3, 5)}, {'z': 1}, False)
     """
 
     has_fixed_rows = True

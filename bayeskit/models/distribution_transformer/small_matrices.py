@@ -6,18 +6,32 @@ Here each step of an algorithm is one operation on the whole batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.scipy import linalg
 
 __all__ = [
     "cholesky",
     "log_diagonal",
     "multiply",
     "multiply_vector",
+    "numpy_of",
     "posterior_factor",
     "solve_lower",
     "solve_upper",
+    "whiten",
 ]
+
+# Forward substitution is written out for dimensions up to this one.
+_MOST_UNROLLED = 16
+
+
+def numpy_of(*arrays: Any) -> Any:
+    """Return NumPy if all arrays are its own, and JAX's NumPy otherwise."""
+    return np if all(isinstance(a, np.ndarray | np.generic) for a in arrays) else jnp
 
 
 def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -62,16 +76,30 @@ def cholesky(matrix: jax.Array, floor: float | None = None) -> jax.Array:
     return jnp.stack(columns, axis=-1)
 
 
-def solve_lower(factor: jax.Array, b: jax.Array) -> jax.Array:
-    """Solve ``factor x = b`` for lower triangles (..., d, d) and right sides (..., d, m)."""
-    d = factor.shape[-1]
-    rows: list[jax.Array] = []
+def solve_lower(factor: Any, b: Any) -> Any:
+    """Solve ``factor x = b`` for lower triangles (..., d, d) and right sides (..., d, m).
+
+    Axes before the last two broadcast. NumPy arrays are solved on the host.
+    """
+    xp, d = numpy_of(factor, b), factor.shape[-1]
+    if d > _MOST_UNROLLED:
+        if xp is np:
+            return np.linalg.solve(factor, b)
+        batch = jnp.broadcast_shapes(factor.shape[:-2], b.shape[:-2])
+        factor, b = (jnp.broadcast_to(a, (*batch, *a.shape[-2:])) for a in (factor, b))
+        return linalg.solve_triangular(factor, b, lower=True)
+    rows: list[Any] = []
     for i in range(d):
         rest = b[..., i, :]
         for j in range(i):
             rest = rest - factor[..., i, j, None] * rows[j]
         rows.append(rest / factor[..., i, i, None])
-    return jnp.stack(rows, axis=-2)
+    return xp.stack(rows, axis=-2)
+
+
+def whiten(factor: Any, residuals: Any) -> Any:
+    """Return L^-1 r for lower triangles (..., d, d) and residuals (..., d)."""
+    return solve_lower(factor, residuals[..., None])[..., 0]
 
 
 def solve_upper(factor: jax.Array, b: jax.Array) -> jax.Array:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeskit.models.distribution_transformer.small_matrices import numpy_of
+
 __all__ = ["Correlation", "Intervals", "Simplex", "Support", "as_support"]
 
 _NAMES = '"real", "positive", "unit", ("interval", low, high), "simplex", "correlation"'
@@ -46,10 +48,6 @@ class Support(Protocol):
 
     def contains(self, x: Any) -> Any:
         """Return whether points lie inside, (...) bool."""
-
-
-def _numpy_of(x: Any) -> Any:
-    return np if isinstance(x, np.ndarray) else jnp
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Intervals:
 
     def constrain(self, u: Any) -> Any:
         """Return x of u."""
-        xp, dtype = _numpy_of(u), u.dtype
+        xp, dtype = numpy_of(u), u.dtype
         is_half, is_bounded, low, width = self._kinds(dtype)
         # What is not selected must not overflow, or gradients would be NaN.
         half = xp.exp(xp.where(is_half, u, 0.0))
@@ -120,7 +118,7 @@ class Intervals:
 
     def unconstrain(self, x: Any) -> Any:
         """Return u of x; NaN or infinite outside."""
-        xp, dtype = _numpy_of(x), x.dtype
+        xp, dtype = numpy_of(x), x.dtype
         is_half, is_bounded, low, width = self._kinds(dtype)
         above = xp.where(is_half | is_bounded, x - low, 1.0)
         below = xp.where(is_bounded, low + width.astype(dtype) - x, 1.0)
@@ -130,7 +128,7 @@ class Intervals:
 
     def log_det(self, u: Any) -> Any:
         """Return the log determinant of the Jacobian."""
-        xp, dtype = _numpy_of(u), u.dtype
+        xp, dtype = numpy_of(u), u.dtype
         is_half, is_bounded, _, width = self._kinds(dtype)
         v = xp.where(is_bounded, u, 0.0)
         # d/du of the logistic function, in a form that does not underflow.
@@ -140,7 +138,7 @@ class Intervals:
 
     def contains(self, x: Any) -> Any:
         """Return whether all coordinates lie inside."""
-        xp = _numpy_of(x)
+        xp = numpy_of(x)
         return xp.all((x > np.asarray(self.low)) & (x < np.asarray(self.high)), axis=-1)
 
 
@@ -204,7 +202,7 @@ class Simplex:
 
     def contains(self, x: Any) -> Any:
         """Return whether all are positive and sum to one, to single precision."""
-        xp = _numpy_of(x)
+        xp = numpy_of(x)
         total = xp.sum(x, axis=-1)
         return xp.all(x > 0, axis=-1) & (xp.abs(total - 1.0) < 1e-5)
 
@@ -282,7 +280,7 @@ class Correlation:
 
     def contains(self, x: Any) -> Any:
         """Return whether the matrix is positive definite."""
-        return _numpy_of(x).asarray(jnp.all(jnp.isfinite(self.unconstrain(x)), axis=-1))
+        return numpy_of(x).asarray(jnp.all(jnp.isfinite(self.unconstrain(x)), axis=-1))
 
 
 def as_support(spec: Any, dim: int) -> Support:

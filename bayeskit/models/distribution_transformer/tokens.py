@@ -15,6 +15,7 @@ from bayeskit.models.distribution_transformer.small_matrices import (
     log_diagonal,
     multiply,
     solve_lower,
+    whiten,
 )
 from bayeskit.models.distribution_transformer.task import Problems, Start, Task
 
@@ -82,7 +83,7 @@ def raw_numbers(
         after = frame_of(start.base)
         components.append(_component_numbers(in_frame(start.base, after)))
         components.append(0.5 * jnp.clip(start.residuals, -6.0, 4.0))
-    moved = solve_lower(before.scale, (after.origin - before.origin)[..., None])[..., 0]
+    moved = whiten(before.scale, after.origin - before.origin)
     shrunk = _triangle_entries(solve_lower(before.scale, after.scale))
     context = [moved, shrunk, problems.vector, task.meta_prior.parameter_vector(problems.prior)]
     context += [

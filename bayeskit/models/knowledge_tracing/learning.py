@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
+from bayeskit.errors import NonFiniteObjectiveError
 from bayeskit.inference import random
 from bayeskit.models.knowledge_tracing.block_filter import filtered, initial_belief, steps_of
 from bayeskit.models.knowledge_tracing.rows import STUDY
@@ -136,6 +137,11 @@ def learned(
     priors : dict
         Mean and precision of each of u.
     evidences : callable (parameters, trials, structure) -> (learners,)
+
+    Raises
+    ------
+    NonFiniteObjectiveError
+        Where the evidence is not finite in the end.
     """
     if not u or not training.num_steps:
         return u, np.zeros(0)
@@ -159,8 +165,10 @@ def learned(
     )
     history = np.asarray(history, np.float64)
     if not math.isfinite(float(history[-1])):
-        raise FloatingPointError(
-            "the evidence is not finite at what was learned: lower learning_rate, or fix some "
-            "parameters"
+        first = int(np.argmin(np.isfinite(history)))
+        raise NonFiniteObjectiveError(
+            f"training must end with a finite evidence, but it was {history[-1]}, and first "
+            f"not finite at step {first} of {training.num_steps}: lower "
+            f"learning_rate={training.learning_rate:g}, or fix some parameters"
         )
     return jax.tree.map(lambda x: np.asarray(x, np.float64), u), history

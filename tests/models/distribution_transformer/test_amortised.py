@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import bayeskit as bk
 from bayeskit.errors import InvalidDataError, OutOfMetaPriorWarning
@@ -103,6 +104,20 @@ def test_a_batch_equals_single_calls(learned, prior):
     assert difference(swapped[1], learned.posterior(z[0], prior=second)) < 1e-5
 
 
+def test_a_list_has_one_prior_for_each_data_set(learned, prior):
+    z = np.array([[0.7, -0.2], [1.5, 0.1]])[..., None]
+    one = bk.GaussianMixture([1.0], [1.0], [2.0])
+    both = learned.posterior(z, prior=[prior, one])
+    for i, given in enumerate((prior, one)):
+        alone = learned.posterior(z[i], prior=given)
+        u = np.linspace(-2.0, 3.0, 5)[:, None]
+        assert np.abs(both[i].log_prob(u) - alone.log_prob(u)).max() < 1e-5
+    with pytest.raises(TypeError, match=r"one for each data set, .* got rv_.* at place 1"):
+        learned.posterior(z, prior=[prior, stats.norm()])
+    with pytest.raises(InvalidDataError, match="batches have different lengths"):
+        learned.posterior(z, prior=[prior] * 3)
+
+
 @pytest.mark.parametrize("name", ["learned", "exact"])
 @pytest.mark.parametrize("variance", [1e-8, 1.0, 1e8])
 @pytest.mark.parametrize("z", [0.0, 50.0])
@@ -139,8 +154,6 @@ def test_densities_integrate_to_one_on_a_warped_support(variance):
 
 
 def test_without_data_a_parametric_prior_is_fitted(variance):
-    from scipy import stats
-
     q = variance.posterior(None, prior={"concentration": 2.0, "rate": 2.0})
     u = np.linspace(-6.0, 10.0, 4001)
     x = np.exp(u)

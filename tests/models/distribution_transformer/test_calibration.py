@@ -1,5 +1,6 @@
 """Calibration reports: exact posteriors pass, damaged ones fail, and regions are named."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -170,6 +171,13 @@ def test_pictures(simulation):
     assert all(np.abs(line.get_ydata()).max() < 3 * band for line in ax.lines)
     ax = plots.expected_coverage(report)
     assert ax.get_legend().texts[0].get_text() == "highest density"
+    assert ax.get_title(loc="left") == "pass: coverage of 2000 truths"
+    # A report that fails by what is not in the picture says so.
+    failed = dataclasses.replace(report, table=[(*report.table[0][:-1], False)], verdict="fail")
+    assert failed.table[0][1] == "x[0]"
+    title = plots.expected_coverage(failed).get_title(loc="left")
+    assert title == "coverage of 2000 truths; the report fails by x[0]"
+    assert plots.rank_distributions(failed).get_title(loc="left").startswith("fail: ranks")
 
 
 def test_bad_arguments(simulation):

@@ -102,6 +102,17 @@ def test_refined_posteriors_are_exact(untrained, method):
     )
 
 
+def test_what_takes_seconds_is_said(untrained, monkeypatch, capsys):
+    monkeypatch.setattr(untrained, "progress", True)
+    z = np.stack([Z, Z])[..., None]
+    untrained.posterior(z, prior=PRIOR, refine="psis", random_state=0)
+    assert capsys.readouterr().err == ""
+    untrained.posterior(z, prior=PRIOR, refine="smc", random_state=0)
+    said = capsys.readouterr().err
+    assert "refining: problem 2 of 2, tempered SMC" in said
+    assert "2 refined" in said.rsplit("\r", 1)[-1]
+
+
 @pytest.mark.parametrize(
     "prior",
     [

@@ -94,7 +94,7 @@ def test_simulators():
         LinearGaussian([[1.0]], np.eye(2))
     with pytest.raises(ValueError, match="there are no parameters"):
         LinearGaussian(lambda p: 1.0, 1.0)
-    with pytest.raises(ValueError, match="must be a finite range"):
+    with pytest.raises(ValueError, match=r"must be a range .low, high. of finite numbers"):
         Simulator(lambda key, x: x, parameters={"noise": (2.0, 1.0)})
     short = JointSimulator(lambda key, x: jax.random.normal(key, (3, 1)), 4)
     fails_to_fit(TypeError, "must return 4 rows", simulator=short)
@@ -289,3 +289,50 @@ def test_equal_weights_are_said():
     facts = {"ess": 3.0, "khat": -np.inf, "log_evidence": -1.0, "log_evidence_se": 0.0}
     found = RefinedPosterior("psis", np.zeros((3, 1)), np.zeros(3), None, None, **facts)
     assert "khat=-inf (all weights equal)" in repr(found)
+
+
+def test_coordinates_that_are_not_there():
+    """JAX takes the last one for an index beyond the end."""
+    two = {"num_observations": 2}
+    words = r"a coordinate that is not there: the latent has shape \(1,\).* index . is out of"
+    for simulator in (
+        Simulator(lambda key, x: x[3] + jax.random.normal(key)),
+        Simulator(lambda key, x: x, lambda z, x: -((z[2] - x[0]) ** 2)),
+        Simulator(lambda key, x: x, lambda z, x: -((z[0] - x[1]) ** 2), **two),
+        JointSimulator(lambda key, x: x[1] * jax.numpy.ones((2, 1)), 2),
+        JointSimulator(
+            lambda key, x: jax.numpy.ones((2, 1)), 2, lambda rows, masks, x: rows["z"][2, 0]
+        ),
+    ):
+        fails_to_fit(IndexError, words, simulator)
+    # Negative ones are there, and what NumPy cannot do is not held against a simulator.
+    fine = Simulator(
+        lambda key, x: x.at[0].add(1.0)[-1], lambda z, x: jax.lax.integer_pow(z[-1] - x[0], 2)
+    )
+    assert fine.row_sizes(1) == {"z": 1}
+
+
+def test_matrices_of_another_latent():
+    wrong = LinearGaussian(np.ones((3, 2)), np.eye(3))
+    fails_to_fit(ValueError, r"matrix must have shape \(3, 1\).*; got \(3, 2\)", wrong)
+
+
+def test_meta_priors_that_are_none():
+    for wrong, words in (
+        ({"num_components": (1, 2, 3)}, "num_components must be a whole number"),
+        ({"num_components": 1.5}, "num_components must be a whole number"),
+        ({"num_components": (3, 1)}, "two of them in order"),
+        ({"mean_scale": np.nan}, "mean_scale and log_scale_sd must be positive"),
+        ({"mean_scale": "a"}, "mean_scale and log_scale_sd must be positive"),
+        ({"scale_bounds": (0.1,)}, "scale_bounds must be two positive numbers"),
+        ({"sharp_share": np.nan}, r"sharp_share must be in \[0, 1\]"),
+        ({"sharpest": 2.0}, r"sharpest must be in \(0, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            GaussianMixtureMetaPrior(**wrong)
+    assert GaussianMixtureMetaPrior(num_components=np.int64(2)).plain()["num_components"] == 2
+    for law in (-1.0, "a", np.inf):
+        with pytest.raises(ValueError, match=r"rate of 'x' must be .* a positive number, got"):
+            ParametricMetaPrior("gamma", concentration=1.0, rate=law)
+    with pytest.raises(ValueError, match=r"parameters\['sd'\] must be a range \(low, high\)"):
+        Simulator(lambda key, x, p: x, parameters={"sd": 3})

@@ -124,6 +124,7 @@ def bad(**changed):
     [
         (bad(weights=[-0.1, 1.1]), "negative, got -0.1 for component 0"),
         (bad(weights=[0.3, 0.6]), "the sum 0.9"),
+        (bad(weights=[], means=[], covariances=[]), r"must not be empty, got shape \(0,\)"),
         (bad(weights=[np.nan, 1.0]), r"weights has nan at index \(0,\)"),
         (bad(means=np.zeros((3, 2))), "means must have shape"),
         (bad(covariances=np.zeros((2, 3, 3))), r"must have shape \(2, 2, 2\)"),

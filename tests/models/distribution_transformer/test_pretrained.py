@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 import bayeskit as bk
+from bayeskit.errors import InvalidDataError
 from bayeskit.models.distribution_transformer.likelihoods import LIKELIHOODS
 from bayeskit.models.distribution_transformer.pretrained import NETWORKS, network_report
 from benchmarks import exact_posteriors
@@ -85,6 +86,27 @@ def test_pickle_keeps_the_report():
     again = pickle.loads(pickle.dumps(estimator))
     assert again.report_ == estimator.report_
     assert again.meta_prior == estimator.meta_prior
+
+
+@pytest.mark.parametrize(
+    ("name", "z", "words"),
+    [
+        ("poisson", [3.5, 2.0], "must be a count: 0, 1, 2, ..., got 3.5 .and so in 1 of 2"),
+        ("poisson", [3.0, -2.0], "must be a count: 0, 1, 2, ..., got -2"),
+        ("weibull", [[1.0, 2.0]], r"a positive time and 1 or 0, .* got \[1.0, 2.0\]"),
+        ("weibull", [[0.0, 1.0]], "a positive time and 1 or 0"),
+    ],
+)
+def test_observations_that_no_latent_gives(name, z, words):
+    estimator = load(name)
+    support = estimator.task_.support.spec
+    d = len(support)
+    prior = bk.GaussianMixture([1.0], np.zeros((1, d)), [0.25 * np.eye(d)], support=support)
+    with pytest.raises(InvalidDataError, match=words):
+        estimator.posterior(z, prior=prior)
+    with pytest.raises(InvalidDataError, match=words):
+        estimator.filter(z, A=np.eye(d), Q=np.eye(d), x0=prior)
+    assert repr(estimator.simulator).endswith("1 to 20 of 'z', with log likelihood>")
 
 
 @pytest.mark.parametrize("name", ["Poisson", "gamma", "../poisson", None])

@@ -1,6 +1,7 @@
 """Manners of the tracer with the amortised arm: fit, forecasts, appended rows, refusals."""
 
 import pickle
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from sklearn.base import clone
 
 import bayeskit as bk
-from bayeskit.errors import InvalidDataError
+from bayeskit.errors import InvalidDataError, NonFiniteObjectiveError
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.knowledge_tracing import AmortizedVariational
 from tests.models.knowledge_tracing.learners import design
@@ -63,6 +64,13 @@ def test_what_is_learned(fitted):
     found = fitted.forecast(QUERY)
     assert (found["lower"] < found["probability"]).all() and (found["sd"] > 0).all()
     assert list(fitted.recommend(3, 1e3).columns) == ["kc", "probability", "information"]
+
+
+def test_training_that_runs_away_is_refused(answers):
+    words = r"it was nan, and first not finite at step 1 of 4: lower learning_rate=1e\+300"
+    with pytest.raises(NonFiniteObjectiveError, match=words) as found:
+        tracer(replace(ENGINE, learning_rate=1e300)).fit(answers)
+    assert isinstance(found.value, FloatingPointError)
 
 
 def test_partial_fit_is_fit(answers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,16 @@ _FAR = (
 )
 
 
+def _silent(words: str) -> None:
+    """Say nothing."""
+
+
 def refine(
-    refinement: Refinement, method: str = "auto", num_draws: int = 4000, key: Any = 0
+    refinement: Refinement,
+    method: str = "auto",
+    num_draws: int = 4000,
+    key: Any = 0,
+    say: Callable[[str], None] = _silent,
 ) -> RefinedPosterior:
     """Return the exact posterior, by correcting an approximate one.
 
@@ -52,6 +61,8 @@ def refine(
     num_draws : int
         At least 100.
     key : int or JAX key
+    say : callable
+        Told what is done, before each step that takes seconds where it is compiled.
 
     Raises
     ------
@@ -73,7 +84,7 @@ def refine(
     if not isinstance(num_draws, int | np.integer) or num_draws < 100:
         raise ValueError(f"n_draws must be a whole number >= 100, got {num_draws!r}")
     with precision_scope("float64"):
-        found = _refined(refinement, method, num_draws, accel.as_key(key))
+        found = _refined(refinement, method, num_draws, accel.as_key(key), say)
     if found.reasons:
         warnings.warn(
             f"the posterior refined by {found.method} cannot be trusted yet: "
@@ -84,11 +95,14 @@ def refine(
     return found
 
 
-def _refined(refinement: Refinement, method: str, num_draws: int, key: Any) -> RefinedPosterior:
+def _refined(
+    refinement: Refinement, method: str, num_draws: int, key: Any, say: Callable[[str], None]
+) -> RefinedPosterior:
     psis_key, smc_key, fit_key, refit_key, mcmc_key = random.split(key, 5)
     first = importance_sampling(refinement, num_draws, psis_key)
     if method == "psis" or (method == "auto" and first.reliable):
         return first
+    say("tempered SMC")
     try:
         smc = tempered(refinement, num_draws, smc_key, first)
     except (StalledError, ParticleCollapseError) as error:
@@ -100,10 +114,12 @@ def _refined(refinement: Refinement, method: str, num_draws: int, key: Any) -> R
         return dataclasses.replace(first, reasons=(*first.reasons, f"SMC stalls: {_FAR}"))
     if method == "smc" or (method == "auto" and smc.reliable):
         return smc
+    say("importance sampling from a refitted mixture")
     better = refitted(refinement, smc, fit_key)
     refit = resampled_from_refit(better, num_draws, refit_key, first)
     if method == "auto" and refit.reliable:
         return refit
+    say("Markov chains")
     mcmc = chains(better, num_draws, mcmc_key, smc)
     if method == "mcmc" or mcmc.reliable:
         return mcmc

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.accel.compilation import quick_jit
+from bayeskit.errors import NonFiniteObjectiveError
 from bayeskit.inference import random
 from bayeskit.models.knowledge_tracing.amortized.architecture import (
     AmortizedVariational,
@@ -137,7 +138,7 @@ def trained(
 
     Raises
     ------
-    FloatingPointError
+    NonFiniteObjectiveError
         Where the objective is not finite in the end.
     """
     size = min(engine.batch_size, num_learners)
@@ -182,9 +183,12 @@ def trained(
             break
     losses = np.concatenate(history)
     if not math.isfinite(float(losses[-1])):
-        raise FloatingPointError(
-            "the objective is not finite at what was learned: lower learning_rate, or check "
-            "that time_unit suits the gaps"
+        first = int(np.argmin(np.isfinite(losses)))
+        raise NonFiniteObjectiveError(
+            f"training must end with a finite objective, but it was {losses[-1]}, and first "
+            f"not finite at step {first} of {num_steps}: lower "
+            f"learning_rate={engine.learning_rate:g}, or check that time_unit suits the gaps "
+            "between the answers"
         )
     return jax.tree.map(np.asarray, learned), losses
 

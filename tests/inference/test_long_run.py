@@ -103,7 +103,14 @@ def run_in_parts(name, path):
 # ------------------------------------------------------------ the same bits
 
 
-@pytest.mark.parametrize("name", ENGINES)
+# Settings of SMC, SMC² and EnsembleHMC, which run by default as well.
+VARIANTS = ("bridge", "unbiased smc2", "ensemble to an ESS")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in VARIANTS else ()) for n in ENGINES],
+)
 def test_stopped_after_every_piece(name, tmp_path, uninterrupted):
     result, num_stops = run_in_parts(name, tmp_path / "run.bkit")
     assert num_stops >= 2

@@ -360,8 +360,11 @@ ENGINES = {
 }
 
 
+# The other two have paths as well, and SMC² the evidence.
 @pytest.mark.filterwarnings("ignore::bayeskit.errors.ConvergenceWarning")
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param("pmmh", marks=pytest.mark.slow), "gibbs", "smc2"]
+)
 def test_posterior_of_an_unknown_parameter(name):
     """Means within 6 standard errors of effective draws, sds within 6: false alarms 1e-8."""
     log_evidence, mean, sd, last, (means, sds) = grid_posterior()

@@ -35,7 +35,7 @@ class PredictiveCheck(NamedTuple):
 
     Examples
     --------
-    Data that no simulation from N(0, 2) comes near:
+    The prior predicts N(0, 2): one problem has its mean, one lies a standard deviation off.
 
     >>> import bayeskit as bk
     >>> from bayeskit.models.distribution_transformer import (
@@ -48,9 +48,10 @@ class PredictiveCheck(NamedTuple):
     ...     random_state=0,
     ... ).fit()
     >>> prior = bk.GaussianMixture([1.0], [0.0], [1.0])
-    >>> check = dt.predictive_check([6.0], prior=prior, random_state=0)
-    >>> check.log_evidence.round(2).tolist(), check.tail_probability.round(4).tolist()
-    ([-10.27], [0.0039])
+    >>> data = [[[0.0]], [[2.0**0.5]]]  # problem, observation, number
+    >>> check = dt.predictive_check(data, prior=prior, random_state=0)
+    >>> check.log_evidence.round(2).tolist(), check.tail_probability.round(1).tolist()
+    ([-1.27, -1.77], [1.0, 0.3])
     """
 
     tail_probability: np.ndarray

@@ -26,6 +26,8 @@ CACHE := \
 ONE_THREAD := \
 	XLA_FLAGS="--xla_cpu_multi_thread_eigen=false" \
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Options by which XLA optimises less save nothing worth having: of 40 CPU seconds of a file with
+# many programs 2 at most, as most programs ask for less already, and some tests run for longer.
 # A worker keeps neighbouring tests, which share compiled programs, until another is idle.
 PYTEST := $(CACHE) $(ONE_THREAD) $(BIN)/python -m pytest \
 	--numprocesses $(WORKERS) --dist worksteal --durations 15 --durations-min 5
@@ -65,7 +67,7 @@ lint: $(VENV)/.installed-dev  ## style, format, types and the direction of impor
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html
-	$(CACHE) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(CACHE) $(BIN)/python -m sphinx -W --keep-going -q -j $(WORKERS) -b html docs docs/_build/html
 
 bench: $(VENV)/.installed-bench  ## speed and accuracy beside other packages
 	$(BIN)/python -m bayeskit.accel.bench $(KERNEL_ARGS)

@@ -86,7 +86,7 @@ def initial_state(plan: Plan, key: jax.Array, sample: FirstSample) -> tuple[Stat
     return State(weights, (clip, adam._replace(mu=zeros, nu=zeros))), scaling
 
 
-@functools.partial(quick_jit, static_argnums=0)
+@functools.partial(quick_jit, static_argnums=0, optimised="lightly")
 def _chunk(
     plan: Plan,
     state: State,

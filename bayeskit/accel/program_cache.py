@@ -17,6 +17,8 @@ import jax
 import jaxlib
 from jax.experimental.compilation_cache import compilation_cache
 
+from bayeskit.accel.mapped_memory import make_room
+
 __all__ = ["ENVIRONMENT", "processor_name", "program_cache", "user_folder"]
 
 ENVIRONMENT = "BAYESKIT_PROGRAM_CACHE"
@@ -35,7 +37,8 @@ def program_cache() -> Iterator[None]:
 
     Whoever configured JAX's own cache (``JAX_COMPILATION_CACHE_DIR`` or ``jax.config``) keeps
     it, and nothing happens here. Otherwise settings of JAX are changed while the context
-    lasts, and are then as they were. ``BAYESKIT_PROGRAM_CACHE`` names another folder, or turns
+    lasts, and are then as they were. Before, programs in memory are forgotten if they leave no
+    room for more. ``BAYESKIT_PROGRAM_CACHE`` names another folder, or turns
     it off with ``off``.
 
     Notes
@@ -45,6 +48,7 @@ def program_cache() -> Iterator[None]:
     instructions that this one lacks. While the context lasts, programs that other threads
     compile are kept as well.
     """
+    make_room()
     folder = _folder()
     if folder is None:
         yield

@@ -61,7 +61,15 @@ def target(**parts):
     return bk.Target(**{**good, **parts})
 
 
+@functools.cache
+def _good_state_space():
+    return state_space(name="good")
+
+
 def state_space(**parts):
+    """Return a model; without changes the same one each time, so that programs are shared."""
+    if not parts:
+        return _good_state_space()
     good = {
         "initial": lambda p: dist.Normal(0.0, 1.0),
         "transition": lambda p, x, t, u: dist.Normal(x + u[0], 1.0),

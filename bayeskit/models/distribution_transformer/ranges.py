@@ -104,7 +104,12 @@ def sound_alarms(
         return
     text = "; ".join(finding for finding, _ in findings)
     advice = f"train with {' and '.join(dict.fromkeys(cure for _, cure in findings))}"
-    if task.simulator.has_log_likelihood:
+    if task.kind == "exact":
+        advice = (
+            "the posterior is exact all the same, as the data are linear and Gaussian; check "
+            "the prior and the units"
+        )
+    elif task.simulator.has_log_likelihood:
         advice = f"refine the posterior (refine='auto'), or {advice}"
     message = (
         f"outside of what the network was trained on: {text}. {advice[0].upper()}{advice[1:]}"

@@ -211,16 +211,17 @@ def test_priors_of_families(variance):
 def test_alarms_name_the_feature_and_its_range(exact, prior, variance):
     with pytest.warns(
         OutOfMetaPriorWarning,
-        match="10 observations of 'z', trained with up to 4.*with a larger num_observations",
+        match=r"10 observations of 'z', trained with up to 4\. The posterior is exact all",
     ):
         exact.posterior(np.zeros(10), prior=prior)
-    words = r"observation 'z', in standard deviations.*refine='auto'.*with a wider meta-prior$"
+    words = r"observation 'z', in standard deviations.*check the prior and the units$"
     with pytest.warns(OutOfMetaPriorWarning, match=words):
         exact.posterior([50.0], prior=prior)
-    with pytest.warns(OutOfMetaPriorWarning, match=r"log rate of x is 9.21.*trained on \["):
+    words = r"log rate of x is 9.21.*trained on \[.*refine='auto'.*with a wider meta-prior$"
+    with pytest.warns(OutOfMetaPriorWarning, match=words):
         variance.posterior([1.0], prior={"concentration": 2.0, "rate": 1e4})
     far = bk.GaussianMixture([1.0], [100.0], [1.0])
-    words = "mean of the prior, coordinate 0 is 100.*train with a wider meta-prior"
+    words = "mean of the prior, coordinate 0 is 100.*check the prior"
     with pytest.raises(InvalidDataError, match=words):
         exact.posterior([100.0], prior=far, strict=True)
 

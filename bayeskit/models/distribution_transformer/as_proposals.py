@@ -51,8 +51,8 @@ class AsProposals(Checks):
         >>> import bayeskit as bk
         >>> counts = bk.DistributionTransformer.pretrained("poisson")
         >>> prior = bk.GaussianMixture([1.0], [1.0], [0.25], support="positive")
-        >>> counts.bridge([3, 5, 2], prior=prior).dim
-        1
+        >>> counts.bridge([3, 5, 2], prior=prior).name
+        'p(u | z)'
         """
         self._check_fitted()
         check_likelihood(self.task_, "bridge")

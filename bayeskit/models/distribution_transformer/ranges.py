@@ -20,6 +20,8 @@ _TAIL = 0.0005
 # so does a larger share of the batch that lies outside at all.
 _FAR = 0.25
 _EXPECTED_SHARE = 0.01
+# Ends are quantiles: what is further out by less than this share of the range is not told.
+_SLACK = 0.005
 # What training would need; each finding comes with its own.
 _WIDER_PRIORS = "a wider meta-prior"
 
@@ -160,7 +162,7 @@ def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[tuple[
 
 
 def _outside(name: str, values: np.ndarray, low: float, high: float) -> list[tuple[str, str]]:
-    slack = 1e-6 * (1 + abs(low) + abs(high))
+    slack = 1e-6 * (1 + abs(low) + abs(high)) + _SLACK * (high - low)
     beyond = np.maximum(low - values, values - high)
     is_out = beyond > slack
     is_far = beyond > slack + _FAR * (high - low)

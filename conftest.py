@@ -1,6 +1,9 @@
-"""Leave modules that need a missing guest out of the doctests of the package."""
+"""Leave modules that need a missing guest out of the doctests, and close what these draw."""
 
 import importlib.util
+import sys
+
+import pytest
 
 GUESTS = {
     "pyro": ["bayeskit/interop/pyro*.py", "tests/interop/torch/twins.py"],
@@ -13,3 +16,11 @@ collect_ignore_glob = [
     if importlib.util.find_spec(guest) is None
     for pattern in patterns
 ]
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    """Close all figures after each test: Matplotlib warns of more than twenty."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")

@@ -43,6 +43,20 @@ def load(path: str | Path, *, model: Any = None) -> Any:
     ------
     CorruptFileError
         If the file is not one of ours or was changed; no code in it is ever run.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> import bayeskit as bk
+    >>> x = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    >>> y = np.array([0.1, 0.9, 1.1, np.nan, -0.8])
+    >>> gp = bk.MarkovGPRegressor("matern32", random_state=0).fit(x, y)
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "gp.bkit")
+    >>> gp.save(path)
+    >>> loaded = bk.load(path)
+    >>> type(loaded).__name__, float(np.abs(loaded.predict([2.5]) - gp.predict([2.5])).max())
+    ('MarkovGPRegressor', 0.0)
     """
     read = container.read_container(path, kinds=_KINDS)
     kind: Any = getattr(importlib.import_module(_KINDS[read.kind]), read.kind)

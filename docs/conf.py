@@ -5,9 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-# The package beside this folder, for the executed pages as well.
+# The package beside this folder, for the executed pages as well, and extensions of Sphinx.
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_extensions")]
 os.environ["PYTHONPATH"] = str(ROOT)
 
 import bayeskit  # noqa: E402
@@ -18,11 +18,11 @@ copyright = f"2026, {author}"
 version = release = bayeskit.__version__
 
 extensions = [
+    "mathml",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_design",
 ]
@@ -31,6 +31,7 @@ exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 # Pages are MyST Markdown; those with code cells are executed, and an error fails the build.
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+myst_update_mathjax = False
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
@@ -77,6 +78,7 @@ if os.environ.get("BAYESKIT_DOCS_INTERSPHINX"):
         "sklearn": ("https://scikit-learn.org/stable", None),
     }
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "bayeskit"
 html_static_path = ["_static"]

@@ -27,7 +27,7 @@ def outcome(process, timeout=500):
     return json.loads(output.splitlines()[-1])
 
 
-def outcomes_of_two(program):
+def outcomes_of_two(program, *arguments):
     """Return what two processes print that find each other on the loopback address."""
     try:
         with socket.socket() as free:
@@ -35,7 +35,7 @@ def outcomes_of_two(program):
             address = f"127.0.0.1:{free.getsockname()[1]}"
     except OSError as error:
         pytest.skip(f"no sockets here: {error}")
-    processes = [start(program, address, str(i)) for i in (0, 1)]
+    processes = [start(program, *arguments, address, str(i)) for i in (0, 1)]
     try:
         return [outcome(process) for process in processes]
     finally:

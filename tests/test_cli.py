@@ -55,7 +55,13 @@ class Checker(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize(
-    ("target", "family"), [("sick", "logistic"), ("visits", "poisson"), ("pressure", "linear")]
+    ("target", "family"),
+    [
+        ("sick", "logistic"),
+        # Models have tests of their own.
+        pytest.param("visits", "poisson", marks=pytest.mark.slow),
+        pytest.param("pressure", "linear", marks=pytest.mark.slow),
+    ],
 )
 def test_fit_writes_everything(table, tmp_path, capsys, target, family):
     code, out = run(table, tmp_path, target, family)

@@ -40,6 +40,14 @@ class Weights(NamedTuple):
         The largest log-weight.
     ok : (...) bool array
         False where a log-weight is NaN or +inf, or all are -inf.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import accel
+    >>> summary = accel.normalize(jnp.log(jnp.array([1.0, 1.0, 2.0])))
+    >>> [round(float(jnp.exp(x)), 2) for x in (summary.log_sum, summary.log_mean, summary.max)]
+    [4.0, 1.33, 2.0]
     """
 
     weights: jax.Array

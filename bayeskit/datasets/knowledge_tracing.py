@@ -56,6 +56,14 @@ def _named(table: Any, name: str, candidates: tuple[str, ...], path: Any) -> str
     )
 
 
+def _days(stamps: Any) -> Any:
+    """Return days since 1970 of calendar times, UTC unless they say; NaN where missing."""
+    import pandas as pd
+
+    since = pd.to_datetime(stamps, utc=True) - pd.Timestamp(0, tz="UTC")
+    return since / pd.Timedelta(days=1)
+
+
 def _finished(table: Any) -> Any:
     """Drop rows without component, sort each learner by time, and number rows anew."""
     table = table[table["kc"].notna() & table["time"].notna()]
@@ -63,7 +71,7 @@ def _finished(table: Any) -> Any:
 
 
 def read_interactions(path: Any, *, max_rows: int | None = None) -> Any:
-    """Read a table with a row for each answer, separated by commas or tabs.
+    r"""Read a table with a row for each answer, separated by commas or tabs.
 
     Columns are found by their usual names, such as ``user_id``, ``skill_id``, ``problem_id``,
     ``correct`` and ``timestamp`` of published preprocessed files.
@@ -84,6 +92,17 @@ def read_interactions(path: Any, *, max_rows: int | None = None) -> Any:
     ------
     InvalidDataError
         If a column is missing.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from bayeskit import datasets
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "answers.csv")
+    >>> _ = path.write_text("user_id,skill_id,timestamp,correct\n7,2,60,1\n7,3,20,S\n")
+    >>> datasets.read_interactions(path)
+       learner  kc  time  correct
+    0        7   3    20      NaN
+    1        7   2    60      1.0
     """
     import pandas as pd
 
@@ -100,7 +119,7 @@ def read_interactions(path: Any, *, max_rows: int | None = None) -> Any:
 
 
 def read_assistments(path: Any, *, year: int) -> Any:
-    """Read the data of ASSISTments of 2012 or 2017.
+    r"""Read the data of ASSISTments of 2012 or 2017.
 
     Parameters
     ----------
@@ -110,13 +129,27 @@ def read_assistments(path: Any, *, year: int) -> Any:
     Returns
     -------
     DataFrame
-        Times in days: of 2012 since 1970, of 2017 since the start of the learner's file.
-        Partial credit of 2012 counts as wrong.
+        Times in days since 1970. Partial credit of 2012 counts as wrong. Rows without skill or
+        time are left out.
 
     Raises
     ------
     ValueError
         For another year.
+    InvalidDataError
+        If a column is missing.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from bayeskit import datasets
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "2017.csv")
+    >>> header = "studentId,skill,problemId,startTime,correct\n"
+    >>> _ = path.write_text(header + "8,ratio,1118,172800,1\n8,area,1201,129600,0\n")
+    >>> datasets.read_assistments(path, year=2017)
+       learner     kc  item  time  correct
+    0        8   area  1201   1.5        0
+    1        8  ratio  1118   2.0        1
     """
     import pandas as pd
 
@@ -125,30 +158,45 @@ def read_assistments(path: Any, *, year: int) -> Any:
     raw = _read(path, encoding="latin-1")
     if year == 2012:
         names = {"learner": "user_id", "kc": "skill_id", "item": "problem_id"}
-        stamp, answer = raw[_named(raw, "time", ("start_time",), path)], raw["correct"]
-        days = pd.to_datetime(stamp).to_numpy().astype("datetime64[ns]").astype(np.int64)
-        time = days / 86_400e9
+        time = _days(raw[_named(raw, "time", ("start_time",), path)])
     else:
         names = {"learner": "studentId", "kc": "skill", "item": "problemId"}
-        time = raw[_named(raw, "time", ("startTime",), path)].to_numpy() / _SECONDS
-        answer = raw[_named(raw, "correct", ("correct",), path)]
+        time = raw[_named(raw, "time", ("startTime",), path)] / _SECONDS
+    answer = raw[_named(raw, "correct", ("correct",), path)]
     found = {name: raw[_named(raw, name, (column,), path)] for name, column in names.items()}
     correct = (answer.astype(float) == 1.0).astype(int)
     return _finished(pd.DataFrame({**found, "time": time, "correct": correct}))
 
 
 def read_junyi(path: Any) -> Any:
-    """Read the problem log of Junyi Academy: exercises are the components.
+    r"""Read the problem log of Junyi Academy: exercises are the components.
 
     Parameters
     ----------
-    path : str, path or open file
-        CSV.
+    path : str or Path
+        Of 2015 (``user_id``, ``exercise``, ``time_done``) or of 2019 (``uuid``, ``ucid``,
+        ``timestamp_TW``).
 
     Returns
     -------
     DataFrame
         Times in days since 1970; ``item`` is the type of problem of an exercise.
+
+    Raises
+    ------
+    InvalidDataError
+        If a column is missing.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from bayeskit import datasets
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "log.csv")
+    >>> header = "user_id,exercise,problem_type,time_done,correct\n"
+    >>> _ = path.write_text(header + "3,sums,7,172800000000,true\n")
+    >>> datasets.read_junyi(path)
+       learner    kc  time  correct    item
+    0        3  sums   2.0        1  sums:7
     """
     import pandas as pd
 
@@ -156,11 +204,9 @@ def read_junyi(path: Any) -> Any:
     stamp = raw[_named(raw, "time", ("time_done", "timestamp_TW"), path)]
     if stamp.dtype.kind in "iuf":
         # Microseconds.
-        time = stamp.to_numpy() / 1e6 / _SECONDS
+        time = stamp / 1e6 / _SECONDS
     else:
-        time = (
-            pd.to_datetime(stamp).to_numpy().astype("datetime64[ns]").astype(np.int64) / 864e11
-        )
+        time = _days(stamp)
     answer = raw[_named(raw, "correct", ("correct", "is_correct"), path)]
     right = answer.astype(str).str.lower().isin(["true", "1", "1.0"])
     table = pd.DataFrame(
@@ -177,18 +223,31 @@ def read_junyi(path: Any) -> Any:
 
 
 def read_junyi_graph(path: Any) -> Any:
-    """Read the map of exercises of Junyi Academy with their prerequisites.
+    r"""Read the map of exercises of Junyi Academy with their prerequisites.
 
     Parameters
     ----------
-    path : str, path or open file
-        CSV.
+    path : str or Path
 
     Returns
     -------
     networkx.DiGraph
         Edges from prerequisites. The published map is not acyclic, and nothing is repaired:
         ``KnowledgeTracer`` lists its cycles.
+
+    Raises
+    ------
+    InvalidDataError
+        If a column is missing.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from bayeskit import datasets
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "map.csv")
+    >>> _ = path.write_text('name,prerequisites\nsums,\nproducts,sums\nareas,"sums,products"\n')
+    >>> sorted(datasets.read_junyi_graph(path).edges)
+    [('products', 'areas'), ('sums', 'areas'), ('sums', 'products')]
     """
     import networkx as nx
 
@@ -205,18 +264,34 @@ def read_junyi_graph(path: Any) -> Any:
 
 
 def read_pykt(path: Any) -> Any:
-    """Read sequence files of pyKT: a row a learner, lists joined by commas, -1 for padding.
+    r"""Read sequence files of pyKT: a row a learner, lists joined by commas, -1 for padding.
 
     Parameters
     ----------
-    path : str, path or open file
-        CSV.
+    path : str or Path
 
     Returns
     -------
     DataFrame
         Times in days, from milliseconds; counted where a file has none. Components joined by
         underscores become lists.
+
+    Raises
+    ------
+    InvalidDataError
+        If a column is missing.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from bayeskit import datasets
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "train.csv")
+    >>> header = "uid,concepts,responses,timestamps\n"
+    >>> _ = path.write_text(header + '5,"3,4_6,-1","1,0,-1","0,43200000,-1"\n')
+    >>> datasets.read_pykt(path)
+       learner      kc  time  correct
+    0        5       3   0.0        1
+    1        5  [4, 6]   0.5        0
     """
     import pandas as pd
 
@@ -249,7 +324,7 @@ def read_pykt(path: Any) -> Any:
 
 
 def read_datashop(path: Any, *, kc_model: str | None = None) -> Any:
-    """Read a transaction export of DataShop: first attempts, hints counting as wrong.
+    r"""Read a transaction export of DataShop: first attempts, hints counting as wrong.
 
     Parameters
     ----------
@@ -262,6 +337,24 @@ def read_datashop(path: Any, *, kc_model: str | None = None) -> Any:
     DataFrame
         Times in days since 1970. Several components, joined by ``~~``, become lists. Rows
         whose outcome is neither correct, incorrect nor a hint are exposures without answer.
+
+    Raises
+    ------
+    InvalidDataError
+        If a column is missing.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from bayeskit import datasets
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "export.txt")
+    >>> header = "Anon Student Id\tTime\tOutcome\tKC (Default)\n"
+    >>> rows = "s\t1970-01-03 12:00\tCORRECT\tadd~~carry\ns\t1970-01-04 00:00\tHINT\tadd\n"
+    >>> _ = path.write_text(header + rows)
+    >>> datasets.read_datashop(path)
+      learner            kc  time  correct
+    0       s  [add, carry]   2.5      1.0
+    1       s           add   3.0      0.0
     """
     import pandas as pd
 
@@ -270,14 +363,14 @@ def read_datashop(path: Any, *, kc_model: str | None = None) -> Any:
     wanted = models if kc_model is None else [f"KC ({kc_model})", kc_model]
     kc_column = _named(raw, "kc", tuple(wanted) or ("KC (Default)",), path)
     learner = _named(raw, "learner", ("Anon Student Id",), path)
-    stamp = pd.to_datetime(raw[_named(raw, "time", ("Time",), path)])
+    stamp = raw[_named(raw, "time", ("Time",), path)]
     outcome = raw[_named(raw, "correct", ("Outcome",), path)].astype(str).str.upper()
     known = {"CORRECT": 1.0, "INCORRECT": 0.0, "HINT": 0.0, "1": 1.0, "0": 0.0}
     table = pd.DataFrame(
         {
             "learner": raw[learner],
             "kc": raw[kc_column],
-            "time": stamp.to_numpy().astype("datetime64[ns]").astype(np.int64) / 86_400e9,
+            "time": _days(stamp),
             "correct": outcome.map(known),
         }
     )
@@ -307,6 +400,15 @@ def presentation_pauses(table: Any, *, longest: float) -> dict[str, float]:
     Notes
     -----
     To score forecasts of other learners take those of the learners that were fitted.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayeskit import datasets
+    >>> rows = pd.DataFrame({"learner": [0] * 4, "time": [0.0, 5.0, 12.0, 900.0]})
+    >>> rows["correct"] = [1, 0, 1, 1]
+    >>> datasets.presentation_pauses(rows, longest=120.0)
+    {'wrong': 7.0, 'correct': 5.0}
     """
     gap, kind, short = _gaps(table, longest)
     after = {name: gap[short & (kind == name)] for name in ("wrong", "correct", "study")}

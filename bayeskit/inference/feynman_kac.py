@@ -64,6 +64,25 @@ class FeynmanKac:
     References
     ----------
     Del Moral (2004), *Feynman-Kac formulae*; Chopin & Papaspiliopoulos (2020), chapter 5.
+
+    Examples
+    --------
+    A random walk, seen to be 1 at three times; constants are left out of the densities:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import FeynmanKac
+    >>> from bayeskit.inference import random
+    >>> walk = FeynmanKac(
+    ...     initial=random.normal,
+    ...     log_g0=lambda x: -0.5 * (x - 1.0) ** 2,
+    ...     kernel=lambda key, t, x: x + random.normal(key),
+    ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...     num_steps=3,
+    ...     log_m0=lambda x: -0.5 * x**2,
+    ...     log_m=lambda t, before, x: -0.5 * (x - before) ** 2,
+    ... )
+    >>> float(walk.log_density(jnp.array([0.0, 1.0, 1.0])))
+    -1.0
     """
 
     def __init__(

@@ -50,6 +50,13 @@ def rungs(ladder: Any, tuning: Any = None) -> TemperingStage:
     ------
     ValueError
         If the ladder has fewer than two rungs, does not increase or does not end at 1.
+
+    Examples
+    --------
+    >>> from bayeskit import inference as bi
+    >>> stages = bi.rungs([0.0, 0.1, 0.4, 1.0])
+    >>> stages.number.tolist(), stages.current.tolist()
+    ([0, 1, 2, 3], [0.0, 0.1, 0.4, 1.0])
     """
     ladder = _checked_ladder(ladder)
     num = len(ladder)

@@ -51,6 +51,15 @@ class LawKind(NamedTuple):
     name : str
     statement : str
         In words and symbols.
+
+    Examples
+    --------
+    >>> from bayeskit import inference as bi
+    >>> kind = bi.RandomWalk().law_kind
+    >>> print(kind)
+    L3r reversible
+    >>> kind.statement
+    "π(dx) K(x, dx') is symmetric in x and x'"
     """
 
     id: str
@@ -116,6 +125,19 @@ class Measure:
         Functions that were multiplied on without a declaration, by name and identity.
     parts : tuple of Measure
         What a product measure is the product of.
+
+    Examples
+    --------
+    >>> from bayeskit import inference as bi
+    >>> def likelihood(stage, x):
+    ...     return -0.5 * x**2
+    >>> before = bi.Measure("γ", "t-1")
+    >>> str(before.at("t")), str(before.times(likelihood))
+    ('γ[t]', 'γ[t-1]·likelihood')
+    >>> str(bi.Measure.product([bi.Measure("p"), bi.Measure("q")]))
+    'p ⊗ q'
+    >>> bi.Measure("π", owner="this target") == bi.Measure("π", owner="that target")
+    False
     """
 
     name: str
@@ -169,6 +191,17 @@ class Tagged:
     source, target : Measure
         What it takes, and what it makes of it.
     name : str
+
+    Examples
+    --------
+    >>> from bayeskit import inference as bi
+    >>> prior, posterior = bi.Measure("prior"), bi.Measure("posterior")
+    >>> likelihood = bi.Tagged(lambda stage, x: -0.5 * x**2, prior, posterior, "likelihood")
+    >>> draws = bi.spawn(lambda key: bi.random.normal(key), 100, prior)
+    >>> print((draws >> bi.weigh(likelihood)).explain())
+    spawn 100 independent draws                                stands for prior
+    weigh by likelihood                                        stands for posterior
+    => L2 properly weighted for posterior: ...
     """
 
     function: Callable
@@ -190,6 +223,14 @@ class Law(NamedTuple):
     kind : LawKind
     derivation : tuple of str
         Lines of the proof by composition so far.
+
+    Examples
+    --------
+    >>> from bayeskit import inference as bi
+    >>> law = bi.Law(bi.Measure("prior")).then(bi.Measure("posterior"), "weigh by likelihood")
+    >>> print(law.explain())
+    weigh by likelihood                                        stands for posterior
+    => L2 properly weighted for posterior: E[exp(log_evidence) Σ W_i f(x_i)] = γ(f) for ...
     """
 
     measure: Measure

@@ -43,6 +43,22 @@ class Lineage(NamedTuple):
     ----------
     Lee & Whiteley (2018), *Variance estimation in the particle filter*; Dau & Chopin (2022),
     *Waste-free sequential Monte Carlo*, section 4.
+
+    Examples
+    --------
+    Four independent particles show no error of the evidence if they weigh the same, and a
+    relative variance of 0.36 if they do not. Then three of four descend from the first:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> lineage = bi.Lineage.founders(4)
+    >>> round(float(lineage.weighed(jnp.log(jnp.full(4, 0.25))).total_variance), 4)
+    0.0
+    >>> uneven = jnp.log(jnp.array([0.7, 0.1, 0.1, 0.1]))
+    >>> round(float(lineage.weighed(uneven).total_variance), 4)
+    0.36
+    >>> lineage.resampled(jnp.array([0, 0, 0, 3])).label.tolist()
+    [0, 0, 0, 3]
     """
 
     label: jax.Array

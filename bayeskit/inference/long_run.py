@@ -64,6 +64,19 @@ class LongRunSettings:
     ------
     TypeError, ValueError
         For settings that make no sense.
+
+    Examples
+    --------
+    Every engine with a loop has them. They change no number, and engines that differ in them
+    alone are equal:
+
+    >>> import bayeskit as bk
+    >>> bk.SMC(checkpoint="fit.ckpt", max_seconds=3600) == bk.SMC()
+    True
+    >>> bk.SMC(max_seconds=-1)
+    Traceback (most recent call last):
+        ...
+    ValueError: max_seconds must be positive, got -1
     """
 
     # Not compared: engines that differ in these alone share their compiled programs.

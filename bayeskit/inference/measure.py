@@ -304,6 +304,24 @@ class Density(NamedTuple):
     target : Target
     coefficients : (J,) array
         One for each component: (1, λ) of log prior and log-likelihood at inverse temperature λ.
+
+    Examples
+    --------
+    A quarter of the way from the prior to the posterior, and the gradient there:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...     log_likelihood=lambda x: -2.0 * (x[0] - 1) ** 2,
+    ... )
+    >>> density = bi.Density(target, jnp.array([1.0, 0.25]))
+    >>> x = jnp.array([3.0])
+    >>> density.components(x).tolist(), float(density(x))
+    ([-4.5, -8.0], -6.5)
+    >>> density.components_and_gradient(x)[1].tolist()
+    [-5.0]
     """
 
     target: Target
@@ -338,6 +356,20 @@ class PointState(NamedTuple):
     gradient : (dim,) array or ()
         Gradient of the log density at the temperature it was refreshed for. Populations carry
         the empty tuple: a move computes it for the target it moves on.
+
+    Examples
+    --------
+    A kernel caches what it needs, and no gradient if it follows none:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> density = Target(log_density=lambda x: -0.5 * jnp.sum(x**2)).density()
+    >>> state = bi.MALA().init(jnp.array([1.0, 2.0]), density)
+    >>> state.components.tolist(), state.gradient.tolist()
+    ([-2.5], [-1.0, -2.0])
+    >>> bi.RandomWalk().init(jnp.array([1.0, 2.0]), density).gradient
+    ()
     """
 
     position: jax.Array
@@ -364,6 +396,25 @@ class TemperingStage(NamedTuple):
         the log-likelihood, between a state and the next kept one.
     plan : Plan, optional
         What was chosen for each stage beforehand, where the run is frozen.
+
+    Examples
+    --------
+    A likelihood of exp(-8) at a particle, and a step from inverse temperature 0.25 to 0.5:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> path = bi.TemperedPath(
+    ...     Target(
+    ...         log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...         log_likelihood=lambda x: -2.0 * (x[0] - 1) ** 2,
+    ...         sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ...     )
+    ... )
+    >>> stage = path.start()._replace(number=2, previous=0.25, current=0.5)
+    >>> particle = bi.PointState(jnp.array([3.0]), path.target.components(jnp.array([3.0])))
+    >>> float(path.increment(stage, particle)), bool(path.is_complete(stage))
+    (-2.0, False)
     """
 
     number: Any
@@ -385,6 +436,27 @@ class Path:
 
     A subclass declares ``measure``, ``initial`` and ``increment`` and writes :meth:`at` and
     :meth:`choose`.
+
+    Examples
+    --------
+    The measures :math:`e^{-c x^2 / 2}` with c from 1 to 4, as far as a fixed ladder needs them:
+
+    >>> from bayeskit import inference as bi
+    >>> class Squeezing(bi.Path):
+    ...     begin, end = 1.0, 4.0
+    ...
+    ...     def __init__(self):
+    ...         self.measure = bi.Measure("γ", owner=self)
+    ...         before, after = self.measure.at("t-1"), self.measure.at("t")
+    ...         self.increment = bi.Tagged(self.log_ratio, before, after, "squeezing")
+    ...
+    ...     def log_ratio(self, stage, x):
+    ...         return -0.5 * (stage.current - stage.previous) * x**2
+    >>> path = Squeezing()
+    >>> path.checked_ladder([1, 2, 4])
+    (1.0, 2.0, 4.0)
+    >>> path.increment(path.start()._replace(previous=1.0, current=2.0), 3.0)
+    -4.5
     """
 
     #: What a place is called, in records of a run and in messages.
@@ -471,6 +543,26 @@ class TemperedPath(Path):
     ------
     ImproperPriorError
         If the target has no prior to start from.
+
+    Examples
+    --------
+    Prior, half-way and posterior at a point with log prior -2 and log-likelihood -6:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> path = bi.TemperedPath(
+    ...     Target(
+    ...         log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...         log_likelihood=lambda x: -1.5 * x[0] ** 2,
+    ...         sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ...     )
+    ... )
+    >>> [
+    ...     float(path.at(path.start()._replace(current=temperature))(jnp.array([2.0])))
+    ...     for temperature in (0.0, 0.5, 1.0)
+    ... ]
+    [-2.0, -5.0, -8.0]
     """
 
     coordinate = "inverse_temperature"

@@ -29,6 +29,22 @@ class History(NamedTuple):
     ancestors : (num_steps, num_particles) int32 array
         ``ancestors[t, i]`` is the place at time t - 1 of what particle i of time t descends
         from; at time 0 its own place.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key),
+    ...     log_g0=lambda x: -0.5 * x**2,
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key),
+    ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...     num_steps=5,
+    ... )
+    >>> block = bi.particle_filter(walk, 100, history=True)
+    >>> population, _ = jax.eval_shape(block.run, jax.random.key(0))
+    >>> population.particles.shape, population.history.particles.shape
+    ((100,), (5, 100))
     """
 
     particles: Any
@@ -64,6 +80,20 @@ class Population(NamedTuple):
     history : History, optional
         Populations of all times, written by :func:`~bayeskit.inference.remember`; on the way of
         :func:`~bayeskit.inference.persist`, the ladder so far.
+
+    Examples
+    --------
+    Three particles that stand for a measure of mass 3:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> population = bi.Population(
+    ...     particles=jnp.array([1.0, 2.0, 4.0]),
+    ...     log_weights=jnp.log(jnp.array([0.5, 0.25, 0.25])),
+    ...     log_evidence=jnp.log(3.0),
+    ... )
+    >>> round(float(population.expectation(lambda x: x)), 4), population.num_particles
+    (2.0, 3)
     """
 
     particles: Any
@@ -102,6 +132,20 @@ def reweigh(population: Population, log_potential: jax.Array) -> Population:
     Returns
     -------
     Population
+
+    Examples
+    --------
+    The potentials 1 and 3 of two particles of equal weight; their mean goes to the evidence:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> equal = jnp.log(jnp.array([0.5, 0.5]))
+    >>> population = bi.Population(jnp.array([7.0, 8.0]), equal, log_evidence=jnp.zeros(()))
+    >>> population = bi.reweigh(population, jnp.log(jnp.array([1.0, 3.0])))
+    >>> jnp.exp(population.log_weights).round(4).tolist()
+    [0.25, 0.75]
+    >>> round(float(jnp.exp(population.log_evidence)), 4)
+    2.0
     """
     return reweigh_and_size(population, log_potential)[0]
 

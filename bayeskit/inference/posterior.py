@@ -45,6 +45,17 @@ class Posterior:
     interrupted : bool
         Whether the run was stopped early, by Ctrl-C or its time limit. The draws are then the
         first of those that it would have made.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayeskit as bk
+    >>> from bayeskit.inference.diagnostics import Diagnostics
+    >>> draws = np.array([[[0.0], [2.0]], [[1.0], [5.0]]])  # chain, draw, dim
+    >>> checks = Diagnostics(1.0, 4.0, 4.0, 0, 0, 0.8)
+    >>> posterior = bk.Posterior({"height": draws[..., 0]}, draws, {}, checks)
+    >>> posterior.num_draws, posterior.flat("height").tolist(), float(posterior.mean("height"))
+    (4, [0.0, 2.0, 1.0, 5.0], 2.0)
     """
 
     draws: dict[str, np.ndarray]

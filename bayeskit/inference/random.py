@@ -105,6 +105,18 @@ def real_key(key: Key) -> jax.Array:
     ------
     UnenumerableDrawError
         For an enumerating key: what the guest draws cannot be enumerated.
+
+    Examples
+    --------
+    Inside of lanes, where a key alone is no key of JAX, each lane has one of its own:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.inference import random
+    >>> draw = lambda key, x: x + jax.random.laplace(random.real_key(key))
+    >>> draws = random.lanes(draw, jax.random.key(0), jnp.zeros(3))
+    >>> len(set(draws.tolist()))
+    3
     """
     if _keys_only(key):
         key.use().unseen.append("a key is handed to code that draws with jax.random")
@@ -196,6 +208,17 @@ def host_generator(key: jax.Array, *numbers: int) -> np.random.Generator:
     Returns
     -------
     numpy.random.Generator
+
+    Examples
+    --------
+    The same numbers name the same stream:
+
+    >>> import jax
+    >>> from bayeskit.inference import random
+    >>> key = jax.random.key(0)
+    >>> first, again, other = (random.host_generator(key, n).normal(size=2) for n in (7, 7, 8))
+    >>> (first == again).tolist(), (first == other).tolist()
+    ([True, True], [False, False])
     """
     words = np.asarray(jax.random.key_data(key)).ravel()
     seed = np.random.SeedSequence([*map(int, words), *numbers])
@@ -376,6 +399,19 @@ def categorical(key: Key, logits: jax.Array, num: int | None = None) -> jax.Arra
     -------
     (num,) or (...) int32 array
         Outcomes of probability zero are never drawn. A row of -inf gives outcome 0.
+
+    Examples
+    --------
+    Three draws in ten of an outcome of probability 0.3, and none of one of probability 0:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.inference import random
+    >>> logits = jnp.log(jnp.array([0.3, 0.0, 0.7]))
+    >>> draw = jax.jit(lambda key: random.categorical(key, logits, num=10_000))
+    >>> draws = draw(jax.random.key(0))
+    >>> round(float(jnp.mean(draws == 0)), 1), int(jnp.sum(draws == 1))
+    (0.3, 0)
     """
     if isinstance(key, EnumerationKey):
         rows = logits if num is None else jnp.broadcast_to(logits, (num, *logits.shape))
@@ -469,6 +505,22 @@ def piecewise_uniform(
     ------
     UnenumerableDrawError
         For an enumerating key without breaks.
+
+    Examples
+    --------
+    Double precision, whatever the precision at hand. The exact mode takes the midpoints of the
+    cells on both sides of a break, with their lengths as probabilities:
+
+    >>> import jax
+    >>> import numpy as np
+    >>> from bayeskit.inference import random
+    >>> from bayeskit.validation import Atoms, enumerate_paths
+    >>> random.piecewise_uniform(jax.random.key(0), (3,)).dtype
+    dtype('float64')
+    >>> draw = lambda key, x: random.piecewise_uniform(key, (), lambda: np.array([0.3]))
+    >>> law = enumerate_paths(draw, Atoms(np.zeros(1), np.ones(1)))
+    >>> law.state.round(3).tolist(), law.mass.round(3).tolist()
+    ([0.15, 0.65], [0.3, 0.7])
     """
     if not isinstance(key, EnumerationKey):
         words = bits(key, shape) if shape else accel.fold_words(bits(key, (4,)))
@@ -826,6 +878,18 @@ def until(
     ------
     UnenumerableDrawError
         For an enumerating key and more than 16 rounds: nobody could walk all paths.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.inference import random
+    >>> doubled = lambda key, x, i: 2 * x
+    >>> x, num_rounds = random.until(
+    ...     lambda x: x > 10, doubled, jax.random.key(0), jnp.array(1), max_rounds=100
+    ... )
+    >>> int(x), int(num_rounds)
+    (16, 4)
     """
     if _keys_only(key):
         return repeat(f, key, carry, 2), jnp.asarray(2, jnp.int32)

@@ -25,6 +25,7 @@ from bayeskit.inference.observing import (
     is_distribution,
     log_likelihood,
 )
+from bayeskit.inference.standing_still import UnlessStill
 from bayeskit.inference.state_space_checks import (
     check_function,
     check_observations,
@@ -49,7 +50,23 @@ class Rows(NamedTuple):
     u : array (num_steps, ...)
         Controls.
     dt : array (num_steps,)
-        Time since the row before; 0 in the first.
+        Time since the row before; 0 in the first. 0 in another row is a second observation at
+        the same instant: the state does not move.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> from bayeskit import inference as bi
+    >>> level = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t, dt: dist.Normal(x, dt**0.5),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ... )
+    >>> rows = bi.Rows(y=np.array([0.3, np.nan, 1.2]), dt=np.array([0.0, 1.0, 2.5]))
+    >>> level.feynman_kac(None, rows).num_steps
+    3
     """
 
     y: Any = None
@@ -321,7 +338,12 @@ class StateSpaceModel:
             return StateMove(made, proposed, jnp.asarray(seen)[place])
 
         start = functools.partial(move, "initial", "initial_proposal", 0)
-        at = lambda t, x: move("transition", "proposal", t, x, t)
+
+        def at(t, x):
+            one = move("transition", "proposal", t, x, t)
+            if rows.dt is None:
+                return one
+            return UnlessStill(one, x, jnp.asarray(rows.dt)[t - first] == 0)
 
         def log_seen(t, x):
             now = row(t)

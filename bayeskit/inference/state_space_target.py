@@ -58,6 +58,22 @@ class StateSpaceTarget:
     ----------
     model : StateSpaceModel or GivenModel
     rows : Rows
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> from bayeskit import inference as bi
+    >>> level = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, p["step"]),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ...     params={"step": dist.HalfNormal(1.0)},
+    ... )
+    >>> target = bi.StateSpaceTarget.of(level, bi.Rows(y=jnp.array([0.3, 0.7, 1.2])))
+    >>> target.num_steps, target.prior.vector_dim()
+    (3, 1)
     """
 
     model: Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["arviz", "blackjax", "numpyro", "numpyro_kernels", "pyro", "torch"]
+__all__ = ["arviz", "blackjax", "numpyro", "numpyro_kernels", "posteriordb", "pyro", "torch"]
 
 
 def __getattr__(name: str) -> ModuleType:

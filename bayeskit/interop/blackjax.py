@@ -110,6 +110,19 @@ class GuestState(NamedTuple):
     ----------
     guest : pytree
     started : () int32 array, 0 or 1
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit.interop.blackjax import from_blackjax
+    >>> rotate = (lambda x: x, lambda key, x: (x[::-1], ()))  # init, step
+    >>> kernel = from_blackjax(rotate, needs_gradient=False, name="rotate")
+    >>> density = Target(log_density=lambda x: -0.5 * jnp.sum(x**2)).density()
+    >>> first = kernel.init(jnp.array([1.0, 2.0]), density)
+    >>> then, _ = kernel.step(jax.random.key(0), first, density, kernel.default_tuning(2))
+    >>> [(state.position.tolist(), int(state.started)) for state in (first, then)]
+    [([1.0, 2.0], 0), ([2.0, 1.0], 1)]
     """
 
     guest: Any
@@ -133,6 +146,14 @@ class PairKernel(Kernel):
         As in :func:`from_blackjax`.
     step_size : float
         Before tuning.
+
+    Examples
+    --------
+    >>> from bayeskit.interop.blackjax import from_blackjax
+    >>> rotate = (lambda x: x, lambda key, x: (x[::-1], ()))  # init, step
+    >>> kernel = from_blackjax(rotate, needs_gradient=False, name="rotate", step_size=0.1)
+    >>> kernel, kernel.reversible, round(float(kernel.default_tuning(2).step_size), 3)
+    (rotate, True, 0.1)
     """
 
     build: Any

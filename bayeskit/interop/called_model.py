@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,9 +22,13 @@ __all__ = [
     "check_signature",
     "is_improper",
     "latent_sites",
+    "looked_at",
     "name_of",
     "refuse_subsample",
 ]
+
+
+_Found = TypeVar("_Found")
 
 
 class Site(NamedTuple):
@@ -34,6 +38,19 @@ class Site(NamedTuple):
     ----------
     name : str
     shape : tuple of int
+
+    Examples
+    --------
+    Three probabilities that add up to 1 have two unconstrained coordinates:
+
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> from bayeskit.interop.numpyro import NumPyroModel
+    >>> def colours(y=None):
+    ...     p = numpyro.sample("p", dist.Dirichlet(np.ones(3)))
+    ...     numpyro.sample("y", dist.Categorical(p), obs=y)
+    >>> called, _ = NumPyroModel.of(colours, (), {"y": np.array([0, 2])})
+    >>> called.sites
+    (Site(name='p', shape=(2,)),)
     """
 
     name: str
@@ -75,6 +92,30 @@ class Bound:
 def name_of(fn: Any) -> str:
     """Return what messages call a function."""
     return str(getattr(fn, "__name__", type(fn).__name__))
+
+
+def looked_at(
+    look: Callable[[bool], _Found], arguments: tuple, keywords: Mapping[str, Any]
+) -> _Found:
+    """Return what a look at a model finds, floats among its arguments as data if it may.
+
+    Other values of data need no other program. Whole numbers are the sizes of things, and
+    belong to the structure.
+
+    Parameters
+    ----------
+    look : callable (whether floats are data) -> anything
+    arguments, keywords
+        Of the model.
+    """
+    if any(isinstance(value, float) for value in (*arguments, *keywords.values())):
+        try:
+            return look(True)
+        except Exception:
+            # A model may compare or round a number as Python does. Where something else is
+            # wrong, the other look says what.
+            pass
+    return look(False)
 
 
 # ---------------------------------------------------------------- what cannot be used

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from bayeskit.interop.called_model import (
     check_signature,
     is_improper,
     latent_sites,
+    looked_at,
     name_of,
     refuse_subsample,
 )
@@ -41,8 +43,9 @@ class NumPyroModel(Coordinates):
     """A NumPyro model called with arguments of a fixed structure.
 
     Two of them are equal if model, structure and sites are, so that fits of new data of the
-    same shape share compiled programs. Arrays among the arguments are data; everything else,
-    such as the number of groups or None, belongs to the structure.
+    same shape share compiled programs. Arrays among the arguments are data, and so are floats
+    unless the model needs to know them, as in ``if``; everything else, such as the number of
+    groups or None, belongs to the structure.
 
     Parameters
     ----------
@@ -53,6 +56,18 @@ class NumPyroModel(Coordinates):
     observed : tuple of str
         Names of the observed sites.
     proper_prior : bool
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> from bayeskit.interop.numpyro import NumPyroModel
+    >>> def line(x, y=None):
+    ...     slope = numpyro.sample("slope", dist.Normal(0, 1))
+    ...     noise = numpyro.sample("noise", dist.HalfNormal(1))
+    ...     numpyro.sample("y", dist.Normal(slope * x, noise), obs=y)
+    >>> called, data = NumPyroModel.of(line, (np.arange(3.0),), {"y": np.zeros(3)})
+    >>> called.unpack(np.array([0.5, -1.0])), called.observed, len(data)
+    ({'slope': array(0.5), 'noise': array(-1.)}, ('y',), 2)
     """
 
     model: Callable
@@ -87,9 +102,19 @@ class NumPyroModel(Coordinates):
         cls, model: Callable, arguments: tuple, keywords: Mapping[str, Any]
     ) -> tuple[NumPyroModel, tuple, list[_Fact]]:
         """Return the model without its sites, the data, and the facts of its sites."""
+        look = partial(cls._look_with, model, arguments, keywords)
+        return looked_at(look, arguments, keywords)
+
+    @classmethod
+    def _look_with(
+        cls, model: Callable, arguments: tuple, keywords: Mapping[str, Any], floats: bool
+    ) -> tuple[NumPyroModel, tuple, list[_Fact]]:
         data: list[Any] = []
 
         def slot(value):
+            if floats and isinstance(value, float):
+                # Those of NumPy, too, so that they follow the precision of what they meet.
+                value = jnp.asarray(float(value))
             if isinstance(value, np.ndarray | jax.Array):
                 data.append(jnp.asarray(value))
                 return _Slot(len(data) - 1)

@@ -95,6 +95,16 @@ class NumPyroKernel(Kernel):
         As in :func:`from_numpyro`.
     step_size : float
         Before tuning.
+
+    Examples
+    --------
+    >>> from numpyro.infer import BarkerMH
+    >>> from bayeskit.interop.numpyro_kernels import from_numpyro
+    >>> def barker(potential, tuning):
+    ...     return BarkerMH(potential_fn=potential, step_size=tuning.step_size)
+    >>> kernel = from_numpyro(barker, name="Barker of NumPyro", step_size=0.25)
+    >>> kernel, kernel.reversible, float(kernel.default_tuning(2).step_size)
+    (Barker of NumPyro, True, 0.25)
     """
 
     factory: Callable

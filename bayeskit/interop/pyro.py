@@ -26,6 +26,7 @@ from bayeskit.interop.called_model import (
     check_same_sites,
     check_signature,
     latent_sites,
+    looked_at,
     name_of,
     refuse_subsample,
 )
@@ -46,8 +47,9 @@ class PyroModel(Coordinates):
     """A Pyro model called with arguments of a fixed structure.
 
     Two of them are equal if model, structure and sites are, so that fits of new data of the
-    same shape share compiled programs. Arrays and tensors among the arguments are data, and
-    reach the model as tensors: floats in the precision of the fit, whole numbers as int64.
+    same shape share compiled programs. Arrays, tensors and floats among the arguments are data,
+    and reach the model as tensors: floats in the precision of the fit, whole numbers as int64.
+    Floats that the model needs as numbers of Python belong to the structure.
 
     Parameters
     ----------
@@ -110,6 +112,13 @@ class PyroModel(Coordinates):
         cls, model: Callable, arguments: tuple, keywords: Mapping[str, Any]
     ) -> tuple[PyroModel, tuple]:
         require_pyro()
+        look = functools.partial(cls._look_with, model, arguments, keywords)
+        return looked_at(look, arguments, keywords)
+
+    @classmethod
+    def _look_with(
+        cls, model: Callable, arguments: tuple, keywords: Mapping[str, Any], floats: bool
+    ) -> tuple[PyroModel, tuple]:
         from bayeskit.interop import pyro_host
 
         model = model.model if isinstance(model, GivenPyroModel) else model
@@ -117,7 +126,7 @@ class PyroModel(Coordinates):
         data: list[Any] = []
 
         def slot(value):
-            if _is_array(value):
+            if _is_array(value) or (floats and isinstance(value, float)):
                 data.append(jnp.asarray(np.asarray(value)))
                 return True, len(data) - 1
             return False, value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from bayeskit.models.base import (
     checked_lengths,
     precision_scope,
 )
+from bayeskit.models.indices import refuse_indices_beyond
+from bayeskit.models.labels import packed_labels, unpacked_labels
 
 __all__ = ["BayesianModel"]
 
@@ -180,14 +182,19 @@ class BayesianModel(BaseEstimator):
         self.random_key_ = np.asarray(jax.random.key_data(key))
         self._call = (arguments, call)
         self._groups: dict[str, Any] | None = None
-        if "X" in call and np.ndim(call["X"]) == 2:
-            self.n_features_in_ = call["X"].shape[1]
-        if hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        if hasattr(X, "columns") and all(isinstance(name, str) for name in X.columns):
-            self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        self._set_features(call, getattr(X, "columns", ()))
         result.diagnostics.warn()
         return self
+
+    def _set_features(self, call: Mapping[str, Any], names: Sequence[Any]) -> None:
+        """Keep what scikit-learn asks of later tables; forget those of an earlier fit."""
+        for attribute in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self, attribute):
+                delattr(self, attribute)
+        if "X" in call and np.ndim(call["X"]) == 2:
+            self.n_features_in_ = call["X"].shape[1]
+        if len(names) and all(isinstance(name, str) for name in names):
+            self.feature_names_in_ = np.asarray(names, dtype=object)
 
     def _target(
         self, arguments: tuple, call: Mapping[str, Any]
@@ -228,7 +235,15 @@ class BayesianModel(BaseEstimator):
                 + (" (bk.load(path, model=...))" if not self.model else "")
             )
         arguments, call = self._call
-        return _traced_model(self.model, arguments, call)
+        functions, data = _traced_model(self.model, arguments, call)
+        missing = {site.name for site in functions.sites} - self.result_.draws.keys()
+        if missing:
+            raise ValueError(
+                f"the fit has draws of {', '.join(self.result_.draws)}, and none of "
+                f"{', '.join(sorted(missing))}, a latent variable of the model: give the model "
+                "that was fitted"
+            )
+        return functions, data
 
     # ------------------------------------------------------------ results
 
@@ -390,7 +405,10 @@ class BayesianModel(BaseEstimator):
             if not isinstance(X, Mapping):
                 # The number of columns, and their names in order.
                 validate_data(self, X, reset=False, skip_check_array=True)
-        return fitted.for_arguments((), call)
+        functions, data = fitted.for_arguments((), call)
+        position = jnp.asarray(self._fitted().positions[0, 0])
+        refuse_indices_beyond(functions, data, position, self._call[1], call)
+        return functions, data
 
     def score(self, X: Any, y: Any, **keywords: Any) -> float:
         """Return the accuracy for yes-or-no observations, else the coefficient R²."""
@@ -433,6 +451,8 @@ class BayesianModel(BaseEstimator):
             "precision": self.precision,
             "chosen_engine": self.engine_,
             "call": plain,
+            "feature_names": list(getattr(self, "feature_names_in_", ())),
+            "labels": packed_labels(self.coords, self.dims),
             "num_positional": len(arguments),
             "model_name": getattr(self.model, "__name__", type(self.model).__name__),
         }
@@ -478,7 +498,8 @@ class BayesianModel(BaseEstimator):
         precision_scope(parameters["precision"])
         if not isinstance(parameters["chosen_engine"], str):
             raise TypeError("chosen_engine must be text")
-        estimator = kind(model, precision=parameters["precision"])
+        coords, dims = unpacked_labels(parameters.get("labels", {}))
+        estimator = kind(model, coords=coords, dims=dims, precision=parameters["precision"])
         estimator.random_key_ = arrays.pop("random_key")
         estimator.result_ = Posterior.unpack(parameters, arrays)
         estimator.engine_ = parameters["chosen_engine"]
@@ -486,8 +507,10 @@ class BayesianModel(BaseEstimator):
         estimator.timing_ = estimator.result_.timing
         estimator._call = (tuple(positional[i] for i in sorted(positional)), named)
         estimator._groups = None
-        if "X" in named and np.ndim(named["X"]) == 2:
-            estimator.n_features_in_ = named["X"].shape[1]
+        names = parameters.get("feature_names", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("feature_names must be a list of names")
+        estimator._set_features(named, names)
         estimator._restore(parameters, more)
         return estimator
 

@@ -225,7 +225,9 @@ def design_matrix(table: Any, names: Sequence[str] | None = None) -> Design:
                 "Leave it out"
             )
     with np.errstate(over="ignore", invalid="ignore"):
-        centre = original.mean(axis=0)
+        # In units of a power of two, which rounds nothing: the sum of large numbers overflows.
+        unit = np.exp2(np.frexp(np.abs(original).max(axis=0))[1] - 1)
+        centre = unit * (original / unit).mean(axis=0)
         deviations = original - centre
         largest = np.abs(deviations).max(axis=0)
         # Squares of deviations in their own unit neither overflow nor vanish.

@@ -58,6 +58,23 @@ class Forecast:
         Mean, sd and quantiles by variable and time. Observations are None for a FeynmanKac.
     draws : dict of arrays (draw, time, ...)
         States by name, and ``y``; the same draw everywhere belongs to one path.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> level = bk.StateSpaceModel(
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, p["step"]),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ...     params={"step": 0.5},
+    ... )
+    >>> est = bk.BayesianModel(level, inference=bk.ParticleFilter(1000), random_state=0)
+    >>> forecast = est.fit(y=np.array([0.3, 0.1, np.nan, 0.9])).forecast(3)
+    >>> forecast.states.loc["x"].index.tolist()
+    [4, 5, 6]
+    >>> {name: draws.shape for name, draws in forecast.draws.items()}
+    {'x': (1000, 3), 'y': (1000, 3)}
     """
 
     states: Any
@@ -111,7 +128,7 @@ class StateSpaceEstimator(BayesianModel):
     # ------------------------------------------------------------ fitting
 
     def fit(  # type: ignore[override]
-        self, X: Any = None, y: Any = None, *, times: Any = None
+        self, X: Any = None, y: Any = None, *, times: Any = None, duplicates: str = "error"
     ) -> StateSpaceEstimator:
         """Infer states, and parameters where there are free ones.
 
@@ -123,6 +140,10 @@ class StateSpaceEstimator(BayesianModel):
             Observations; NaN where nothing was seen. None for a FeynmanKac, which holds them.
         times : array (num_steps,), optional
             Increasing; the functions of the model get their differences as ``dt``.
+        duplicates : {"error", "mean", "keep"}
+            What becomes of several rows of one time. ``"keep"``: each is an observation of the
+            same state, which does not move between them. ``"mean"``: one row, with the means
+            of what was seen and of the controls.
 
         Returns
         -------
@@ -131,12 +152,13 @@ class StateSpaceEstimator(BayesianModel):
         Raises
         ------
         InvalidDataError
-            For shapes that do not fit the model, infinities, or times that do not increase.
+            For shapes that do not fit the model, infinities, times that do not increase, or
+            that repeat where ``duplicates`` does not say what that means.
         ParticleCollapseError
             If all particles have weight zero at some time; names it and what was observed.
         """
         scope = precision_scope(self.precision)
-        call = checked_call(X, y, times, self._is_given())
+        call = checked_call(X, y, times, self._is_given(), duplicates)
         key = as_random_key(self.random_state)
         # Before the functions of the model are looked at.
         self._engine()
@@ -168,14 +190,15 @@ class StateSpaceEstimator(BayesianModel):
         self._state: FilterState | None = state and state.on_host()
 
     def partial_fit(
-        self, X: Any = None, y: Any = None, *, times: Any = None
+        self, X: Any = None, y: Any = None, *, times: Any = None, duplicates: str = "error"
     ) -> StateSpaceEstimator:
         """Go on with new rows, where a particle filter stands; the same bits as one ``fit``.
 
         Parameters
         ----------
-        X, y, times
-            As for :meth:`fit`: one row or many. A single argument is y.
+        X, y, times, duplicates
+            As for :meth:`fit`: one row or many. A single argument is y. With ``"keep"`` the
+            first of the new rows may repeat the last time.
 
         Returns
         -------
@@ -196,8 +219,8 @@ class StateSpaceEstimator(BayesianModel):
             before = self._call[1] if state is not None else None
             X, y = y_alone(X, y)
             X, y, times = self._as_rows(X, y, times, before)
-            call = checked_call(X, y, times, self._is_given())
-            rows = rows_of_call(call, self.precision, before)
+            call = checked_call(X, y, times, self._is_given(), duplicates)
+            rows = rows_of_call(call, self.precision, before, duplicates)
             target = StateSpaceTarget.of(self.model, rows)
             if state is None:
                 key = as_random_key(self.random_state)

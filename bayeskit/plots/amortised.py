@@ -65,6 +65,16 @@ def rank_distributions(report: Any, *, ax: Any = None) -> Any:
     ------
     TypeError
         For anything but a report.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.models.distribution_transformer import CalibrationReport
+    >>> ranks = {"x[0]": (np.arange(100) + 0.5) / 100}
+    >>> ax = plots.rank_distributions(CalibrationReport("pass", 0.001, ranks, [], -1.2))
+    >>> ax.get_title(loc="left"), round(float(np.abs(ax.lines[1].get_ydata()).max()), 3)
+    ('pass: ranks of 100 truths', 0.005)
     """
     _check_report(report)
     ax = ax or new_axes(7.2, 3.8)
@@ -113,6 +123,16 @@ def expected_coverage(report: Any, *, ax: Any = None) -> Any:
     ------
     TypeError
         For anything but a report.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.models.distribution_transformer import CalibrationReport
+    >>> ranks = {"log density": (np.arange(100) + 0.5) / 100, "distance": np.full(100, 0.4)}
+    >>> ax = plots.expected_coverage(CalibrationReport("fail", 0.001, ranks, [], -1.2))
+    >>> ax.get_legend_handles_labels()[1]
+    ['highest density', 'balls around random points (TARP)']
     """
     _check_report(report)
     ax = ax or new_axes(4.6, 4.4)

@@ -59,6 +59,17 @@ def forest(
     ValueError
         If a result lacks one of the parameters, has it in another shape, or has draws that are
         not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.interop.arviz import to_arviz
+    >>> draws = np.random.default_rng(0).normal(size=(4, 100, 2))
+    >>> results = {name: to_arviz({"posterior": {"theta": draws}}) for name in ("old", "new")}
+    >>> ax = plots.forest(results, parameters=["theta[1]"])
+    >>> [name.get_text() for name in ax.get_yticklabels()], ax.get_legend_handles_labels()[1]
+    (['theta[1]'], ['old', 'new'])
     """
     # ArviZ objects are mappings, too.
     is_dict = isinstance(results, Mapping) and not hasattr(results, "posterior")

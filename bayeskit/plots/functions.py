@@ -36,6 +36,15 @@ def function_bands(
     ------
     ValueError
         Without the columns of a band.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayeskit import plots
+    >>> columns = {"5%": [-1.0, 0.0], "median": [0.0, 1.0], "95%": [1.0, 2.0]}
+    >>> ax = plots.function_bands(pd.DataFrame(columns, index=[0.0, 1.0]))
+    >>> ax.get_legend_handles_labels()[1]
+    ['median, 5 % to 95 %']
     """
     ends = [name for name in bands.columns if str(name).endswith("%")]
     if len(ends) < 2 or "median" not in bands.columns:

@@ -26,17 +26,19 @@ _MOST_LEAVES = 250
 def genealogy(result: Any, *, times: Any = None, ax: Any = None) -> Any:
     """Draw the ancestral lines of the last particles, and how many ancestors they have.
 
-    Where the lines have become one, all paths share their past, and smoothing by ancestors
-    knows a single value there; backward sampling knows more. The upper panel counts the
-    ancestors of all particles, those of weight zero too; of more than 250 particles, 250 have a
-    line.
+    Where the lines of a filter have become one, all paths share their past, and smoothing by
+    ancestors knows a single value there; backward sampling knows more. Of tempered SMC and
+    SMC2 they tell how few draws from the prior the result descends from; moves make up for
+    that where they mix. The upper panel counts the ancestors of all particles, those of weight
+    zero too; of more than 250 particles, 250 have a line.
 
     Parameters
     ----------
     result : Posterior, fitted estimator, Population or History
-        Of ``ParticleFilter(num_paths=...)``, or a population with a history.
+        Of ``ParticleFilter(num_paths=...)``, of ``SMC`` or ``SMC2`` with
+        ``keep_ancestors=True``, or a population with a history.
     times : array (num_steps,), optional
-        Default: 0, 1, ...; dates are fine.
+        Default: 0, 1, ...; dates are fine. Of tempered SMC stages, of which 0 is the prior.
     ax : matplotlib Axes, optional
         Default: those of a new figure. The panel of counts takes the upper part of their place.
 
@@ -75,6 +77,7 @@ def genealogy(result: Any, *, times: Any = None, ax: Any = None) -> Any:
     """
     ancestors = _ancestors_of(result)
     num_steps, num_particles = ancestors.shape
+    are_numbers = times is None
     times = np.arange(num_steps) if times is None else np.asarray(times)
     if times.shape != (num_steps,):
         raise ValueError(f"times must be {num_steps}, one for each, got shape {times.shape}")
@@ -89,18 +92,26 @@ def genealogy(result: Any, *, times: Any = None, ax: Any = None) -> Any:
     above.yaxis.set_major_formatter("{x:g}")
     above.yaxis.set_minor_locator(NullLocator())
     above.set_ylim(0.8, 1.4 * max(num_particles, 2))
-    headline(above, f"ancestors of the {num_particles} particles of the last time")
+    place = "stage" if _is_tempered(result) else "time"
+    headline(above, f"ancestors of the {num_particles} particles of the last {place}")
     tidy(above)
     ax.plot(*_branches(ancestors, times), color=INK, linewidth=0.6, solid_capstyle="butt")
     short_dates(ax, times)
+    if are_numbers:
+        ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylim(-0.03, 1.03)
     ax.set_yticks([])
-    ax.set_xlabel("time")
+    ax.set_xlabel(place)
     one = np.flatnonzero(counts == 1)
-    since = f"a single one until time {times[one[-1]]}" if len(one) else "none is shared by all"
-    headline(ax, f"ancestral lines: {since}")
+    shared = f"a single one until {place} {times[one[-1]]}" if len(one) else ""
+    headline(ax, f"ancestral lines: {shared or 'none is shared by all'}")
     tidy(ax, "x")
     return ax
+
+
+def _is_tempered(result: Any) -> bool:
+    history = getattr(getattr(result, "result_", result), "history", None)
+    return isinstance(history, Mapping) and "inverse_temperature" in history
 
 
 def _ancestors_of(result: Any) -> np.ndarray:
@@ -113,8 +124,8 @@ def _ancestors_of(result: Any) -> np.ndarray:
         found = getattr(result if history is None else history, "ancestors", None)
     if found is None or np.ndim(found) != 2:
         raise ValueError(
-            "the result keeps no ancestors: fit with ParticleFilter(num_paths=...), or write a "
-            "history with inference.remember"
+            "the result keeps no ancestors: fit with ParticleFilter(num_paths=...), or with "
+            "keep_ancestors=True in SMC or SMC2, or write a history with inference.remember"
         )
     return np.asarray(found)
 

@@ -52,6 +52,18 @@ def learner_states(states: Any, answers: Any = None, kcs: Any = None, *, ax: Any
     ValueError
         For a component that has no states, too many components, several learners in
         ``answers``, and times of another kind than those of ``states``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayeskit import plots
+    >>> rows = [("sums", 0.0, 0.3, 0.5, 0.7), ("sums", 1.0, 0.5, 0.7, 0.9)]
+    >>> states = pd.DataFrame(rows, columns=["kc", "time", "lower", "probability", "upper"])
+    >>> ax = plots.learner_states(
+    ...     states.set_index(["kc", "time"]), {"time": [0.5], "kc": ["sums"], "correct": [1]}
+    ... )
+    >>> [text.get_text() for text in ax.get_legend().get_texts()], ax.get_title(loc="left")
+    (['sums'], 'probability of a correct answer, 95 % band')
     """
     known = list(states.index.get_level_values("kc").unique())
     chosen = _chosen(known, kcs)
@@ -186,6 +198,15 @@ def calibration(p: Any, correct: Any, *, num_bins: int = 10, ax: Any = None) -> 
     ValueError
         For lengths that differ, forecasts that are no probabilities, answers other than 0, 1 or
         NaN, and no answers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> correct = [1, 0, 0, 0, 0] * 2 + [0, 1, 1, 1, 1] * 2
+    >>> ax = plots.calibration(np.repeat([0.2, 0.8], 10), correct, num_bins=2)
+    >>> ax.get_title(loc="left"), ax.containers[0][0].get_ydata().tolist()
+    ('2 bins of equal size, 95 % intervals', [0.2, 0.8])
     """
     p, y = np.asarray(p, float), np.asarray(correct, float)
     if p.shape != y.shape or p.ndim != 1:

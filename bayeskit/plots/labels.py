@@ -43,6 +43,16 @@ def compare_coefficients(
     Returns
     -------
     matplotlib Axes
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayeskit import plots
+    >>> rows = [("dsl", "age", 0.5, 0.2, 0.8), ("gold", "age", 0.6, 0.1, 1.1)]
+    >>> table = pd.DataFrame(rows, columns=["method", "term", "estimate", "lower", "upper"])
+    >>> ax = plots.compare_coefficients(table.set_index(["method", "term"]), truth={"age": 0.4})
+    >>> ax.get_legend_handles_labels()[1]
+    ['DSL', 'labels alone', 'truth']
     """
     methods = list(table.index.get_level_values(0).unique())
     chosen = list(table.loc[methods[0]].index) if terms is None else list(terms)
@@ -110,6 +120,15 @@ def power_curve(
     Returns
     -------
     matplotlib Axes
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayeskit import plots
+    >>> errors = pd.DataFrame({"age": [0.2, 0.14, 0.1]}, index=[100, 200, 400])
+    >>> ax = plots.power_curve(errors, target_se=0.12)
+    >>> ax.get_xlabel(), ax.lines[0].get_ydata().tolist()
+    ('number of labels (dot: those there are)', [0.2, 0.14, 0.1])
     """
     if ax is None:
         ax = new_axes(7.2, 3.4)
@@ -154,6 +173,17 @@ def label_errors(
     Returns
     -------
     matplotlib Axes
+
+    Examples
+    --------
+    Predictions that are 0.1 too low:
+
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> predictions = np.linspace(0.0, 1.0, 40)
+    >>> ax = plots.label_errors(predictions, predictions + 0.1, num_groups=4)
+    >>> ax.get_title(loc="left")
+    '40 labelled rows in 4 groups'
     """
     predictions, labels = np.asarray(predictions, float), np.asarray(labels, float)
     if ax is None:

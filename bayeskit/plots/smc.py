@@ -47,6 +47,22 @@ def smc_history(result: Any, *, times: Any = None, ax: Any = None) -> Any:
     ------
     ValueError
         If the result has no history of effective sample sizes, or times do not fit it.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> from bayeskit import plots
+    >>> def coin(y=None):
+    ...     p = numpyro.sample("p", dist.Beta(2.0, 5.0))
+    ...     with numpyro.plate("flips", 10):
+    ...         numpyro.sample("y", dist.Bernoulli(p), obs=y)
+    >>> y = np.array([1, 0, 0, 1, 0, 0, 0, 1, 0, 0])
+    >>> inference = bk.SMC(num_particles=1000)
+    >>> est = bk.BayesianModel(coin, inference=inference, random_state=0).fit(y=y)
+    >>> ax = plots.smc_history(est)
+    >>> ax.get_xlabel(), ax.get_legend_handles_labels()[1]
+    ('stage', ['effective sample size', 'acceptance'])
     """
     posterior = getattr(result, "result_", result)
     history = getattr(posterior, "history", {})

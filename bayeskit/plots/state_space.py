@@ -55,6 +55,17 @@ def states_over_time(
     ------
     ValueError
         If the bands have no such variable, or observations are no single column.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayeskit import plots
+    >>> rows = [("x", 0, -1.0, 0.0, 1.0), ("x", 1, -0.5, 0.5, 1.5)]
+    >>> bands = pd.DataFrame(rows, columns=["variable", "time", "5%", "median", "95%"])
+    >>> bands = bands.set_index(["variable", "time"])
+    >>> ax = plots.states_over_time(bands, observations=[0.2, 0.4])
+    >>> ax.get_title(loc="left"), ax.get_legend_handles_labels()[1]
+    ('x', ['median, 5 % to 95 %', 'observed'])
     """
     bands = getattr(bands, "filter_", bands)
     known = list(bands.index.get_level_values("variable").unique())

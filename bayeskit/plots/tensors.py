@@ -68,6 +68,16 @@ def factor_functions(
     ------
     ValueError
         For means and standard deviations that do not fit the grid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> hours = np.linspace(0.0, 24.0, 25)
+    >>> mean = np.column_stack([np.sin(hours / 4.0), np.cos(hours / 4.0)])
+    >>> ax = plots.factor_functions(hours, mean, np.full((25, 2), 0.1), label="hour")
+    >>> ax.get_xlabel(), ax.get_legend_handles_labels()[1]
+    ('hour', ['function 0', 'function 1'])
     """
     grid, mean, std = np.asarray(grid), np.asarray(mean), np.asarray(std)
     if mean.shape != std.shape or mean.ndim != 2 or len(grid) != len(mean):
@@ -135,6 +145,14 @@ def core_entries(core: Any, *, names: Sequence[str] | None = None, ax: Any = Non
     ------
     ValueError
         For no entries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> ax = plots.core_entries(np.array([[2.0, 0.0], [0.5, -1.0]]), names=["day", "place"])
+    >>> ax.get_ylabel(), [text.get_text() for text in ax.texts]
+    ('function of day', ['2', '0', '0.5', '−1'])
     """
     core = np.asarray(core, float)
     if not core.ndim or not core.size:
@@ -191,6 +209,15 @@ def observed_predicted(
     ------
     ValueError
         For arrays of different shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> mean = np.array([0.0, 1.0, 2.0])
+    >>> ax = plots.observed_predicted([0.1, 1.9, 2.2], mean, mean - 0.5, mean + 0.5, level=0.9)
+    >>> ax.get_legend_handles_labels()[1]
+    ['inside of the 90 % interval (2)', 'outside (1)']
     """
     y, mean, low, high = (np.asarray(part, float) for part in (y, mean, low, high))
     if not y.shape == mean.shape == low.shape == high.shape or y.ndim != 1:
@@ -237,6 +264,13 @@ def bound_over_rounds(bounds: Any, *, ax: Any = None) -> Any:
     ------
     ValueError
         For no bounds, or more than one axis.
+
+    Examples
+    --------
+    >>> from bayeskit import plots
+    >>> ax = plots.bound_over_rounds([-50.0, -41.0, -40.1, -40.0])
+    >>> ax.get_title(loc="left"), ax.lines[0].get_ydata().tolist()
+    ('nats below the last lower bound, -40.0', [10.0, 1.0, 0.1])
     """
     bounds = np.asarray(bounds, float)
     if bounds.ndim != 1 or not len(bounds):

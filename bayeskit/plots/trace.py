@@ -162,6 +162,17 @@ def trace_rank(
     References
     ----------
     Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), section 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.interop.arviz import to_arviz
+    >>> draws = np.random.default_rng(0).normal(size=(4, 100, 2))
+    >>> result = to_arviz({"posterior": {"theta": draws}})
+    >>> ax = plots.trace_rank(result, "theta", (1,))
+    >>> ax.get_title(loc="left"), [panel.get_title(loc="left") for panel in ax.figure.axes[1:]]
+    ('theta[1] along each chain', ['draws by rank, low to high'])
     """
     draws = draws_of(result).values
     if parameter not in draws:

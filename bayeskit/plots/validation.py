@@ -39,6 +39,18 @@ def validation_report(report: Any, *, num_rows: int = 12, ax: Any = None) -> Any
     ------
     ValueError
         If no test of the report has a number to draw.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpy as np
+    >>> from bayeskit import plots
+    >>> from bayeskit.inference import random
+    >>> from bayeskit.validation import Atoms, validate
+    >>> step = lambda key, x: (x + random.categorical(key, jnp.zeros(2))) % 3
+    >>> report = validate(step, start=Atoms(np.arange(3), np.array([2.0, 1.0, 1.0])))
+    >>> ax = plots.validation_report(report)
+    >>> [name.get_text() for name in ax.get_yticklabels()], ax.get_xlabel()
+    (['the measure is invariant'], 'discrepancy, with its tolerance')
     """
     statistical = [check for check in report.tests if check.statistic is not None]
     exact = [check for check in report.tests if check.discrepancy is not None]

@@ -53,6 +53,16 @@ class BatteryModel:
         The unnormalised measure of a finite model, state by state.
     sample_exact : callable (key) -> x, optional
         One exact draw of a particle at the last time of a Feynman-Kac model.
+
+    Examples
+    --------
+    >>> import math
+    >>> from bayeskit.validation import battery
+    >>> model = battery()["hidden_markov"]
+    >>> print(model.summary)
+    two hidden states, three observations; masses of the last state
+    >>> model.kind, math.exp(model.log_evidence), float(model.atoms.mass.sum())
+    ('finite', 0.5205, 0.5205)
     """
 
     name: str

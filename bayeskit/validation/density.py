@@ -9,6 +9,7 @@ they were no draws from that density.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 from scipy import integrate, stats
 
 from bayeskit import accel
+from bayeskit.accel.compilation import quick_jit
 from bayeskit.inference import random
 from bayeskit.inference.kernels import RandomWalk
 from bayeskit.inference.measure import Target
@@ -92,6 +94,50 @@ def _law(*parts: str) -> str:
 def _log_density(target: Target) -> Callable:
     density = target.density()
     return lambda x: density(x)
+
+
+# A second call for the same target compiles none of these again. They run for milliseconds.
+_quickest_jit = functools.partial(quick_jit, optimised=False)
+
+
+@_quickest_jit(static_argnames="sampler")
+def _drawn(keys: Any, sampler: Callable) -> Any:
+    return jax.vmap(sampler)(keys)
+
+
+@_quickest_jit
+def _values(x: jax.Array, target: Target) -> jax.Array:
+    return jax.vmap(_log_density(target))(x)
+
+
+@_quickest_jit
+def _slopes(x: jax.Array, target: Target, scale: jax.Array) -> tuple[jax.Array, ...]:
+    """Return gradients in units of a scale, and central differences at two steps."""
+    density = _log_density(target)
+
+    def at(one):
+        def difference(step):
+            moves = jnp.diag(step * scale)
+            rise = jax.vmap(lambda move: density(one + move) - density(one - move))(moves)
+            return rise / (2 * step)
+
+        return scale * jax.grad(density)(one), difference(_STEP), difference(_STEP / 2)
+
+    return jax.vmap(at)(x)
+
+
+@quick_jit
+def _integrand(
+    points: jax.Array, target: Target, location: Any, scale: Any, height: Any
+) -> jax.Array:
+    """Return the density, over exp(height), at ``location + scale * sinh(t)``."""
+    density = _log_density(target)
+
+    def at(t):
+        x = location + scale * jnp.sinh(t)
+        return jnp.exp(density(x) - height + jnp.sum(jnp.log(scale * jnp.cosh(t))))
+
+    return jax.vmap(at)(points)
 
 
 # ---------------------------------------------------------------- finite spaces
@@ -202,7 +248,7 @@ def _frequency_check(name: str, sampler: Callable, law: Atoms, key: Any, level: 
     """Count how often a sampler draws each state; counts are binomial."""
     with jax.enable_x64(True):
         keys = jax.random.split(key, _NUM_STATES_DRAWN)
-        drawn = jax.jit(jax.vmap(sampler))(keys)
+        drawn = _drawn(keys, sampler)
     if shapes_of(drawn) != shapes_of(law.state):
         raise ValueError(
             f"{name} draws states with leaves of shape {shapes_of(drawn)}, those of expected "
@@ -364,8 +410,8 @@ def _draws(key: Any, target: Target) -> _Draws:
     assert target.sample_exact is not None
     # One ordinary key a draw: samplers of users may call jax.random directly.
     keys = jax.random.split(key, _NUM_DRAWS)
-    x = jax.jit(jax.vmap(target.sample_exact))(keys).astype(jnp.float64)
-    return _Draws(np.asarray(x), np.asarray(jax.jit(jax.vmap(_log_density(target)))(x)))
+    x = _drawn(keys, target.sample_exact).astype(jnp.float64)
+    return _Draws(np.asarray(x), np.asarray(_values(x, target)))
 
 
 def _finite_check(target: Target, draws: _Draws) -> Check:
@@ -401,19 +447,9 @@ def _scale(x: np.ndarray) -> np.ndarray:
 
 def _gradient_check(target: Target, draws: _Draws) -> Check:
     """Compare the gradient with central differences, coordinate by coordinate."""
-    density = _log_density(target)
     scale = jnp.asarray(_scale(draws.x))
-
-    def at(x):
-        def difference(step):
-            moves = jnp.diag(step * scale)
-            rise = jax.vmap(lambda move: density(x + move) - density(x - move))(moves)
-            return rise / (2 * step)
-
-        return scale * jax.grad(density)(x), difference(_STEP), difference(_STEP / 2)
-
     x = draws.x[:_NUM_GRADIENTS]
-    gradient, coarse, fine = map(np.asarray, jax.jit(jax.vmap(at))(x))
+    gradient, coarse, fine = map(np.asarray, _slopes(x, target, scale))
     size = 1.0 + np.abs(fine)
     # At an edge or a kink two steps give different slopes, and neither is a derivative.
     with np.errstate(invalid="ignore"):
@@ -452,20 +488,12 @@ def _evidence_check(target: Target, draws: _Draws, log_evidence: float) -> Check
     if dim > 2:
         words = f"not checked: {name}, as a quadrature needs at most 2 dimensions, here {dim}"
         return Check(name=name, passed=True, words=words)
-    density = _log_density(target)
     location, scale = np.median(draws.x, axis=0), _scale(draws.x)
     # Keeps the integrand within the range of a double.
-    height = float(np.max(jax.jit(jax.vmap(density))(draws.x[:_NUM_GRADIENTS])))
+    height = float(np.max(draws.log_density[:_NUM_GRADIENTS]))
     height = height if np.isfinite(height) else 0.0
-
-    @jax.jit
-    @jax.vmap
-    def integrand(t):
-        x = location + scale * jnp.sinh(t)
-        return jnp.exp(density(x) - height + jnp.sum(jnp.log(scale * jnp.cosh(t))))
-
     found = integrate.cubature(
-        lambda t: np.asarray(integrand(t)),
+        lambda t: np.asarray(_integrand(t, target, location, scale, height)),
         [-_REACH] * dim,
         [_REACH] * dim,
         rule="gk15",

@@ -81,6 +81,29 @@ class Enumeration:
         Refuse to walk more paths than that at once.
     quadrature_nodes : int
         Nodes that stand for a normal draw; 0 refuses normal draws.
+
+    Attributes
+    ----------
+    num_paths : int
+        Paths that were walked.
+    max_atoms : int
+        The most states that came out of one function.
+    branch_mass : dict of lists of float
+        Masses that went into each branch, by its name.
+
+    Examples
+    --------
+    Two tosses of a coin have four outcomes, with three numbers of heads:
+
+    >>> import jax.numpy as jnp, numpy as np
+    >>> from bayeskit.inference import random
+    >>> from bayeskit.validation import Atoms, Enumeration, enumerate_paths
+    >>> def heads(key, before):
+    ...     return before + sum(random.categorical(k, jnp.zeros(2)) for k in random.split(key))
+    >>> counts = Enumeration(max_paths=100)
+    >>> _ = enumerate_paths(heads, Atoms(np.zeros(1), np.ones(1)), counts)
+    >>> counts.num_paths, counts.max_atoms
+    (4, 3)
     """
 
     def __init__(self, max_paths: int = MAX_PATHS, quadrature_nodes: int = 0):
@@ -158,6 +181,17 @@ def enumerate_paths(
         If there are more than ``max_paths`` paths.
     FloatingPointError
         If a path has probability NaN.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpy as np
+    >>> from bayeskit.inference import random
+    >>> from bayeskit.validation import Atoms, enumerate_paths
+    >>> def heads(key, before):
+    ...     return before + sum(random.categorical(k, jnp.zeros(2)) for k in random.split(key))
+    >>> law = enumerate_paths(heads, Atoms(np.zeros(1), np.ones(1)))
+    >>> sorted(zip(law.state.tolist(), law.mass.tolist()))
+    [(0.0, 0.25), (1.0, 0.5), (2.0, 0.25)]
     """
     enumeration = enumeration or Enumeration()
     nodes = enumeration.quadrature_nodes
@@ -512,11 +546,26 @@ def weighting_discrepancy(
     Returns
     -------
     float
+        The largest difference of masses, relative to the total mass of γ.
 
     Raises
     ------
     LawMismatch
         For a block that waits for a population, or has a part without a law.
+
+    Examples
+    --------
+    The first two blocks of a particle filter, and what they would be without weights:
+
+    >>> import numpy as np
+    >>> from bayeskit import inference as bi
+    >>> from bayeskit.validation import Atoms, battery, weighting_discrepancy
+    >>> model = battery("finite")["hidden_markov"].target
+    >>> first = bi.spawn(model.initial, 2) >> bi.weigh(model.log_g0)
+    >>> seen = Atoms(np.arange(2), np.array([0.35 * 0.3, 0.65 * 1.1]))
+    >>> unseen = Atoms(np.arange(2), np.array([0.35, 0.65]))
+    >>> [round(weighting_discrepancy(first, measure), 6) for measure in (seen, unseen)]
+    [0.0, 0.245]
     """
     if block.law is None:
         raise LawMismatch(f"{block.name} waits for a population: begin with spawn(...)")
@@ -539,7 +588,15 @@ def _with_its_start(step: Callable) -> Callable:
 
 
 class Invariance(NamedTuple):
-    """How far a kernel is from leaving a measure invariant, and from being reversible."""
+    """How far a kernel is from leaving a measure invariant, and from being reversible.
+
+    Parameters
+    ----------
+    invariance : float
+        Largest change of the mass of a state by one step, of a total mass of 1.
+    reversibility : float
+        Largest difference of the masses of a pair of states and of its reverse.
+    """
 
     invariance: float
     reversibility: float
@@ -565,7 +622,29 @@ def invariance_discrepancy(
     Returns
     -------
     Invariance
-        Largest discrepancy, and where.
+        The largest discrepancies ``invariance`` and ``reversibility``, relative to the total
+        mass; 0 means that the law holds.
+
+    Raises
+    ------
+    TooManyPathsError
+        If a step has more than ``max_paths`` paths.
+
+    Notes
+    -----
+    As many calls of ``step``, in batches, as there are states times outcomes of its draws.
+
+    Examples
+    --------
+    Going on by one or staying keeps equal masses, and goes round in one direction:
+
+    >>> import jax.numpy as jnp, numpy as np
+    >>> from bayeskit.inference import random
+    >>> from bayeskit.validation import Atoms, invariance_discrepancy
+    >>> step = lambda key, x: (x + random.categorical(key, jnp.zeros(2))) % 3
+    >>> found = invariance_discrepancy(step, Atoms(np.arange(3), np.ones(3)))
+    >>> found.invariance, round(found.reversibility, 4)
+    (0.0, 0.1667)
     """
     total = start.mass.sum()
     start = Atoms(jax.tree.map(np.asarray, start.state), start.mass / total)

@@ -43,6 +43,13 @@ class Level:
         As in :class:`~bayeskit.validation.sequential.SequentialPlan`.
     num_frequencies : int
         Random frequencies, each with a cosine and a sine.
+
+    Examples
+    --------
+    >>> from bayeskit.validation import Level
+    >>> level = Level(num_stages=3, growth=4, first=1000, num_frequencies=8)
+    >>> level.plan(1e-6).replicates
+    (1000, 4000, 16000)
     """
 
     num_stages: int

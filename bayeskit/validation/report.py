@@ -37,6 +37,16 @@ class Check:
         What was found.
     model : str
         Which target it was checked on.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpy as np
+    >>> from bayeskit.inference import random
+    >>> from bayeskit.validation import Atoms, validate
+    >>> step = lambda key, x: (x + random.categorical(key, jnp.zeros(2))) % 3
+    >>> check = validate(step, start=Atoms(np.arange(3), np.array([2.0, 1.0, 1.0]))).tests[0]
+    >>> check.name, check.passed, check.discrepancy
+    ('the measure is invariant', False, 0.125)
     """
 
     name: str
@@ -65,6 +75,15 @@ class Power(NamedTuple):
         Replicates of each stage that may be needed.
     num_tests : int
     words : str
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpy as np
+    >>> from bayeskit.inference import random
+    >>> from bayeskit.validation import Atoms, validate
+    >>> step = lambda key, x: (x + random.categorical(key, jnp.zeros(2))) % 3
+    >>> print(validate(step, start=Atoms(np.arange(3), np.ones(3))).power.words)
+    finds any relative error above 1e-10, with certainty
     """
 
     effect: float
@@ -98,6 +117,18 @@ class Report:
     key : int or list of int
         The key that gives this report again.
     notes : tuple of str
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpy as np
+    >>> from bayeskit.inference import random
+    >>> from bayeskit.validation import Atoms, validate
+    >>> step = lambda key, x: (x + random.categorical(key, jnp.zeros(2))) % 3
+    >>> report = validate(step, start=Atoms(np.arange(3), np.array([2.0, 1.0, 1.0])))
+    >>> report.verdict, report.law
+    ('fail', 'L3 invariant: π K = π')
+    >>> print(report.worst)
+    one step changes the mass of the state 0 from 0.5 to 0.375
     """
 
     verdict: str

@@ -167,6 +167,16 @@ class SequentialResult:
         The smallest of them, before the correction for their number.
     threshold : float
         Below this the smallest p-value of the last stage means failure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit.validation import sequential_test
+    >>> result = sequential_test(lambda num, key: np.array([1e-12, 0.9]), 2)
+    >>> result.verdict, result.num_stages, result.num_replicates
+    ('fail', 1, 10000)
+    >>> result.smallest_p < result.threshold
+    True
     """
 
     verdict: str

@@ -32,6 +32,15 @@ class SteinTest(NamedTuple):
     width : float
         Length scale of the kernel.
     num_bootstrap : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeskit.validation import stein_test
+    >>> x = np.random.default_rng(0).normal(size=(500, 2))
+    >>> right, wide = stein_test(x, -x), stein_test(2.0 * x, -2.0 * x)
+    >>> [(round(test.discrepancy, 2), round(test.width, 1)) for test in (right, wide)]
+    [(0.01, 1.6), (0.32, 3.2)]
     """
 
     discrepancy: float

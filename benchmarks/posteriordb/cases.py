@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import os
@@ -15,6 +14,7 @@ import numpy as np
 
 from bayeskit import Target
 from bayeskit.interop.numpyro import NumPyroModel
+from bayeskit.interop.posteriordb import read_posterior, scalar_draws
 from benchmarks.posteriordb import hard, models
 from benchmarks.posteriordb.compare import Reference
 
@@ -70,14 +70,7 @@ def reported(
     draws: dict[str, np.ndarray], names: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
     """Return draws (chain, draw) of scalars such as ``beta[1]`` or ``mu``; default: of all."""
-    scalars = {}
-    for name, values in draws.items():
-        values = np.asarray(values)
-        if values.ndim == 2:
-            scalars[name] = values
-        else:
-            for index in range(values.shape[2]):
-                scalars[f"{name}[{index + 1}]"] = values[:, :, index]
+    scalars = scalar_draws(draws)
     return {name: scalars[name] for name in (scalars if names is None else names)}
 
 
@@ -85,19 +78,14 @@ def reported(
 
 
 def _stored(folder: str) -> dict:
-    return json.loads((data_folder() / "posteriordb" / folder / "data.json").read_text())
+    return read_posterior(data_folder() / "posteriordb", folder).data
 
 
 def _reference(folder: str) -> Reference:
-    path = data_folder() / "posteriordb" / folder
-    with open(path / "reference_summary.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = ("mean", "sd", "mcse_mean", "mean_sq", "mcse_mean_sq")
-    values = {c: np.array([float(row[c]) for row in rows]) for c in columns}
-    names = tuple(row["parameter"] for row in rows)
-    with np.load(path / "reference_draws.npz", allow_pickle=False) as stored:
-        order = [list(stored["names"]).index(name) for name in names]
-        return Reference(names=names, draws=stored["draws"][:, order], **values)
+    found = read_posterior(data_folder() / "posteriordb", folder)
+    return Reference(
+        names=found.names, draws=found.draws.reshape(-1, len(found.names)), **found.moments
+    )
 
 
 def _columns(data: dict, *names: str) -> tuple:

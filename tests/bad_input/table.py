@@ -77,6 +77,7 @@ STATES = "tests/models/test_state_space.py::"
 GP = "tests/models/markov_gp/test_markov_gp.py::"
 GP_EXACT = "tests/models/markov_gp/test_exactness.py::"
 CP = "tests/models/functional_tucker/test_functional_cp.py::"
+STATE_SPACE = "tests/models/test_state_space.py::"
 TUCKER = "tests/models/functional_tucker/test_functional_tucker.py::"
 TRACER = "tests/models/knowledge_tracing/test_tracer.py::"
 GRAPHS = "tests/models/knowledge_tracing/test_graphs.py::"
@@ -507,9 +508,13 @@ TABLE["complex and sparse"] = everywhere(
 
 TABLE["times that repeat"] = everywhere(
     NO_TIMES,
-    StateSpaceModel=refused(
-        "times must be one increasing column, but those of rows 2 and 3 are not in order",
-        times=put(TIMES, 3, 2.0),
+    StateSpaceModel=(
+        refused(
+            "times repeat, first at rows 2 and 3, .* pass duplicates='keep'",
+            times=put(TIMES, 3, 2.0),
+        ),
+        Shown(STATE_SPACE + "test_two_observations_of_one_instant_are_exact"),
+        Shown(STATE_SPACE + "test_means_of_one_instant"),
     ),
     MarkovGPRegressor=Shown(GP + "test_repeats_are_one_row_with_less_noise"),
     FunctionalCP=Shown(
@@ -904,6 +909,7 @@ TABLE["dates with and without a zone"] = everywhere(
             "zone",
             X=pd.DataFrame({"t": pd.Series(MIXED_ZONES * 6, dtype=object), "x": X[:, 0]}),
         ),
+        Shown(TUCKER + "test_dates_with_and_without_a_zone"),
     ),
     KnowledgeTracer=refused(
         "dates with a time zone and dates without one: give all in UTC", time=MIXED_ZONES * 4

@@ -60,7 +60,9 @@ def test_the_classifier_tells_laws_apart():
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("name", ["gaussian_linear", "gaussian_mixture"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("gaussian_linear", marks=pytest.mark.slow), "gaussian_mixture"]
+)
 def test_refined_posteriors_are_not_told_from_the_reference(name, reference_data):
     """From the prior alone; draws of the prior are told apart.
 

@@ -53,6 +53,32 @@ def test_assistments(tmp_path):
         datasets.read_assistments(tmp_path / "b.csv", year=2009)
 
 
+def test_rows_without_time_are_left_out(tmp_path):
+    """A missing time is no time in the year 1677."""
+    text = (
+        "user_id,skill_id,problem_id,correct,start_time\n"
+        "1,4,7,0,2012-09-01 10:00:00\n1,4,8,1,\n"
+    )
+    table = datasets.read_assistments(write(tmp_path, "a.csv", text), year=2012)
+    assert table["item"].tolist() == [7]
+    text = "uuid,ucid,timestamp_TW,is_correct\n1,4,1970-01-03 12:00:00 UTC,True\n1,5,,True\n"
+    table = datasets.read_junyi(write(tmp_path, "j.csv", text))
+    assert table["kc"].tolist() == [4] and table["time"].tolist() == [2.5]
+    text = (
+        "Anon Student Id\tTime\tOutcome\tKC (Default)\n"
+        "s\t1970-01-02\tCORRECT\tx\ns\t\tHINT\ty\n"
+    )
+    table = datasets.read_datashop(write(tmp_path, "d.txt", text))
+    assert table["kc"].tolist() == ["x"] and table["time"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("year", [2012, 2017])
+def test_a_missing_answer_column_is_named(tmp_path, year):
+    path = write(tmp_path, "a.csv", "user_id,skill_id,start_time,startTime\n1,4,1970-01-02,5\n")
+    with pytest.raises(InvalidDataError, match="no column for 'correct'"):
+        datasets.read_assistments(path, year=year)
+
+
 def test_junyi(tmp_path):
     text = (
         "user_id,exercise,problem_type,time_done,correct\n"

@@ -2,9 +2,13 @@
 
 ``python long_runs.py NAME PATH`` compiles, prints "ready", runs with a checkpoint at every
 piece, and prints a hash of the result. It is what tests kill.
+``python long_runs.py NAME PATH N`` compiles nothing before, prints "writing" in the middle of
+checkpoint N, and waits to be killed.
 """
 
 import hashlib
+import os
+import signal
 import sys
 
 import jax.numpy as jnp
@@ -42,7 +46,9 @@ SMC = {"num_particles": 192, "ess": 0.8}
 ENGINES = {
     "smc": lambda **more: bk.SMC(progress=False, **SMC, **more),
     "bridge": lambda **more: bk.SMC(progress=False, bridge=True, **SMC, **more),
-    "unbiased": lambda **more: bk.SMC(progress=False, unbiased=True, **SMC, **more),
+    "unbiased": lambda **more: bk.SMC(
+        progress=False, unbiased=True, keep_ancestors=True, **SMC, **more
+    ),
     "ensemble": lambda **more: bk.EnsembleHMC(
         num_chains=8, num_warmup=75, num_draws=90, progress=False, mapping="together", **more
     ),
@@ -58,7 +64,9 @@ ENGINES = {
     "pmmh": lambda **more: bk.PMMH(20, 80, 40, 2, progress=False, **more),
     "gibbs": lambda **more: bk.ParticleGibbs(5, 80, 40, 2, progress=False, **more),
     "smc2": lambda **more: bk.SMC2(16, 10, progress=False, **more),
-    "unbiased smc2": lambda **more: bk.SMC2(16, 10, progress=False, unbiased=True, **more),
+    "unbiased smc2": lambda **more: bk.SMC2(
+        16, 10, progress=False, unbiased=True, keep_ancestors=True, **more
+    ),
     "tempering": lambda **more: bk.ParallelTempering(4, 80, 40, 2, progress=False, **more),
 }
 
@@ -87,9 +95,27 @@ def digest(posterior):
     return found.hexdigest()
 
 
-def main(name, path):
-    ENGINES[name]().run(target_of(name), key=3)
-    print("ready", flush=True)
+def stop_while_writing(number):
+    """Stop in the middle of a checkpoint, with half of its file there."""
+    # Each asks twice that bytes be kept: those of the file, and then its name in the folder.
+    fsync, calls = os.fsync, iter(range(1, 2 * number))
+
+    def stopping(descriptor):
+        if next(calls) == 2 * number - 1:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            print("writing", flush=True)
+            signal.pause()
+        fsync(descriptor)
+
+    os.fsync = stopping
+
+
+def main(name, path, number=None):
+    if number is None:
+        ENGINES[name]().run(target_of(name), key=3)
+        print("ready", flush=True)
+    else:
+        stop_while_writing(int(number))
     result = ENGINES[name](checkpoint=path, checkpoint_every=0).run(target_of(name), key=3)
     print(digest(result), flush=True)
 

@@ -427,7 +427,11 @@ def spike(x):
 
 
 CASES = {
-    "separate modes": (separated_modes, 2, "separate modes carry weight"),
+    "separate modes": (
+        separated_modes,
+        2,
+        "never cross from one to another: take inference=bk.ParallelTempering()",
+    ),
     "funnel": (spike, 6, "non-centred|R-hat|divergent|stuck"),
     "cauchy": (lambda x: -jnp.sum(jnp.log1p(x**2)), 2, "squares|effective sample size"),
 }

@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
-from scipy import special
+from scipy import special, stats
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -133,6 +133,69 @@ def test_seed_repeats_and_second_fit_compiles_nothing(fitted, data):
     assert other.log_evidence_ != fitted.log_evidence_
 
 
+def with_noise(X, y=None, noise=1.0, num_copies=1):
+    b = numpyro.sample("b", dist.Normal(0.0, 2.0).expand([X.shape[1]]).to_event(1))
+    with numpyro.plate("copies", num_copies, dim=-2), numpyro.plate("rows", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ b, noise), obs=y)
+
+
+def with_branch(X, y=None, noise=1.0):
+    with_noise(X, y, noise if noise < 1.0 else 1.0)
+
+
+def log_evidence(X, y, noise, num_copies=1):
+    X, y = np.tile(X, (num_copies, 1)), np.tile(y, num_copies)
+    marginal = 4.0 * X @ X.T + noise**2 * np.eye(len(y))
+    return stats.multivariate_normal(np.zeros(len(y)), marginal).logpdf(y)
+
+
+def test_another_float_is_no_other_program(data):
+    """Evidence within 6 of its errors (false alarm 2e-9), or twice what an SMC of 2000 has."""
+    X, y = data
+
+    def fit(model, **keywords):
+        est = bk.BayesianModel(model, inference=ENGINE, random_state=0)
+        with CompileClock() as clock:
+            est.fit(X, y, **keywords)
+        return est, clock.num_compiled
+
+    def close(est, *settings):
+        error = 6 * max(est.log_evidence_se_, 0.02)
+        return abs(est.log_evidence_ - log_evidence(X, y, *settings)) < error
+
+    one, _ = fit(with_noise, noise=0.5)
+    two, compiled = fit(with_noise, noise=np.float64(0.8))
+    assert compiled == 0
+    assert close(one, 0.5) and close(two, 0.8) and not close(one, 0.8)
+    _, std = two.predict(X[:1], noise=0.8, return_std=True)
+    with CompileClock() as clock:
+        _, wide = two.predict(X[:1], noise=3.0, return_std=True)
+    assert clock.num_compiled == 0 and wide[0] ** 2 - std[0] ** 2 == pytest.approx(9 - 0.64)
+    # Whole numbers are sizes, and sizes are another program.
+    copies, compiled = fit(with_noise, noise=0.5, num_copies=3)
+    assert compiled > 0 and close(copies, 0.5, 3)
+
+
+def test_a_float_that_a_model_compares_belongs_to_the_structure(data):
+    X, y = data
+    for noise, expected in ((0.5, 0.5), (7.0, 1.0)):
+        est = bk.BayesianModel(with_branch, inference=ENGINE, random_state=0)
+        est.fit(X, y, noise=noise)
+        same = bk.BayesianModel(with_noise, inference=ENGINE, random_state=0)
+        same.fit(X, y, noise=expected)
+        assert est.log_evidence_ == pytest.approx(same.log_evidence_, abs=1e-8)
+    functions, arrays = NumPyroModel.of(with_branch, (), {"X": X, "y": y, "noise": 0.5})
+    assert len(arrays) == 2 and dict(functions.keywords)["noise"] == 0.5
+    with pytest.raises(ValueError, match="noise is negative"):
+        bk.BayesianModel(choosy, inference=ENGINE).fit(X, y, noise=-0.5)
+
+
+def choosy(X, y=None, noise=1.0):
+    if noise < 0:
+        raise ValueError("noise is negative")
+    with_noise(X, y, noise)
+
+
 def test_global_precision_is_left_alone(fitted, data):
     assert jnp.zeros(()).dtype == jnp.float32
     assert fitted.result_.positions.dtype == np.float64
@@ -198,6 +261,50 @@ def test_save_and_load(fitted, data, tmp_path):
         bk.load(path)
 
 
+def groups(group, num_groups, y=None):
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    with numpyro.plate("groups", num_groups):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(scale * z[group], 1.0), obs=y)
+
+
+def test_groups_keep_their_names_and_unknown_ones_are_refused(tmp_path):
+    names, group = ["north", "south", "west"], np.array([0, 0, 1, 1, 2, 2])
+    est = bk.BayesianModel(
+        groups,
+        inference=ENGINE,
+        random_state=0,
+        dims={"z": ["region"]},
+        coords={"region": names},
+    )
+    est.fit({"group": group, "num_groups": 3, "y": np.array([1.0, 2.0, 0.0, -1.0, 3.0, 2.5])})
+    est.save(tmp_path / "fit.bkit")
+    loaded = bk.load(tmp_path / "fit.bkit", model=groups)
+    pd.testing.assert_frame_equal(loaded.summary(), est.summary())
+    assert "z[south]" in loaded.summary().index
+    assert list(loaded.posterior_.posterior.coords["region"].values) == names
+    new = {"group": np.array([0, 3]), "num_groups": 3}
+    for call in (loaded.predict, est.sample_predictive):
+        with pytest.raises(
+            InvalidDataError, match="group holds 0 to 3, in the fit it held 0 to 2"
+        ):
+            call(new)
+    # Beyond what was seen, and no index.
+    assert est.predict({"group": np.array([-1, 1]), "num_groups": 3}).shape == (2,)
+
+
+def other_linear(X, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0).expand([2]).to_event())
+    numpyro.sample("y", dist.Normal(X @ slope, 1.0), obs=y)
+
+
+def test_another_model_than_the_fitted_one_is_refused(fitted, data, tmp_path):
+    fitted.save(tmp_path / "fit.bkit")
+    loaded = bk.load(tmp_path / "fit.bkit", model=other_linear)
+    with pytest.raises(ValueError, match="none of slope, a latent variable of the model"):
+        loaded.predict(data[0])
+
+
 def test_loading_needs_no_jax_program(fitted, tmp_path):
     path = tmp_path / "fit.bkit"
     fitted.save(path)
@@ -240,13 +347,20 @@ def test_improper_prior_has_no_evidence():
         _ = est.log_evidence_
 
 
-def test_data_frames_and_mappings(data):
+def test_data_frames_and_mappings(data, tmp_path):
     X, y = data
     frame = pd.DataFrame(X, columns=["age", "dose"])
     est = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit(frame, pd.Series(y))
     assert list(est.feature_names_in_) == ["age", "dose"]
     same = bk.BayesianModel(linear, inference=ENGINE, random_state=0).fit({"X": X, "y": y})
     assert same.log_evidence_ == est.log_evidence_
+    est.save(tmp_path / "fit.bkit")
+    loaded = bk.load(tmp_path / "fit.bkit", model=linear)
+    np.testing.assert_array_equal(loaded.predict(frame), est.predict(frame))
+    with pytest.raises(ValueError, match="must be in the same order"):
+        loaded.predict(frame[["dose", "age"]])
+    loaded.fit(X, y)
+    assert not hasattr(loaded, "feature_names_in_")
 
 
 def test_doubtful_results_are_never_silent():

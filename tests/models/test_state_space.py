@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.base import clone
 
 import bayeskit as bk
+from bayeskit import accel
 from bayeskit import inference as bi
 from bayeskit.errors import (
     ConvergenceWarning,
@@ -359,8 +360,11 @@ ENGINES = {
 }
 
 
+# The other two have paths as well, and SMC² the evidence.
 @pytest.mark.filterwarnings("ignore::bayeskit.errors.ConvergenceWarning")
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param("pmmh", marks=pytest.mark.slow), "gibbs", "smc2"]
+)
 def test_posterior_of_an_unknown_parameter(name):
     """Means within 6 standard errors of effective draws, sds within 6: false alarms 1e-8."""
     log_evidence, mean, sd, last, (means, sds) = grid_posterior()
@@ -524,7 +528,151 @@ def test_bad_data(arguments, message):
 
 def test_times_that_do_not_increase():
     with pytest.raises(InvalidDataError, match="those of rows 1 and 2 are not in order"):
+        clone(fitted()).fit(y=Y[:3], times=[0.0, 1.0, 0.5])
+    message = r"repeat, first at rows 1 and 2, both 1 \(1 times\): pass duplicates='keep'"
+    with pytest.raises(InvalidDataError, match=message):
         clone(fitted()).fit(y=Y[:3], times=[0.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match=r"duplicates must be one of .*, got 'first'"):
+        clone(fitted()).fit(y=Y[:3], times=np.arange(3), duplicates="first")
+
+
+# ---------------------------------------------------------------- two rows of one time
+
+TWICE = [0.0, 1.0, 1.0, 2.5, 2.5, 2.5]
+
+
+def staircase():
+    """A state that is known: one step up whenever time passes."""
+    return bk.StateSpaceModel(
+        initial=lambda p: dist.Delta(0.0),
+        transition=lambda p, x, t: dist.Delta(x + 1.0),
+        observation=lambda p, x, t: dist.Normal(x, 1.0),
+    )
+
+
+def brownian(**parts):
+    """Its transition is no distribution where no time has passed."""
+    return bk.StateSpaceModel(
+        initial=lambda p: {"level": dist.Normal(0.0, 1.0), "n": dist.Delta(0)},
+        transition=lambda p, x, t, dt: {
+            "level": dist.Normal(x["level"], p["sd"] * jnp.sqrt(dt)),
+            "n": dist.Delta(x["n"] + 1),
+        },
+        observation=lambda p, x, t: dist.Normal(x["level"], 1.0),
+        params={"sd": 0.7, **parts},
+    )
+
+
+def test_two_observations_of_one_instant_are_exact():
+    """The state is known, so the evidence is a product of densities; online as well."""
+    y, engine = Y[:6], bk.ParticleFilter(8)
+    est = bk.BayesianModel(staircase(), inference=engine, random_state=0)
+    est.fit(y, times=TWICE, duplicates="keep")
+    states = np.array([0.0, 1.0, 1.0, 2.0, 2.0, 2.0])
+    np.testing.assert_allclose(est.filter_.loc["x"]["mean"], states, rtol=1e-14)
+    expected = stats.norm.logpdf(y, states).sum()
+    assert est.log_evidence_ == pytest.approx(expected, rel=1e-12)
+    # A state that moves at every row is another model, and it is seen.
+    other = clone(est).fit(y)
+    assert abs(other.log_evidence_ - expected) > 1e-3
+    online = clone(est)
+    for rows in (slice(0, 2), slice(2, 5), slice(5, 6)):
+        online.partial_fit(y[rows], times=TWICE[rows], duplicates="keep")
+    same(est, online)
+    with pytest.raises(InvalidDataError, match=r"times must go on after 2\.5"):
+        online.partial_fit(y[:1], times=[2.5])
+
+
+def test_means_of_one_instant():
+    y = np.array([0.3, np.nan, 1.0, 0.1, 0.5, np.nan])
+    est = bk.BayesianModel(brownian(), inference=FILTER, random_state=0)
+    est.fit(y, times=TWICE, duplicates="mean")
+    by_hand = clone(est).fit([0.3, 1.0, 0.3], times=[0.0, 1.0, 2.5])
+    same(est, by_hand)
+    with pytest.raises(InvalidDataError, match=r"times must go on after 2\.5"):
+        clone(est).partial_fit(y, times=TWICE, duplicates="mean").partial_fit(
+            y[:1], times=[2.5], duplicates="mean"
+        )
+    nothing = clone(est).fit([0.3, np.nan, np.nan], times=[0.0, 1.0, 1.0], duplicates="mean")
+    same(nothing, clone(est).fit([0.3, np.nan], times=[0.0, 1.0]))
+
+
+def test_two_observations_of_one_instant_by_a_kalman_filter():
+    """Filter, evidence and smoother; false alarms below 4e-6 together."""
+    y = Y[:6]
+    gaps = np.diff(TWICE, prepend=0.0)
+    log_evidence, m, v, means, ahead = 0.0, 0.0, 1.0, [], []
+    for gap, seen in zip(gaps, y, strict=True):
+        v += 0.49 * gap
+        ahead.append(v)
+        log_evidence += stats.norm.logpdf(seen, m, np.sqrt(v + 1))
+        m, v = m + v / (v + 1) * (seen - m), v / (v + 1)
+        means.append((m, v))
+    smooth = [m]
+    for t in range(4, -1, -1):
+        before, spread = means[t]
+        smooth.append(before + spread / ahead[t + 1] * (smooth[-1] - before))
+    model = brownian()
+    several = [
+        bk.BayesianModel(model, inference=FILTER, random_state=seed).fit(
+            y, times=TWICE, duplicates="keep"
+        )
+        for seed in range(NUM_RUNS)
+    ]
+    evidence = np.exp([e.log_evidence_ - log_evidence for e in several])
+    assert_means(evidence[:, None], np.ones(1))
+    found = np.array([e.filter_.loc["level"]["mean"] for e in several])
+    exact = np.array([one for one, _ in means])
+    assert_means(found, exact)
+    paths = several[0].smoothed_paths(500)
+    for equal in ((1, 2), (3, 4), (4, 5)):
+        for name in ("level", "n"):
+            np.testing.assert_array_equal(*(paths[name][:, place] for place in equal))
+    backward = np.array([e.smooth()["mean"].loc["level"] for e in several])
+    assert_means(backward, np.array(smooth[::-1]))
+    with pytest.raises(AssertionError, match="worst of 6"):
+        assert_means(found, np.array(smooth[::-1]))
+    with pytest.raises(AssertionError, match="worst of 6"):
+        # As if each repeat were one more day of the process.
+        assert_means(found, exact + 0.1 * (gaps == 0) * np.arange(6))
+
+
+def test_one_step_where_no_time_has_passed():
+    """The law of a step is the identity for drawing, for its density, and for a proposal."""
+    model = dataclasses.replace(local_level(), proposal=lambda p, x, t, y: dist.Normal(y, 1.0))
+    rows = bi.Rows(np.array([0.1, 0.2, 0.3], np.float32), None, np.float32([0.0, 1.0, 0.0]))
+    fk = model.feynman_kac(None, rows)
+    key, x = accel.as_key(0), jnp.float32(0.4)
+    assert fk.kernel(key, 2, x) == x != fk.kernel(key, 1, x)
+    assert fk.log_m(2, x, x) == 0.0 and fk.log_m(2, x, x + 1) == -jnp.inf
+    assert fk.log_m(1, x, x + 1) > -jnp.inf
+    seen = stats.norm.logpdf(0.3, 0.4)
+    assert float(fk.log_g(2, x, x)) == pytest.approx(seen, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::bayeskit.errors.ConvergenceWarning")
+@pytest.mark.parametrize("name", ENGINES)
+def test_parameters_where_times_repeat(name):
+    """Means within 6 standard errors (false alarm 2e-9): pairs tell what their mean tells."""
+    noisy = SHORT[:, None] + 0.8 * np.random.default_rng(5).normal(size=(30, 2))
+    rho = np.linspace(-1, 1, 402)[1:-1]
+    pairs = dataclasses.replace(
+        ONE_UNKNOWN, observation=lambda p, x, t: dist.Normal(x, 1.2), name="pairs"
+    )
+    found = [kalman(noisy.mean(axis=1), r, noise=1.2 / np.sqrt(2), sd0=1.5) for r in rho]
+    weights = np.exp([one[0] - found[-1][0] for one in found])
+    weights /= weights.sum()
+    mean = weights @ rho
+    sd = np.sqrt(weights @ (rho - mean) ** 2)
+    est = bk.BayesianModel(pairs, inference=ENGINES[name], random_state=1)
+    est.fit(noisy.ravel(), times=np.repeat(np.arange(30.0), 2), duplicates="keep")
+    ess = min(float(est.summary().loc["rho", "ess_bulk"]), 500.0)
+    assert ess > 100
+    assert abs(est.result_.mean("rho") - mean) < 6 * sd / np.sqrt(ess)
+    # As if the state moved between the two rows of a pair.
+    wrong = clone(est).fit(noisy.ravel())
+    assert abs(wrong.result_.mean("rho") - mean) > 6 * sd / np.sqrt(ess)
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,24 @@ def test_ancestors_that_a_filter_kept_are_those_of_its_paths():
     np.testing.assert_array_equal(band.get_ydata(), est.filter_.loc["x"]["median"])
 
 
+def test_genealogy_of_tempered_smc_goes_by_stages():
+    """Stage 0 is the prior; whole numbers alone are marked, however few stages there are."""
+    history = {"ancestors": ANCESTORS, "inverse_temperature": np.array([0.1, 0.3, 0.6, 1.0])}
+    run = types.SimpleNamespace(history=history)
+    ax = plots.genealogy(run)
+    assert is_tree_of(ax, ANCESTORS)
+    assert ax.get_xlabel() == "stage"
+    (above,) = (other for other in ax.figure.axes if other is not ax)
+    assert above.get_title(loc="left") == "ancestors of the 5 particles of the last stage"
+    # One stage; and a population that all descends from one draw of the prior.
+    history |= {"ancestors": np.array([[0, 1, 2], [1, 1, 1]]), "inverse_temperature": [1.0]}
+    ax = plots.genealogy(run)
+    assert ax.get_title(loc="left") == "ancestral lines: a single one until stage 0"
+    ax.figure.canvas.draw()
+    shown = [tick.get_text() for tick in ax.get_xticklabels()]
+    assert all(float(text.replace("−", "-")).is_integer() for text in shown), shown
+
+
 def test_genealogy_takes_dates_and_refuses_what_it_cannot_draw():
     dates = np.arange("2024-01-01", "2024-01-06", dtype="M8[D]")
     _, given = plt.subplots()

@@ -5,6 +5,7 @@ otherwise. Keys are fixed, so that a test that passes once passes always.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from tests.validation.test_evidence import CONJUGATE, LOG_EVIDENCE
 LEVEL = Level(num_stages=3, growth=4, first=50_000, num_frequencies=4)
 
 
+@functools.cache
 def estimate_of(num, bias=lambda num: -0.5 / num, power=-0.5):
     """A log estimate with a bias and a standard deviation of its own."""
     return lambda key: bias(num) + num**power * random.normal(key)

@@ -60,6 +60,19 @@ class Scheme:
         limits the smallest probability. See :func:`multinomial`.
     keeps_number : bool
         Whether there must be as many offspring as particles.
+
+    Examples
+    --------
+    Weights 1/4 and 3/4, two offspring: the uniform decides only below or above 1/2.
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import accel
+    >>> scheme = accel.SCHEMES["systematic"]
+    >>> cdf = accel.scaled_cdf(jnp.log(jnp.array([0.25, 0.75])), 2)
+    >>> scheme.breaks(cdf, 2).tolist()
+    [0.5]
+    >>> [scheme.ancestors(cdf, jnp.array(u), 2).tolist() for u in (0.1, 0.9)]
+    [[0, 1], [1, 1]]
     """
 
     name: str
@@ -85,6 +98,14 @@ class Ancestors(NamedTuple):
     effective_sample_size : (...) array in [1, num_particles], 0 where ``ok`` is False
     ok : (...) bool array
         False where no particle could be chosen; ``index`` then counts through the particles.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from bayeskit import accel
+    >>> drawn = accel.systematic(jax.random.key(0), jnp.log(jnp.array([2.0, 4.0, 2.0])), 4)
+    >>> drawn.index.tolist(), round(float(jnp.exp(drawn.log_mean)), 4)
+    ([0, 1, 1, 2], 2.6667)
     """
 
     index: jax.Array  # type: ignore[assignment]

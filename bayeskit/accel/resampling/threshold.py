@@ -38,6 +38,17 @@ class WeightedAncestors(NamedTuple):
         Normalised: they add up to one on every path.
     ok : () bool array
         False where no particle could be chosen.
+
+    Examples
+    --------
+    From four particles to three: the heavy one keeps its weight, two others share the rest.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from bayeskit import accel
+    >>> log_weights = jnp.log(jnp.array([0.1, 0.6, 0.1, 0.2]))
+    >>> kept = accel.threshold(jax.random.key(0), log_weights, 3)
+    >>> kept.index.tolist(), jnp.exp(kept.log_weights).round(2).tolist()
+    ([0, 1, 3], [0.2, 0.6, 0.2])
     """
 
     index: jax.Array  # type: ignore[assignment]

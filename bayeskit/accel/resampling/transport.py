@@ -36,6 +36,15 @@ class Transported(NamedTuple):
         Normalised, and equal in the limit of many iterations.
     ok : () bool array
         False where no weight could be used; particles then stay, with equal weights.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import accel
+    >>> x, weights = jnp.array([0.0, 1.0, 4.0]), jnp.array([0.2, 0.3, 0.5])
+    >>> moved = accel.transport(x, jnp.log(weights))
+    >>> jnp.exp(moved.log_weights).round(2).tolist()
+    [0.33, 0.33, 0.33]
     """
 
     particles: Any

@@ -60,6 +60,19 @@ class LinearObservations(NamedTuple):
         May be arbitrarily close to singular.
     offset : (num_steps, num_observed) array, or (num_observed,), optional
         Zero by default.
+
+    Examples
+    --------
+    Twice the state and 1 more, almost without noise, seen at two of three times:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import GaussianChain, LinearObservations, kalman_filter
+    >>> one = jnp.eye(1)
+    >>> walk = GaussianChain(jnp.zeros(1), one, one, one)
+    >>> values = jnp.array([[5.0], [jnp.nan], [7.0]])
+    >>> seen = LinearObservations(values, 2 * one, 1e-6 * one, jnp.ones(1))
+    >>> kalman_filter(walk, seen).mean[:, 0].round(3).tolist()
+    [2.0, 2.0, 3.0]
     """
 
     values: Any
@@ -84,6 +97,20 @@ class GaussianSites(NamedTuple):
     precision : (num_steps, num_observed, num_observed) array Λ, or without the axis of time
     matrix : (num_steps, num_observed, dim) array H, or (num_observed, dim), optional
         The identity by default: u is the state.
+
+    Examples
+    --------
+    Known to be about 2, with precision 1, at the first of three times; the prior is N(0, 1):
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import GaussianChain, GaussianSites, kalman_smoother
+    >>> one = jnp.eye(1)
+    >>> walk = GaussianChain(jnp.zeros(1), one, one, one)
+    >>> precision = jnp.array([1.0, 0.0, 0.0])[:, None, None]
+    >>> known = GaussianSites(jnp.array([[2.0], [0.0], [0.0]]), precision)
+    >>> result = kalman_smoother(walk, known)
+    >>> result.mean[:, 0].tolist(), result.covariance[:, 0, 0].tolist()
+    ([1.0, 1.0, 1.0], [0.5, 1.5, 2.5])
     """
 
     shift: Any
@@ -104,6 +131,19 @@ class Filtered(NamedTuple):
     predicted_covariance : (num_steps, dim, dim) array
     log_likelihood : (num_steps,) array
         Of observation t given those before.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import GaussianChain, LinearObservations, kalman_filter
+    >>> one = jnp.eye(1)
+    >>> walk = GaussianChain(jnp.zeros(1), one, one, one)
+    >>> seen = LinearObservations(jnp.array([[2.0], [jnp.nan], [3.0]]), one, one)
+    >>> result = kalman_filter(walk, seen)
+    >>> result.predicted_covariance[:, 0, 0].tolist(), result.covariance[:, 0, 0].tolist()
+    ([1.0, 1.5, 2.5], [0.5, 1.5, 0.7143])
+    >>> result.log_likelihood.round(3).tolist()
+    [-2.266, 0.0, -2.117]
     """
 
     mean: jax.Array
@@ -129,6 +169,19 @@ class Smoothed(NamedTuple):
         Entry t is the covariance of state t + 1 (rows) with state t (columns).
     log_likelihood : (num_steps,) array
         Of observation t given those before.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import GaussianChain, LinearObservations, kalman_smoother
+    >>> one = jnp.eye(1)
+    >>> walk = GaussianChain(jnp.zeros(1), one, one, one)
+    >>> seen = LinearObservations(jnp.array([[2.0], [jnp.nan], [3.0]]), one, one)
+    >>> result = kalman_smoother(walk, seen)
+    >>> result.mean[:, 0].round(3).tolist()
+    [1.286, 1.857, 2.429]
+    >>> result.lag_one_covariance[:, 0, 0].round(3).tolist()
+    [0.286, 0.429]
     """
 
     mean: jax.Array

@@ -48,6 +48,18 @@ class HiddenMarkovModel(NamedTuple):
     Notes
     -----
     Neither the initial masses nor the rows need to add up to 1: any positive potentials do.
+
+    Examples
+    --------
+    Which of two coins is thrown, the fair one or one with 9 heads in 10? Three heads are seen:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_smoother
+    >>> stay = jnp.array([[0.9, 0.1], [0.1, 0.9]])
+    >>> heads = jnp.tile(jnp.array([0.5, 0.9]), (3, 1))
+    >>> model = HiddenMarkovModel(*map(jnp.log, (jnp.array([0.5, 0.5]), stay, heads)))
+    >>> jnp.exp(hidden_markov_smoother(model)).round(2).tolist()
+    [[0.2, 0.8], [0.18, 0.82], [0.2, 0.8]]
     """
 
     log_initial: Any
@@ -64,6 +76,19 @@ class FilteredStates(NamedTuple):
         All -inf from the time on at which no path is possible.
     log_likelihood : (num_steps,) array
         Of what is seen at time t given what was seen before.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.accel import HiddenMarkovModel, hidden_markov_filter
+    >>> stay = jnp.array([[0.9, 0.1], [0.1, 0.9]])
+    >>> heads = jnp.tile(jnp.array([0.5, 0.9]), (3, 1))
+    >>> model = HiddenMarkovModel(*map(jnp.log, (jnp.array([0.5, 0.5]), stay, heads)))
+    >>> result = hidden_markov_filter(model)
+    >>> jnp.exp(result.log_likelihood).round(2).tolist()
+    [0.7, 0.75, 0.78]
+    >>> round(float(jnp.exp(result.log_evidence)), 2)
+    0.41
     """
 
     log_probability: jax.Array
@@ -244,7 +269,7 @@ def hidden_markov_most_likely_path(
 ) -> tuple[jax.Array, jax.Array]:
     r"""Return the path of largest posterior probability (Viterbi), and its log probability.
 
-    .. math:: \arg\max_{x_{0:T-1}} p(x_{0:T-1}, y_{0:T-1})
+    .. math:: \operatorname{argmax}_{x_{0:T-1}} p(x_{0:T-1}, y_{0:T-1})
 
     Parameters
     ----------

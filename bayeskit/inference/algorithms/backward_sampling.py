@@ -96,6 +96,26 @@ def genealogy(model: FeynmanKac) -> Block:
     ----------
     Kitagawa (1996), *Monte Carlo filter and smoother for non-Gaussian nonlinear state space
     models*; Jacob, Murray & Rubenthaler (2015), *Path storage in the particle filter*.
+
+    Examples
+    --------
+    Both particles of the last time descend from the second one of the first:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> model = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key),
+    ...     log_g0=lambda x: 0.0,
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key),
+    ...     log_g=lambda t, before, x: 0.0,
+    ...     num_steps=2,
+    ... )
+    >>> particles, equal = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.log(jnp.full((2, 2), 0.5))
+    >>> history = bi.History(particles, equal, ancestors=jnp.array([[0, 1], [1, 1]]))
+    >>> last = bi.Population(particles[1], equal[1], jnp.zeros(()), history=history)
+    >>> bi.genealogy(model).run(jax.random.key(0), last)[0].particles.tolist()
+    [[2.0, 3.0], [2.0, 4.0]]
     """
     return BackwardSampling(model, Genealogy())
 

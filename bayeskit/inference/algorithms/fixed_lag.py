@@ -24,6 +24,20 @@ class LaggedParticles(NamedTuple):
     particles : pytree with leading axes (num_steps, num_particles)
     log_weights : (num_steps, num_particles) array
         Normalised at each time.
+
+    Examples
+    --------
+    As seen from one time later, the first time has the second particle twice:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> history = bi.History(
+    ...     particles=jnp.array([[1.0, 2.0], [3.0, 4.0]]),
+    ...     log_weights=jnp.log(jnp.full((2, 2), 0.5)),
+    ...     ancestors=jnp.array([[0, 1], [1, 1]]),
+    ... )
+    >>> bi.LaggedParticles.of(history, lag=1).particles.tolist()
+    [[2.0, 2.0], [3.0, 4.0]]
     """
 
     particles: Any

@@ -27,6 +27,14 @@ class LogQuadratic(NamedTuple):
     ----------
     curvature : (num_steps, dim, dim) array, positive semi-definite
     slope : (num_steps, dim) array
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> psi = bi.LogQuadratic(curvature=jnp.array([[[2.0]]]), slope=jnp.array([[1.0]]))
+    >>> float(psi(0, jnp.array([3.0])))
+    -6.0
     """
 
     curvature: jax.Array
@@ -50,6 +58,25 @@ class GaussianDynamics:
     log_potential : callable (t, x) -> () array
         Such as the log likelihood of the observation at time t.
     num_steps : int
+
+    Examples
+    --------
+    Steps to :math:`x/2` with variance 1. From 2 they lead to N(1, 1), under which the mean of
+    :math:`e^{-x^2/2}` has the logarithm :math:`-\tfrac14 - \tfrac12 \log 2`:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> dynamics = bi.GaussianDynamics(
+    ...     initial_mean=jnp.zeros(1),
+    ...     initial_covariance=jnp.eye(1),
+    ...     mean=lambda t, x: 0.5 * x,
+    ...     covariance=lambda t: jnp.eye(1),
+    ...     log_potential=lambda t, x: -0.5 * x[0] ** 2,
+    ...     num_steps=3,
+    ... )
+    >>> psi = bi.LogQuadratic(jnp.ones((3, 1, 1)), jnp.zeros((3, 1)))
+    >>> round(float(dynamics.log_mean(psi, 1, jnp.array([2.0]))), 3)
+    -0.597
     """
 
     initial_mean: Any

@@ -52,6 +52,25 @@ def island_model(
     ----------
     Vergé, Dubarry, Del Moral & Moulines (2015), *On parallel implementation of sequential
     Monte Carlo methods: the island particle model*.
+
+    Examples
+    --------
+    A particle is a population of 25, and its first potential what that has for evidence:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key),
+    ...     log_g0=lambda x: jnp.log(0.5),
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key),
+    ...     log_g=lambda t, before, x: jnp.log(0.5),
+    ...     num_steps=5,
+    ... )
+    >>> islands = bi.island_model(walk, 25)
+    >>> population = jax.jit(islands.initial.function)(jax.random.key(0))
+    >>> population.num_particles, round(float(jnp.exp(islands.log_g0(0, population))), 4)
+    (25, 0.5)
     """
     first = spawn(model.initial, num_particles) >> weigh(model.log_g0)
     step = resample(scheme, ess_below) >> extend(model.kernel, model.log_g)
@@ -127,6 +146,27 @@ def join_islands(islands: FeynmanKac, model: FeynmanKac) -> Block:
     Returns
     -------
     Block
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key),
+    ...     log_g0=lambda x: -0.5 * x**2,
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key),
+    ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...     num_steps=5,
+    ... )
+    >>> islands = bi.Population(
+    ...     jnp.array([[1.0, 2.0], [3.0, 4.0]]),
+    ...     jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75]])),
+    ...     log_evidence=jnp.zeros(2),
+    ... )
+    >>> whole = bi.Population(islands, jnp.log(jnp.array([0.8, 0.2])), jnp.zeros(()))
+    >>> joined, _ = bi.join_islands(bi.island_model(walk, 2), walk).run(None, whole)
+    >>> joined.particles.tolist(), jnp.exp(joined.log_weights).round(3).tolist()
+    ([1.0, 2.0, 3.0, 4.0], [0.4, 0.4, 0.05, 0.15])
     """
     return JoinIslands(islands.measure.at("T"), model.measure.at("T"))
 

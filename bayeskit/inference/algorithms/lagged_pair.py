@@ -25,6 +25,24 @@ class UnbiasedEstimate(NamedTuple):
     meeting_time : () int32
         When they met; where they did not, the number of steps that were allowed.
     met : () bool array
+
+    Examples
+    --------
+    A kernel that goes to 3 at once: the chain and the one that lags behind it meet at time 2.
+
+    >>> import jax
+    >>> from bayeskit import inference as bi
+    >>> to_three = bi.transition(lambda key, x: 3.0 + 0.0 * x, bi.Measure("a point"))
+    >>> estimate = bi.unbiased_mcmc(
+    ...     bi.coupled(to_three),
+    ...     sample_initial=lambda key: bi.random.normal(key),
+    ...     h=lambda x: x,
+    ...     first=1,
+    ...     last=5,
+    ... )
+    >>> one = jax.jit(estimate)(jax.random.key(0))
+    >>> float(one.value), int(one.meeting_time), bool(one.met)
+    (3.0, 2, True)
     """
 
     value: Any

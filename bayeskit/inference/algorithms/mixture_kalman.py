@@ -27,6 +27,28 @@ class LinearGaussian(NamedTuple):
     observation : (num_observed, dim) array H
     observation_offset : (num_observed,) array c
     observation_covariance : (num_observed, num_observed) array R
+
+    Examples
+    --------
+    A level that keeps 0.9 of itself, and readings that are 2 too high; the second is missing:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> one, zero, two = jnp.eye(1), jnp.zeros(1), jnp.full(1, 2.0)
+    >>> level = bi.LinearGaussian(0.9 * one, zero, 0.1 * one, one, two, one)
+    >>> model = bi.mixture_kalman_model(
+    ...     initial_regime=lambda key: 0,
+    ...     regime_kernel=lambda key, t, regime: 0,
+    ...     system=lambda t, regime: level,
+    ...     mean=zero,
+    ...     covariance=one,
+    ...     observations=jnp.array([[3.0], [jnp.nan]]),
+    ... )
+    >>> first = model.initial(jax.random.key(0))
+    >>> second = model.kernel(jax.random.key(0), 1, first)
+    >>> first.mean.round(4).tolist(), second.mean.round(4).tolist()
+    ([0.5], [0.45])
     """
 
     transition: Any
@@ -47,6 +69,26 @@ class KalmanParticle(NamedTuple):
     covariance : (dim, dim) array
     log_likelihood : () array
         Of the last observation given those before and the regimes.
+
+    Examples
+    --------
+    A state N(0, 1), of which 2 was seen with noise of variance 1:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> one, zero = jnp.eye(1), jnp.zeros(1)
+    >>> model = bi.mixture_kalman_model(
+    ...     initial_regime=lambda key: 0,
+    ...     regime_kernel=lambda key, t, regime: 0,
+    ...     system=lambda t, regime: bi.LinearGaussian(one, zero, one, one, zero, one),
+    ...     mean=zero,
+    ...     covariance=one,
+    ...     observations=jnp.array([[2.0]]),
+    ... )
+    >>> particle = model.initial(jax.random.key(0))
+    >>> particle.mean.round(4).tolist(), particle.covariance.round(4).tolist()
+    ([1.0], [[0.5]])
     """
 
     regime: Any

@@ -150,6 +150,20 @@ def nested_sampling_at_levels(
     References
     ----------
     Salomone et al. (2018), as :func:`nested_sampling`.
+
+    Examples
+    --------
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * x[0] ** 2 - 0.919,
+    ...     log_likelihood=lambda x: -2.0 * (x[0] - 1) ** 2,
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ... )
+    >>> path = bi.LevelPath(target)
+    >>> block = bi.nested_sampling_at_levels(path, bi.RandomWalk(), 200, [-4.0, -1.0, -0.1])
+    >>> str(block.law.kind), str(bi.nested_sampling(path, bi.RandomWalk(), 200).law.kind)
+    ('L2 properly weighted', 'L10 consistent')
     """
     ladder = (path.begin, *levels, path.end)
     renewal = resample(scheme, num=num_particles) >> move(kernel, path, steps, repeats=1)

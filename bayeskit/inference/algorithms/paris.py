@@ -26,6 +26,27 @@ class AdditiveParticle(NamedTuple):
     ----------
     state : pytree
     statistic : pytree of arrays
+
+    Examples
+    --------
+    Sums over time of x and of its square, beside each particle of the last time:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key),
+    ...     log_g0=lambda x: -0.5 * x**2,
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key),
+    ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...     log_m=lambda t, before, x: -0.5 * (x - before) ** 2,
+    ...     num_steps=5,
+    ... )
+    >>> powers = lambda x: jnp.stack([x, x**2])
+    >>> block = bi.paris(walk, 100, powers, lambda t, before, x: powers(x))
+    >>> population, _ = jax.eval_shape(block.run, jax.random.key(0))
+    >>> population.particles.state.shape, population.particles.statistic.shape
+    ((100,), (100, 2))
     """
 
     state: Any

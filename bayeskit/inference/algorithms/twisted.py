@@ -176,6 +176,23 @@ def untwist(twisted: FeynmanKac) -> Block:
     Nothing is computed. A history is dropped: its populations look ahead, so that a smoother by
     the dynamics of the model would be wrong. Let a smoother by the twisted ones,
     ``backward_sampling(twisted)``, stand in the place of this block.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> dynamics = bi.GaussianDynamics(
+    ...     initial_mean=jnp.zeros(1),
+    ...     initial_covariance=jnp.eye(1),
+    ...     mean=lambda t, x: 0.5 * x,
+    ...     covariance=lambda t: jnp.eye(1),
+    ...     log_potential=lambda t, x: -0.5 * x[0] ** 2,
+    ...     num_steps=3,
+    ... )
+    >>> twisted = dynamics.twisted(bi.LogQuadratic(jnp.ones((3, 1, 1)), jnp.zeros((3, 1))))
+    >>> filtered = bi.particle_filter(twisted, 100)
+    >>> str(filtered.law.measure), str((filtered >> bi.untwist(twisted)).law.measure)
+    ('γ twisted[T]', 'γ[T]')
     """
     if twisted.same_paths is None:
         raise ValueError(f"untwist needs a model of twisted_model, got {twisted.measure.name}")

@@ -38,6 +38,28 @@ class InformationFilter(NamedTuple):
         One draw of :math:`x_t` given :math:`x_{t+1}`.
     log_kernel : callable (t, x_next, x) -> () array
         Its log density.
+
+    Examples
+    --------
+    A coin, thrown three times, with a potential of 1/2 each time. All draws backwards are its
+    throws too:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> throw = lambda key, *_: bi.random.accept(key, jnp.log(0.5)).astype(int)
+    >>> log_half = lambda *_: jnp.log(0.5)
+    >>> coin = bi.FeynmanKac(
+    ...     initial=throw,
+    ...     log_g0=log_half,
+    ...     kernel=throw,
+    ...     log_g=log_half,
+    ...     log_m=log_half,
+    ...     num_steps=3,
+    ... )
+    >>> backward = bi.InformationFilter(log_half, throw, log_half, throw, log_half)
+    >>> pairs = bi.run(bi.two_filter(coin, backward, num_particles=10, time=1), key=0)
+    >>> pairs.num_particles, round(float(jnp.exp(pairs.log_evidence)), 4)
+    (100, 0.125)
     """
 
     log_artificial: Callable
@@ -98,6 +120,31 @@ def two_filter(
     References
     ----------
     Briers, Doucet & Maskell (2010), *Smoothing algorithms for state-space models*.
+
+    Examples
+    --------
+    A random walk, which walks backwards too; the artificial prior is its law before the data:
+
+    >>> from jax.scipy.stats import norm
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key),
+    ...     log_g0=lambda x: -0.5 * x**2,
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key),
+    ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...     log_m=lambda t, before, x: norm.logpdf(x, before),
+    ...     num_steps=4,
+    ... )
+    >>> backward = bi.InformationFilter(
+    ...     log_artificial=lambda t, x: norm.logpdf(x, 0.0, (t + 1.0) ** 0.5),
+    ...     initial=lambda key: 2.0 * bi.random.normal(key),
+    ...     log_initial=lambda x: norm.logpdf(x, 0.0, 2.0),
+    ...     kernel=lambda key, t, after: after + bi.random.normal(key),
+    ...     log_kernel=lambda t, after, x: norm.logpdf(x, after),
+    ... )
+    >>> block = bi.two_filter(walk, backward, 100, time=2)
+    >>> block.name, str(block.law.measure)
+    ('two filters that meet at 1, 2', 'γ on paths at 1, 2')
     """
     model.require("log_m", "two-filter smoothing")
     if not 1 <= time < model.num_steps:

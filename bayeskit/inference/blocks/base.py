@@ -27,6 +27,25 @@ class Block:
     arrays that describe the step. ``arrow(law) -> law`` derives the law of the result or
     raises :class:`~bayeskit.errors.LawMismatch`. ``law`` is the derived law of a block that
     starts from nothing, else None.
+
+    Examples
+    --------
+    A block of one's own, which knows that a normal is symmetric:
+
+    >>> from bayeskit import inference as bi
+    >>> class Mirror(bi.Block):
+    ...     name = "mirror"
+    ...
+    ...     def run(self, key, population):
+    ...         return population._replace(particles=-population.particles), {}
+    ...
+    ...     def arrow(self, law):
+    ...         return law.then(law.measure, self.name)
+    >>> draws = bi.spawn(lambda key: bi.random.normal(key), 100, bi.Measure("N(0, 1)"))
+    >>> print((draws >> Mirror()).explain())
+    spawn 100 independent draws                                stands for N(0, 1)
+    mirror                                                     stands for N(0, 1)
+    => L2 properly weighted for N(0, 1): ...
     """
 
     law: Law | None = field(default=None, init=False)
@@ -189,6 +208,18 @@ def custom(function: Callable, name: str = "") -> Block:
     -------
     Block
         Of law L0.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> def clipped(key, population):
+    ...     return population._replace(particles=jnp.clip(population.particles, -2, 2))
+    >>> draws = bi.spawn(lambda key: bi.random.normal(key), 100, bi.Measure("N(0, 1)"))
+    >>> print((draws >> bi.custom(clipped)).explain())
+    spawn 100 independent draws                                stands for N(0, 1)
+    clipped                                                    stands for N(0, 1)
+    => L0 unknown for N(0, 1): nothing is claimed: a part declares no law
     """
     return Custom(function, name or getattr(function, "__name__", "custom"))
 
@@ -216,6 +247,20 @@ def run(block: Block, key: Any, *, with_info: bool = False) -> Any:
         If a loop along a path ended before the end of the path.
     InvalidWeightsError
         If a potential was +inf.
+
+    Examples
+    --------
+    A potential that is the same everywhere is the evidence, and leaves all weights equal:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> draws = bi.spawn(lambda key: bi.random.normal(key), 4)
+    >>> block = draws >> bi.weigh(lambda stage, x: jnp.log(0.25))
+    >>> population, info = bi.run(block, key=0, with_info=True)
+    >>> round(float(jnp.exp(population.log_evidence)), 4)
+    0.25
+    >>> round(float(info["effective_sample_size"]), 4)
+    4.0
     """
     if block.law is None:
         raise TypeError(f"{block.name} waits for a population: begin with spawn(...)")

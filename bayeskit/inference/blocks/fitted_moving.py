@@ -73,6 +73,17 @@ class MovePlan(NamedTuple):
     ----------
     moved : (num_steps,) bool array
     constants : pytree with leading axis num_steps
+
+    Examples
+    --------
+    A pilot run that moved at the second time alone, by steps of 0.4:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> plan = bi.MovePlan(jnp.array([False, True]), constants=jnp.array([1.0, 0.4]))
+    >>> now = plan.at(1)
+    >>> bool(now.moved), round(float(now.constants), 4)
+    (True, 0.4)
     """
 
     moved: Any
@@ -94,6 +105,17 @@ def fitted_random_walk() -> FittedProposal:
     ----------
     Sherlock, Thiery, Roberts & Rosenthal (2015), *On the efficiency of pseudo-marginal random
     walk Metropolis algorithms*: efficient where the likelihood is estimated.
+
+    Examples
+    --------
+    Two particles at -1 and 1 have variance 1, so the step is 2.56 in one dimension:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> proposal = bi.fitted_random_walk()
+    >>> constants = proposal.fit(jnp.array([[-1.0], [1.0]]), jnp.log(jnp.array([0.5, 0.5])))
+    >>> constants.round(4).tolist()
+    [[2.56]]
     """
 
     def fit(positions, log_weights):

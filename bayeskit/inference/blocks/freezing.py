@@ -96,6 +96,27 @@ def follow(path: Path) -> Block:
     Returns
     -------
     Block
+
+    Examples
+    --------
+    What adapts is consistent, what follows a plan is unbiased for any number of particles:
+
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> path = bi.TemperedPath(
+    ...     Target(
+    ...         log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...         log_likelihood=lambda x: -2.0 * (x[0] - 1) ** 2,
+    ...         sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ...     )
+    ... )
+    >>> rest = bi.weigh(path.increment) >> bi.resample() >> bi.move(bi.RandomWalk(), path)
+    >>> start = bi.spawn(path.initial, 100, stage=path.start())
+    >>> for first in (bi.schedule(path), bi.follow(path)):
+    ...     block = start >> bi.until(path.is_complete, first >> rest)
+    ...     print(first.name, "-", block.law.kind)
+    schedule(ess=0.5) - L10 consistent
+    follow(plan) - L2 properly weighted
     """
     return Follow(path)
 

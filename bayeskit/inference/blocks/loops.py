@@ -86,6 +86,20 @@ def when(predicate: Callable, body: Block, *, by_stage: bool = False) -> Block:
     Returns
     -------
     Block
+
+    Examples
+    --------
+    A block that runs where the weights are uneven, as these are not:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> block = bi.when(lambda p: jnp.max(jnp.exp(p.log_weights)) > 0.9, bi.resample())
+    >>> even = jnp.log(jnp.array([0.5, 0.5]))
+    >>> population = bi.Population(jnp.array([7.0, 8.0]), even, log_evidence=jnp.zeros(()))
+    >>> population, info = block.run(jax.random.key(0), population)
+    >>> bool(info["applied"]), population.particles.tolist()
+    (False, [7.0, 8.0])
     """
     if by_stage:
         return When(lambda population: predicate(population.stage), body, is_planned=True)
@@ -171,6 +185,28 @@ def scan(body: Block, times: range | None = None, path: Any = None) -> Block:
     ------
     ValueError
         If the body declares no path and none is given.
+
+    Examples
+    --------
+    A particle filter, block by block:
+
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.FeynmanKac(
+    ...     initial=lambda key: bi.random.normal(key),
+    ...     log_g0=lambda x: -0.5 * x**2,
+    ...     kernel=lambda key, t, x: x + bi.random.normal(key),
+    ...     log_g=lambda t, before, x: -0.5 * (x - 1.0) ** 2,
+    ...     num_steps=5,
+    ... )
+    >>> start = bi.spawn(walk.initial, 100) >> bi.weigh(walk.log_g0)
+    >>> step = bi.resample(ess_below=0.5) >> bi.extend(walk.kernel, walk.log_g)
+    >>> print((start >> bi.scan(step)).explain())
+    spawn 100 independent draws                                stands for M0
+    weigh by G0                                                stands for γ[0]
+    scan over 4 steps:
+        resample(systematic, ess<0.5)                              stands for γ[t-1]
+        extend by M_t, G_t                                         stands for γ[t]
+    => L2 properly weighted for γ[T]: ...
     """
     declared = path.measure if path is not None else path_of(body)
     if declared is None:
@@ -288,6 +324,28 @@ def until(
     ------
     ValueError
         If nothing says which path the body follows, or for fewer rounds than 1.
+
+    Examples
+    --------
+    Two rounds lead along a ladder of two steps; of a likelihood of 0.25 everywhere, that is the
+    evidence:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> path = bi.TemperedPath(
+    ...     Target(
+    ...         log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...         log_likelihood=lambda x: jnp.log(0.25),
+    ...         sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ...     )
+    ... )
+    >>> step = bi.schedule(path, ladder=[0.0, 0.5, 1.0]) >> bi.weigh(path.increment)
+    >>> start = bi.spawn(path.initial, 4, stage=path.start())
+    >>> block = start >> bi.until(path.is_complete, step)
+    >>> population, info = bi.run(block, key=0, with_info=True)
+    >>> int(info["num_rounds"]), round(float(jnp.exp(population.log_evidence)), 4)
+    (2, 0.25)
     """
     declared = path.measure if path is not None else path_of(body)
     if declared is None:

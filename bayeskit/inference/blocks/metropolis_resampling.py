@@ -96,6 +96,22 @@ def resample_metropolis(
     ----------
     Murray, Lee & Jacob (2016), *Parallel resampling in the particle filter*, section 3.1.
     Mengersen & Tweedie (1996), for the bound.
+
+    Examples
+    --------
+    A particle of weight zero is left after 64 steps but for a chance of :math:`2^{-64}`:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> block = bi.resample_metropolis(64)
+    >>> population = bi.Population(
+    ...     jnp.array([7.0, 8.0]), jnp.log(jnp.array([1.0, 0.0])), log_evidence=jnp.zeros(())
+    ... )
+    >>> block.run(jax.random.key(0), population)[0].particles.tolist()
+    [7.0, 7.0]
+    >>> str(block.arrow(bi.Law(bi.Measure("π"))).kind)
+    'L10 consistent'
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps!r}")

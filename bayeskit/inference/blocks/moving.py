@@ -202,10 +202,13 @@ def _as_independent_chains(population: Population, kept: Any) -> Population:
     if lineage is not None:
         label = jnp.tile(jnp.arange(num_chains, dtype=jnp.int32), length)
         lineage = lineage.restarted(label, num_chains)
+    ancestors = population.ancestors
     return population._replace(
         particles=particles,
         log_weights=jnp.full(num, -math.log(num), population.log_weights.dtype),
         lineage=lineage,
+        # All states of a chain descend from what its start is a copy of.
+        ancestors=None if ancestors is None else jnp.tile(ancestors, length),
     )
 
 
@@ -248,6 +251,23 @@ def move(
         For counts below 1 or an unknown ``keep``.
     TypeError
         For a kernel without ``on``, or a transition with it.
+
+    Examples
+    --------
+    A move needs a population that stands for what its kernel keeps:
+
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda x: -0.5 * x[0] ** 2)
+    >>> block = bi.move(bi.RandomWalk(), target, steps=5)
+    >>> print(block.explain())
+    given a population that stands for π:
+    move(random-walk Metropolis, 5 steps)                      stands for π
+    => L2 properly weighted for π: ...
+    >>> bi.spawn(lambda key: bi.random.normal(key, (1,)), 100, bi.Measure("N(0, 4)")) >> block
+    Traceback (most recent call last):
+        ...
+    bayeskit.errors.LawMismatch: move: ..., but the population stands for N(0, 4). Weigh to π...
     """
     if isinstance(kernel, Transition) == (on is not None):
         raise TypeError(

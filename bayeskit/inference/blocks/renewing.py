@@ -75,6 +75,16 @@ def reserve(num_stages: int) -> Block:
     ------
     ValueError
         If there is not at least one stage.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> equal = jnp.log(jnp.array([0.5, 0.5]))
+    >>> population = bi.Population(jnp.array([7.0, 8.0]), equal, log_evidence=jnp.zeros(()))
+    >>> population, _ = bi.reserve(2).run(None, population)
+    >>> jnp.exp(population.log_weights).tolist()
+    [0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
     """
     if num_stages < 1:
         raise ValueError(f"num_stages must be at least 1, got {num_stages!r}")
@@ -152,6 +162,25 @@ def renew(body: Block, which: Callable) -> Block:
     -----
     The law carries over where ``body`` keeps the restriction of the measure to the part, as
     moves along a path of levels do.
+
+    Examples
+    --------
+    The particle above 3 makes room for two copies, which share its weight; the other stays:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> population = bi.Population(
+    ...     jnp.array([1.0, 5.0]),
+    ...     jnp.log(jnp.array([0.5, 0.5])),
+    ...     log_evidence=jnp.zeros(()),
+    ...     stage=bi.TemperingStage(number=1, previous=0.0, current=3.0),
+    ... )
+    >>> population, _ = bi.reserve(1).run(None, population)
+    >>> block = bi.renew(bi.resample(num=2), lambda stage, x: x > stage.current)
+    >>> population, _ = block.compiled(jax.random.key(0), population)
+    >>> population.particles.tolist(), jnp.exp(population.log_weights).round(4).tolist()
+    ([1.0, 5.0, 5.0, 5.0], [0.5, 0.0, 0.25, 0.25])
     """
     return Renew(body, which)
 
@@ -252,5 +281,27 @@ def persist(path: TemperedPath, body: Block) -> Block:
     References
     ----------
     Veach & Guibas (1995), the balance heuristic; Karamanis & Seljak (2024).
+
+    Examples
+    --------
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> path = bi.TemperedPath(
+    ...     Target(
+    ...         log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...         log_likelihood=lambda x: -2.0 * (x[0] - 1) ** 2,
+    ...         sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ...     )
+    ... )
+    >>> step = bi.schedule(path, ladder=[0.0, 1.0]) >> bi.weigh(path.increment)
+    >>> moves = bi.resample(num=100) >> bi.move(bi.RandomWalk(), path)
+    >>> print((step >> bi.persist(path, moves)).explain())
+    given a population that stands for π_λ[t-1]:
+    schedule(ladder)                                           stands for π_λ[t-1]
+    weigh by likelihood^Δλ                                     stands for π_λ[t]
+    resample(systematic, num=100)                              stands for π_λ[t]
+    move(random-walk Metropolis, 1 steps)                      stands for π_λ[t]
+    persist: weigh by the mixture of all stages                stands for π_λ[t]
+    => L10 consistent for π_λ[t]: ...
     """
     return Persist(path, body)

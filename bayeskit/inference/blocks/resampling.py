@@ -102,7 +102,7 @@ def resample(
     Returns
     -------
     Block
-        Afterwards all weights are equal where it resampled.
+        Afterwards all weights are equal where it resampled; with ``rate`` they are not.
 
     Raises
     ------
@@ -116,6 +116,22 @@ def resample(
     ----------
     Pitt & Shephard (1999), for the auxiliary particle filter. Ścibior & Wood (2021),
     *Differentiable particle filtering without modifying the forward pass*.
+
+    Examples
+    --------
+    Weights that are whole multiples of 1/4 give four offspring without any noise:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> population = bi.Population(
+    ...     jnp.array([1.0, 2.0, 3.0, 4.0]),
+    ...     jnp.log(jnp.array([0.5, 0.25, 0.25, 0.0])),
+    ...     log_evidence=jnp.zeros(()),
+    ... )
+    >>> population, _ = bi.resample("systematic").run(jax.random.key(0), population)
+    >>> population.particles.tolist()
+    [1.0, 1.0, 2.0, 3.0]
     """
     if isinstance(scheme, Block):
         if not isinstance(scheme, Resampling):

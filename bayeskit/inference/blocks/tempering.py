@@ -72,6 +72,32 @@ def schedule(path: Path, ess: float = 0.5, ladder: Any = None) -> Block:
     ------
     ValueError
         For a fraction outside (0, 1) or a ladder that does not lead to the end.
+
+    Examples
+    --------
+    Of two particles with likelihoods 1 and exp(-2.634), half the way keeps an effective sample
+    size of 75 percent:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> path = bi.TemperedPath(
+    ...     Target(
+    ...         log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...         log_likelihood=lambda x: -x[0],
+    ...         sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ...     )
+    ... )
+    >>> positions = jnp.array([[0.0], [2.634]])
+    >>> population = bi.Population(
+    ...     bi.PointState(positions, jnp.stack([path.target.components(x) for x in positions])),
+    ...     jnp.log(jnp.array([0.5, 0.5])),
+    ...     log_evidence=jnp.zeros(()),
+    ...     stage=path.start()._replace(current=jnp.zeros(())),
+    ... )
+    >>> _, info = bi.schedule(path, ess=0.75).run(None, population)
+    >>> round(float(info["inverse_temperature"]), 3)
+    0.5
     """
     if ladder is not None:
         ladder = path.checked_ladder(ladder)
@@ -132,6 +158,24 @@ def adapt(kernel: Any, correlation: float = 0.5, max_repeats: int = 64) -> Block
     ------
     ValueError
         If correlation is not in (0, 1).
+
+    Examples
+    --------
+    The metric of a random walk from two particles, at -3 and 1:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> kernel = bi.RandomWalk()
+    >>> population = bi.Population(
+    ...     jnp.array([[-3.0], [1.0]]),
+    ...     jnp.log(jnp.array([0.5, 0.5])),
+    ...     log_evidence=jnp.zeros(()),
+    ...     stage=bi.TemperingStage(0, 0.0, 0.0, tuning=kernel.default_tuning(1)),
+    ... )
+    >>> population, _ = bi.adapt(kernel).run(None, population)
+    >>> tuning = population.stage.tuning
+    >>> tuning.mean.tolist(), tuning.factor.tolist()
+    ([-1.0], [2.0])
     """
     if not 0 < correlation < 1:
         raise ValueError(f"correlation must be in (0, 1), got {correlation!r}")

@@ -86,5 +86,19 @@ def resample_threshold(num: int, *, rate: Callable | None = None) -> Block:
     ----------
     Fearnhead & Clifford (2003), *On-line inference for hidden Markov models via particle
     filters*.
+
+    Examples
+    --------
+    Of four particles two are kept: the heavy one as it is, and one of the others for all three:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> population = bi.Population(
+    ...     jnp.arange(4), jnp.log(jnp.array([0.6, 0.2, 0.1, 0.1])), log_evidence=jnp.zeros(())
+    ... )
+    >>> population, _ = bi.resample_threshold(2).compiled(jax.random.key(0), population)
+    >>> jnp.exp(population.log_weights).round(4).tolist()
+    [0.6, 0.4]
     """
     return Resampling.checked(ResampleThreshold(num, rate))

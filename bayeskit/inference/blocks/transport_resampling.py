@@ -57,7 +57,8 @@ def resample_transport(epsilon: float = 0.1, num_iterations: int = 100) -> Block
     epsilon : float > 0
         Strength of the blur, relative to the squared spread of the particles.
     num_iterations : int >= 1
-        Sinkhorn iterations.
+        Sinkhorn iterations. A smaller ``epsilon`` needs more of them; until they have converged
+        the weights stay uneven, and the mean is kept all the same.
 
     Returns
     -------
@@ -75,6 +76,21 @@ def resample_transport(epsilon: float = 0.1, num_iterations: int = 100) -> Block
     ----------
     Corenflos, Thornton, Deligiannidis & Doucet (2021), *Differentiable particle filtering via
     entropy-regularized optimal transport*.
+
+    Examples
+    --------
+    Particles move towards the heavy one until their equal mean is what the weighted one was:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> population = bi.Population(
+    ...     jnp.array([0.0, 4.0]), jnp.log(jnp.array([0.75, 0.25])), log_evidence=jnp.zeros(())
+    ... )
+    >>> moved, _ = bi.resample_transport().run(None, population)
+    >>> [round(float(p.expectation(lambda x: x)), 3) for p in (population, moved)]
+    [1.0, 1.0]
+    >>> moved.particles.round(3).tolist()
+    [0.0, 2.0]
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon must be above 0, got {epsilon!r}")

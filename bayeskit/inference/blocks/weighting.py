@@ -169,6 +169,19 @@ def weigh(log_g: Callable | Tagged) -> Block:
     Returns
     -------
     Block
+
+    Examples
+    --------
+    A potential that is not a number counts as zero, and the mean of all goes to the evidence:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> population = bi.Population(
+    ...     jnp.array([1.0, 5.0, -1.0]), jnp.log(jnp.full(3, 1 / 3)), log_evidence=jnp.zeros(())
+    ... )
+    >>> population, info = bi.weigh(lambda stage, x: jnp.log(x)).run(None, population)
+    >>> round(float(jnp.exp(population.log_evidence)), 4), int(info["num_nan"])
+    (2.0, 1)
     """
     return Weigh(log_g)
 
@@ -214,5 +227,19 @@ def extend(kernel: Callable, log_g: Callable | Tagged) -> Block:
     Returns
     -------
     Block
+
+    Examples
+    --------
+    A step that doubles, weighed by where it arrives:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> block = bi.extend(lambda key, stage, x: 2 * x, lambda stage, before, x: jnp.log(x))
+    >>> equal = jnp.log(jnp.array([0.5, 0.5]))
+    >>> population = bi.Population(jnp.array([1.0, 3.0]), equal, log_evidence=jnp.zeros(()))
+    >>> population, info = block.run(jax.random.key(0), population)
+    >>> population.particles.tolist(), jnp.exp(population.log_weights).round(4).tolist()
+    ([2.0, 6.0], [0.25, 0.75])
     """
     return Extend(kernel, log_g)

@@ -82,6 +82,20 @@ class ParallelTempering(LongRunSettings):
     References
     ----------
     Syed, Bouchard-Côté, Deligiannidis & Doucet (2022), *Non-reversible parallel tempering*.
+
+    Examples
+    --------
+    One observation of 1.0; the evidence is the density of N(0, 10) there, with logarithm -2.12.
+
+    >>> import numpyro, numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> def model(y=None):
+    ...     mean = numpyro.sample("mean", dist.Normal(0, 3))
+    ...     numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+    >>> engine = bk.ParallelTempering(num_draws=500, num_temperatures=4)
+    >>> est = bk.BayesianModel(model, inference=engine, random_state=0).fit(y=1.0)
+    >>> est.log_evidence_, est.result_.history["ladder"][[0, -1]].tolist()
+    (-2.1, [0.0, 1.0])
     """
 
     num_temperatures: int = 12

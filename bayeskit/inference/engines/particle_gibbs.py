@@ -84,6 +84,29 @@ class ParticleGibbs(LongRunSettings):
     ----------
     Andrieu, Doucet & Holenstein (2010); Lindsten, Jordan & Schön (2014), *Particle Gibbs with
     ancestor sampling*.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> from bayeskit import inference as bi
+    >>> walk = bk.StateSpaceModel(
+    ...     params={"scale": dist.HalfNormal(1.0)},
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, p["scale"]),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ... )
+    >>> engine = bk.ParticleGibbs(num_particles=20)
+    >>> est = bk.BayesianModel(walk, inference=engine)  # and then est.fit(y)
+
+    What each chain does, and its law:
+
+    >>> target = bi.StateSpaceTarget(walk, bi.Rows(np.array([0.3, 0.9, 1.2])))
+    >>> print(engine.algorithm(target).explain())
+    blocks one after another:
+        theta: keeps its conditional given all others as they are now
+        x: keeps its conditional given all others as they are now
+    => L3 invariant for π(θ, x): π K = π
     """
 
     num_particles: int = 50

@@ -82,6 +82,26 @@ class PMMH(LongRunSettings):
     References
     ----------
     Andrieu, Doucet & Holenstein (2010), *Particle Markov chain Monte Carlo methods*.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro.distributions as dist
+    >>> import bayeskit as bk
+    >>> from bayeskit import inference as bi
+    >>> walk = bk.StateSpaceModel(
+    ...     params={"scale": dist.HalfNormal(1.0)},
+    ...     initial=lambda p: dist.Normal(0.0, 1.0),
+    ...     transition=lambda p, x, t: dist.Normal(x, p["scale"]),
+    ...     observation=lambda p, x, t: dist.Normal(x, 1.0),
+    ... )
+    >>> engine = bk.PMMH(num_particles=100)
+    >>> est = bk.BayesianModel(walk, inference=engine)  # and then est.fit(y)
+
+    The law of each of its steps, of which the filter's estimate is a part:
+
+    >>> target = bi.StateSpaceTarget(walk, bi.Rows(np.array([0.3, 0.9, 1.2])))
+    >>> print(engine.algorithm(target, bi.random_walk(0.5)).explain().splitlines()[-1])
+    => L3r reversible for prior·Ẑ: π(dx) K(x, dx') is symmetric in x and x'
     """
 
     num_particles: int = 200

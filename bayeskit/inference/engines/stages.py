@@ -32,6 +32,7 @@ from bayeskit.inference.population import Population, total_log_evidence
 
 __all__ = [
     "Info",
+    "ancestors_in",
     "components_at",
     "gathered",
     "info_like",
@@ -59,6 +60,9 @@ def started(engine: Any, target: Target, key: jax.Array) -> tuple[Population, ja
     """Return the population before the first stage, and the key of the stages."""
     start_key, stages_key = random.split(key)
     population, _ = engine.algorithm(target).first.run(start_key)
+    if engine.keep_ancestors:
+        own_place = jnp.arange(population.num_particles, dtype=jnp.int32)
+        population = population._replace(ancestors=own_place)
     return population, stages_key
 
 
@@ -86,7 +90,14 @@ def moved(
 ) -> tuple[Population, Info]:
     """Return the population after resampling and moves, and the info."""
     _, second = weighing_and_moving(_round(engine.algorithm(target)))
-    return second.run(key, population)
+    population, info = second.run(key, population)
+    return population, info | ancestors_in(population)
+
+
+def ancestors_in(population: Population) -> Info:
+    """Return the ancestors of a population by their name, if it keeps them."""
+    ancestors = population.ancestors
+    return {} if ancestors is None else {"ancestors": ancestors.astype(jnp.int32)}
 
 
 @quick_jit(static_argnames="kernel", optimised=False)

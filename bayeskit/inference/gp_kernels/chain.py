@@ -21,6 +21,19 @@ class FunctionChain(NamedTuple):
     states : GaussianChain
     matrix : (num, functions, dim) array
         H: the values of the functions are :math:`f_i = H_i s_i`.
+
+    Examples
+    --------
+    The states have the prior variance of the function at every coordinate:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.inference.gp_kernels import Matern32, chain_of
+    >>> x = jnp.array([0.0, 1.0, 3.0])
+    >>> chain = chain_of(Matern32(std=2.0, lengthscale=1.0), x, jnp.diff(x))
+    >>> chain.matrix.shape
+    (3, 1, 2)
+    >>> (chain.matrix[0] @ chain.states.initial_covariance @ chain.matrix[0].T).tolist()
+    [[4.0]]
     """
 
     states: GaussianChain
@@ -41,6 +54,17 @@ def chain_of(kernel: StateSpaceKernel, x: Any, gaps: Any) -> FunctionChain:
     Returns
     -------
     FunctionChain
+
+    Examples
+    --------
+    An exponential kernel forgets by exp(-1) over the first gap and by exp(-2) over the second:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.inference.gp_kernels import Matern12, chain_of
+    >>> x = jnp.array([0.0, 1.0, 3.0])
+    >>> chain = chain_of(Matern12(std=2.0, lengthscale=1.0), x, jnp.diff(x))
+    >>> chain.states.transition.ravel().round(3).tolist()
+    [0.368, 0.135]
     """
     left = x[:-1]
     states = GaussianChain(
@@ -64,6 +88,17 @@ def stacked_chain(kernels: StateSpaceKernel, x: Any, gaps: Any) -> FunctionChain
     Returns
     -------
     FunctionChain
+
+    Examples
+    --------
+    Two functions side by side, of length scales 1 and 2:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit.inference.gp_kernels import Matern12, stacked_chain
+    >>> kernels = Matern12(std=jnp.ones(2), lengthscale=jnp.array([1.0, 2.0]))
+    >>> chain = stacked_chain(kernels, jnp.array([0.0, 1.0]), jnp.array([1.0]))
+    >>> chain.states.transition[0].round(3).tolist()
+    [[0.368, 0.0], [0.0, 0.607]]
     """
     each = jax.vmap(chain_of, in_axes=(0, None, None))(kernels, x, gaps)
     states = each.states

@@ -46,6 +46,15 @@ class Sum(_Pair):
     Parameters
     ----------
     left, right : StateSpaceKernel
+
+    Examples
+    --------
+    Variances and states add up:
+
+    >>> from bayeskit.inference.gp_kernels import Matern12, Matern32
+    >>> kernel = Matern12(std=1.0, lengthscale=2.0) + Matern32(std=2.0, lengthscale=1.0)
+    >>> kernel.name, kernel.dim, float(kernel.evaluate(0.5, 0.5))
+    ('matern12 + matern32', 3, 5.0)
     """
 
     @property
@@ -99,6 +108,15 @@ class Product(_Pair):
     Parameters
     ----------
     left, right : StateSpaceKernel
+
+    Examples
+    --------
+    Variances and numbers of states are multiplied:
+
+    >>> from bayeskit.inference.gp_kernels import Matern32
+    >>> kernel = Matern32(std=2.0, lengthscale=1.0) * Matern32(std=3.0, lengthscale=5.0)
+    >>> kernel.name, kernel.dim, float(kernel.evaluate(0.5, 0.5))
+    ('matern32 * matern32', 4, 36.0)
     """
 
     @property
@@ -165,6 +183,13 @@ class Scaled(StateSpaceKernel):
     kernel : StateSpaceKernel
     factor : float, LogNormal or None
         Default prior: LogNormal(1, 1).
+
+    Examples
+    --------
+    >>> from bayeskit.inference.gp_kernels import Matern32
+    >>> kernel = 3.0 * Matern32(std=2.0, lengthscale=1.0)
+    >>> kernel.factor, float(kernel.evaluate(0.5, 0.5))
+    (3.0, 12.0)
     """
 
     kernel: StateSpaceKernel

@@ -33,6 +33,18 @@ class StateSpaceKernel(Hyperparametric):
     form. The methods that compute need numbers.
 
     ``k1 + k2``, ``k1 * k2`` and ``2.0 * k1`` are kernels, too.
+
+    Examples
+    --------
+    The covariance at a distance of 1, by way of the states and by its own formula:
+
+    >>> from bayeskit.inference.gp_kernels import Matern32
+    >>> kernel = Matern32(std=2.0, lengthscale=1.0)
+    >>> h, a = kernel.observation(0.0), kernel.transition(0.0, 1.0)
+    >>> round(float(h @ a @ kernel.covariance_at(0.0) @ h), 3)
+    1.933
+    >>> round(float(kernel.evaluate(0.0, 1.0)), 3)
+    1.933
     """
 
     #: Whether the covariance depends on the distance of two coordinates alone.

@@ -44,6 +44,21 @@ class StepInfo(NamedTuple):
         The proposal's log density was NaN or +inf; it was rejected.
     divergent : () bool array
         The energy error of a trajectory exceeded 1000.
+
+    Examples
+    --------
+    On a target that is flat every proposal is accepted:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> density = Target(log_density=lambda x: 0.0 * x[0]).density()
+    >>> walk = bi.RandomWalk()
+    >>> state = walk.init(jnp.zeros(1), density)
+    >>> _, info = walk.step(jax.random.key(0), state, density, walk.default_tuning(1))
+    >>> float(info.acceptance), bool(info.accepted), bool(info.divergent)
+    (1.0, True, False)
     """
 
     acceptance: jax.Array
@@ -89,6 +104,16 @@ class Tuning(NamedTuple):
         Square root L of the metric, L L' close to the covariance of the target.
     phase : () array in [0, 1)
         Place in the low-discrepancy sequence that varies trajectory lengths.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> tuning = bi.Tuning(0.5, mean=jnp.array([1.0, 0.0]), factor=jnp.array([2.0, 3.0]))
+    >>> tuning.scale(jnp.array([1.0, 1.0])).tolist()
+    [2.0, 3.0]
+    >>> tuning.whiten(jnp.array([5.0, 6.0])).tolist()
+    [2.0, 2.0]
     """
 
     step_size: Any
@@ -125,6 +150,30 @@ class Kernel:
     A subclass writes :meth:`step` for one particle and draws through
     :mod:`bayeskit.inference.random` only. It is a frozen dataclass: equal settings are equal
     kernels and share compiled programs.
+
+    Examples
+    --------
+    A kernel of one's own, which mirrors its position and has nothing to tune:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> class Mirror(bi.Kernel):
+    ...     name = "mirror"
+    ...
+    ...     def default_step_size(self, dim):
+    ...         return 1.0
+    ...
+    ...     def step(self, key, state, density, tuning):
+    ...         there = self.init(-state.position, density)
+    ...         ratio = density.combine(there.components) - density.combine(state.components)
+    ...         return bi.metropolis(key, state, there, ratio, bi.not_usable(there.components))
+    >>> density = Target(log_density=lambda x: x[0]).density()
+    >>> state = Mirror().init(jnp.array([1.0]), density)
+    >>> _, info = Mirror().step(jax.random.key(0), state, density, Mirror().default_tuning(1))
+    >>> round(float(jnp.log(info.acceptance)), 4)
+    -2.0
     """
 
     name: ClassVar[str] = "kernel"
@@ -236,6 +285,18 @@ def metropolis(
     -------
     (state, StepInfo)
         The proposal where it was accepted, else the state of before; and what happened.
+
+    Examples
+    --------
+    A proposal of higher density is accepted, unless a density on the way was no number:
+
+    >>> import jax
+    >>> from bayeskit import inference as bi
+    >>> for broken in (False, True):
+    ...     state, info = bi.metropolis(jax.random.key(0), 7.0, 8.0, 0.5, not_finite=broken)
+    ...     print(float(state), float(info.acceptance))
+    8.0 1.0
+    7.0 0.0
     """
     log_ratio = jnp.where(not_finite | jnp.isnan(log_ratio), -jnp.inf, log_ratio)
     accepted = random.accept(key, log_ratio)

@@ -30,6 +30,22 @@ class DiscreteMetropolis(Kernel):
     ------
     ValueError
         If the table is not square or a row does not add up to 1.
+
+    Examples
+    --------
+    Of two states with probabilities 3/4 and 1/4, the likelier one is left one time in three:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> density = Target(log_density=lambda x: jnp.log(jnp.array([0.75, 0.25]))[x]).density()
+    >>> kernel = bi.DiscreteMetropolis(proposal=((0.0, 1.0), (1.0, 0.0)))
+    >>> state = kernel.init(jnp.array(0), density)
+    >>> step, tuning = jax.jit(kernel.step), kernel.default_tuning(1)
+    >>> _, info = step(jax.random.key(0), state, density, tuning)
+    >>> round(float(info.acceptance), 3)
+    0.333
     """
 
     proposal: tuple[tuple[float, ...], ...]

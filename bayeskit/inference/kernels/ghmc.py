@@ -33,6 +33,19 @@ class MomentumState(NamedTuple):
         In whitened coordinates.
     has_momentum : () bool array
         False until the first step, which draws the momentum from its law.
+
+    Examples
+    --------
+    The first step draws a momentum, and later ones keep part of it:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> density = Target(log_density=lambda x: -0.5 * jnp.sum(x**2)).density()
+    >>> state = bi.GHMC().init(jnp.array([1.0, 2.0]), density)
+    >>> state.gradient.tolist(), state.momentum.tolist(), bool(state.has_momentum)
+    ([-1.0, -2.0], [0.0, 0.0], False)
     """
 
     position: jax.Array

@@ -56,6 +56,24 @@ class InfinityMALA(NormalPriorKernel):
     ----------
     Beskos, Roberts, Stuart & Voss (2008), *MCMC methods for diffusion bridges*; Cotter et al.
     (2013), section 4.3.
+
+    Examples
+    --------
+    A log-likelihood that is linear only shifts the prior, and the proposal follows it exactly:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * jnp.sum(x**2), log_likelihood=lambda x: 3.0 * jnp.sum(x)
+    ... )
+    >>> kernel = bi.InfinityMALA(bi.NormalPrior(jnp.zeros(2), scale=jnp.ones(2)))
+    >>> density = target.density()
+    >>> state = kernel.init(jnp.zeros(2), density)
+    >>> _, info = kernel.step(jax.random.key(0), state, density, kernel.default_tuning(2))
+    >>> round(float(info.acceptance), 3)
+    1.0
     """
 
     prior: NormalPrior

@@ -42,12 +42,29 @@ class LocallyInformed(ProductSpaceKernel):
 
     Notes
     -----
-    Twice as many density evaluations a step as there are neighbours, at once. Worth it where
+    A step evaluates the density at all values of all coordinates twice, at once. Worth it where
     most changes are bad, as in variable selection.
 
     References
     ----------
     Zanella (2020), *Informed proposals for local MCMC in discrete spaces*.
+
+    Examples
+    --------
+    A value of density zero is never proposed, so from 0 the way is to 2 alone:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> log_weights = jnp.log(jnp.array([0.5, 0.0, 0.5]))
+    >>> density = Target(log_density=lambda x: log_weights[x[0]]).density()
+    >>> kernel = bi.LocallyInformed(num_states=(3,))
+    >>> state = kernel.init(jnp.array([0]), density)
+    >>> tuning = kernel.default_tuning(1)
+    >>> state, info = jax.jit(kernel.step)(jax.random.key(0), state, density, tuning)
+    >>> state.position.tolist(), round(float(info.acceptance), 3)
+    ([2], 1.0)
     """
 
     balancing: str = "barker"

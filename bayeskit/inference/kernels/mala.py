@@ -26,6 +26,23 @@ class MALA(Kernel):
     Notes
     -----
     One gradient a step. Optimal acceptance 0.574 (Roberts & Rosenthal 1998).
+
+    Examples
+    --------
+    The density :math:`e^x` has a logarithm of constant slope, and no step is rejected:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> density = Target(log_density=lambda x: x[0]).density()
+    >>> kernel = bi.MALA()
+    >>> state = kernel.init(jnp.zeros(1), density)
+    >>> _, info = kernel.step(jax.random.key(0), state, density, kernel.default_tuning(1))
+    >>> round(float(info.acceptance), 3)
+    1.0
+    >>> kernel.default_step_size(64)
+    0.825
     """
 
     name: ClassVar[str] = "MALA"

@@ -51,9 +51,25 @@ class NoUTurn(Kernel):
     max_tree_depth : int
         A trajectory has at most ``2**max_tree_depth - 1`` leapfrog steps.
 
+    Notes
+    -----
+    One gradient a leapfrog step. The factor of the tuning is an array, not a low-rank factor.
+
     References
     ----------
     Hoffman & Gelman (2014); Betancourt (2017); Phan, Pradhan & Jankowiak (2019).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda x: -0.5 * jnp.sum(x**2))
+    >>> print(bi.transition(bi.NoUTurn(max_tree_depth=6), target).explain())
+    NUTS leaves π invariant
+    => L3r reversible for π: π(dx) K(x, dx') is symmetric in x and x'
+    >>> bi.NoUTurn().default_step_size(16)
+    0.5
     """
 
     max_tree_depth: int = 10

@@ -53,6 +53,24 @@ class PCN(NormalPriorKernel):
     References
     ----------
     Cotter, Roberts, Stuart & White (2013), *MCMC methods for functions*.
+
+    Examples
+    --------
+    Of a thousand dimensions the likelihood looks at none, and no proposal is rejected:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * jnp.sum(x**2), log_likelihood=lambda x: jnp.zeros(())
+    ... )
+    >>> kernel = bi.PCN(bi.NormalPrior(jnp.zeros(1000), scale=jnp.ones(1000)))
+    >>> density = target.density()
+    >>> state = kernel.init(jnp.zeros(1000), density)
+    >>> _, info = kernel.step(jax.random.key(0), state, density, kernel.default_tuning(1000))
+    >>> float(info.acceptance)
+    1.0
     """
 
     prior: NormalPrior

@@ -35,6 +35,18 @@ class UnadjustedLangevin(Kernel):
     ----------
     Roberts & Tweedie (1996), *Exponential convergence of Langevin distributions*; Welling & Teh
     (2011) for gradients from a part of the data.
+
+    Examples
+    --------
+    What is never rejected is exact for small steps alone, and says so:
+
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda x: -0.5 * x[0] ** 2)
+    >>> for kernel in (bi.MALA(), bi.UnadjustedLangevin()):
+    ...     print(kernel.name, "-", bi.transition(kernel, target).law.kind)
+    MALA - L3r reversible
+    unadjusted Langevin - L10 consistent
     """
 
     name: ClassVar[str] = "unadjusted Langevin"

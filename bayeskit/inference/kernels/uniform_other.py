@@ -41,6 +41,21 @@ class UniformOther(ProductSpaceKernel):
     References
     ----------
     Liu (1996), *Peskun's theorem and a modified discrete-state Gibbs sampler*.
+
+    Examples
+    --------
+    Of two values with probabilities 3/4 and 1/4, the likelier one is left one time in three:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> density = Target(log_density=lambda x: jnp.log(jnp.array([0.75, 0.25]))[x[0]]).density()
+    >>> kernel = bi.UniformOther(num_states=(2,))
+    >>> state = kernel.init(jnp.array([0]), density)
+    >>> _, info = kernel.step(jax.random.key(0), state, density, kernel.default_tuning(1))
+    >>> round(float(info.acceptance), 3)
+    0.333
     """
 
     name: ClassVar[str] = "uniform other value"

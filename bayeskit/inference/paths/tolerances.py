@@ -184,6 +184,20 @@ class ABCMove(Transition):
     path : TolerancePath
     proposal : callable (key, x, tuning) -> (x', log q(x', x) - log q(x, x'))
         Default: a random walk with the spread of the population.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> path = bi.TolerancePath(
+    ...     log_prior=lambda x: -0.5 * x[0] ** 2 - 0.919,
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ...     simulate_distance=lambda key, x: jnp.abs(x[0] + bi.random.normal(key) - 1.0),
+    ...     tolerance=0.2,
+    ... )
+    >>> print(bi.ABCMove(path).explain())
+    ABC Metropolis leaves π_ε[t] invariant
+    => L3 invariant for π_ε[t]: π K = π
     """
 
     path: TolerancePath

@@ -46,6 +46,24 @@ class Transition:
     A subclass is a frozen dataclass that states ``name``, ``measure`` and ``law_kind`` and
     writes :meth:`step`. What it needs to know beside the state arrives as ``stage``: inside
     :func:`~bayeskit.inference.move` that is where on its path the population stands.
+
+    Examples
+    --------
+    A move of one's own, on three places of equal probability:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> class Turn(bi.Transition):
+    ...     name = "turn"
+    ...     measure = bi.Measure("uniform")
+    ...
+    ...     def step(self, key, state, stage=None):
+    ...         return (state + 1) % 3, bi.StepInfo(1.0, True, False, False)
+    >>> print(Turn().explain())
+    turn leaves uniform invariant
+    => L3 invariant for uniform: π K = π
+    >>> bi.chain(Turn(), jnp.array(0), 4)[0].tolist()
+    [1, 2, 0, 1]
     """
 
     @property
@@ -357,6 +375,15 @@ def chain(moves: Transition, value: Any, num_steps: int, key: Any = 0) -> tuple[
     ------
     ValueError
         If ``num_steps`` is not at least 1.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> turn = bi.transition(lambda key, x: (x + 1) % 3, bi.Measure("uniform"), name="turn")
+    >>> values, info = bi.chain(turn, jnp.array(0), num_steps=4)
+    >>> values.tolist(), info.acceptance.tolist()
+    ([1, 2, 0, 1], [1.0, 1.0, 1.0, 1.0])
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps!r}")

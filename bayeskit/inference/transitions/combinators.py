@@ -135,8 +135,22 @@ def cycle(*parts: Transition) -> Transition:
     ------
     ValueError
         Without parts.
+    TypeError
+        For anything but transitions.
     LawMismatch
         If the parts leave different measures invariant.
+
+    Examples
+    --------
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda x: -0.5 * x[0] ** 2)
+    >>> walk, hmc = bi.transition(bi.RandomWalk(), target), bi.transition(bi.HMC(), target)
+    >>> print(bi.cycle(walk, hmc).explain())
+    one after another, each of which keeps the measure:
+        random-walk Metropolis leaves π invariant
+        HMC leaves π invariant
+    => L3 invariant for π: π K = π
     """
     need_parts(parts, "cycle")
     return Cycle(tuple(parts))
@@ -155,8 +169,17 @@ def palindrome(*parts: Transition) -> Transition:
 
     Raises
     ------
-    ValueError, LawMismatch
+    ValueError, TypeError, LawMismatch
         As :func:`cycle`.
+
+    Examples
+    --------
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda x: -0.5 * x[0] ** 2)
+    >>> walk, hmc = bi.transition(bi.RandomWalk(), target), bi.transition(bi.HMC(), target)
+    >>> str(bi.cycle(walk, hmc).law.kind), str(bi.palindrome(walk, hmc).law.kind)
+    ('L3 invariant', 'L3r reversible')
     """
     need_parts(parts, "palindrome")
     return Cycle(tuple(parts), is_palindrome=True)
@@ -230,7 +253,8 @@ def mixture(
     ValueError
         Without parts, or if the probabilities are not as many, negative, or do not add up to 1.
     TypeError
-        For a function of probabilities without ``untouched``, or the other way round.
+        For a function of probabilities without ``untouched``, or the other way round; for
+        anything but transitions.
     LawMismatch
         If the parts leave different measures invariant.
 
@@ -238,6 +262,18 @@ def mixture(
     -----
     Only the chosen part is computed. Where many states move side by side, as inside a
     population, all parts are computed and one result is selected for each.
+
+    Examples
+    --------
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda x: -0.5 * x[0] ** 2)
+    >>> walk, hmc = bi.transition(bi.RandomWalk(), target), bi.transition(bi.HMC(), target)
+    >>> print(bi.mixture([walk, hmc], [0.8, 0.2]).explain())
+    one of these with fixed probabilities 0.8, 0.2, whatever the state:
+        random-walk Metropolis leaves π invariant
+        HMC leaves π invariant
+    => L3r reversible for π: π(dx) K(x, dx') is symmetric in x and x'
     """
     need_parts(parts, "mixture")
     if callable(probabilities) != (untouched is not None):
@@ -299,6 +335,15 @@ def repeat(part: Transition, num: int) -> Transition:
     ------
     ValueError
         If ``num`` is not at least 1.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> turn = bi.transition(lambda key, x: (x + 1) % 7, bi.Measure("uniform"), name="turn")
+    >>> thinned = bi.repeat(turn, 2)
+    >>> thinned.name, bi.chain(thinned, jnp.array(0), 4)[0].tolist()
+    ('2 × turn', [2, 4, 6, 1])
     """
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num!r}")

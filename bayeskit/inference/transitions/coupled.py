@@ -30,6 +30,18 @@ class Pair(NamedTuple):
     ----------
     first, second : pytree
         Of the same structure.
+
+    Examples
+    --------
+    Two chains that move by one noise and halve their distance at each step:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> step = lambda key, x: 0.5 * x + bi.random.normal(key)
+    >>> both = bi.coupled(bi.transition(step, bi.Measure("N(0, 4/3)")))
+    >>> values, _ = bi.chain(both, bi.Pair(jnp.array(0.0), jnp.array(8.0)), num_steps=3)
+    >>> (values.second - values.first).round(3).tolist()
+    [4.0, 2.0, 1.0]
     """
 
     first: Any
@@ -158,6 +170,16 @@ def coupled(part: Transition) -> Transition:
     References
     ----------
     Heng & Jacob (2019), *Unbiased Hamiltonian Monte Carlo with couplings*.
+
+    Examples
+    --------
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda x: -0.5 * x[0] ** 2)
+    >>> print(bi.coupled(bi.transition(bi.HMC(), target)).explain())
+    two chains, by common random numbers; where they are equal the second copies the first:
+        HMC leaves π invariant
+    => L3c coupled for each of two π: each of the two moves by K, πK = π, and once equal ...
     """
     return Coupled(part)
 
@@ -190,6 +212,23 @@ def coupled_metropolis_hastings(
     References
     ----------
     Jacob, O'Leary & Atchadé (2020), *Unbiased Markov chain Monte Carlo methods with couplings*.
+
+    Examples
+    --------
+    Two chains that propose the same place, and have met when both have accepted it:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> log_weights = jnp.log(jnp.array([0.2, 0.3, 0.5]))
+    >>> def propose_pair(key, x, y):
+    ...     place = bi.random.categorical(key, jnp.zeros(3))
+    ...     return place, place
+    >>> target = Target(log_density=lambda x: log_weights[x])
+    >>> pair = bi.coupled_metropolis_hastings(propose_pair, None, target)
+    >>> values, _ = bi.chain(pair, bi.Pair(jnp.array(0), jnp.array(2)), num_steps=100)
+    >>> int(values.first[-1] - values.second[-1])
+    0
     """
 
     def propose(key: Any, x: Any) -> Any:
@@ -212,6 +251,18 @@ def coupled_random_walk(target: Target, tuning: Tuning | None = None) -> Transit
     -------
     Transition
         On a :class:`Pair`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda x: -0.5 * jnp.sum(x**2))
+    >>> pair = bi.coupled_random_walk(target)
+    >>> start = bi.Pair(jnp.array([-2.0]), jnp.array([2.0]))
+    >>> values, _ = bi.chain(pair, start, num_steps=200)
+    >>> (values.first[-1] - values.second[-1]).tolist()
+    [0.0]
     """
 
     def propose_pair(key: Any, x: Any, y: Any) -> tuple[Any, Any]:

@@ -33,6 +33,20 @@ def maximal_categorical(
     References
     ----------
     Thorisson (2000), *Coupling, stationarity, and regeneration*.
+
+    Examples
+    --------
+    Probabilities that overlap in 0.1 + 0.5 make draws that are equal six times in ten:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> p, q = jnp.log(jnp.array([0.5, 0.5, 0.0])), jnp.log(jnp.array([0.1, 0.5, 0.4]))
+    >>> draw = lambda key, _: bi.maximal_categorical(key, p, q)
+    >>> pairs = jax.jit(lambda key: bi.random.lanes(draw, key, jnp.arange(10_000)))
+    >>> first, second = pairs(jax.random.key(0))
+    >>> round(float(jnp.mean(first == second)), 1)
+    0.6
     """
     same_key, common_key, first_key, second_key = random.split(key, 4)
     p, q = jax.nn.softmax(first_logits), jax.nn.softmax(second_logits)
@@ -69,6 +83,22 @@ def reflected_normal(
     References
     ----------
     Bou-Rabee, Eberle & Zimmer (2020); Jacob, O'Leary & Atchadé (2020), section 4.
+
+    Examples
+    --------
+    Draws with equal means are equal; those with means far apart, 0 and 40, are mirrored at 20:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> tuning = bi.RandomWalk().default_tuning(1)
+    >>> near, far = jnp.array([0.0]), jnp.array([40.0])
+    >>> first, second = bi.reflected_normal(jax.random.key(0), near, near, tuning)
+    >>> (second - first).tolist()
+    [0.0]
+    >>> first, second = bi.reflected_normal(jax.random.key(0), near, far, tuning)
+    >>> ((first + second) / 2).round(3).tolist()
+    [20.0]
     """
     noise_key, same_key = random.split(key)
     h = tuning.step_size

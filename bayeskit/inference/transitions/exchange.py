@@ -171,7 +171,7 @@ def exchange(on: TemperedPath | Sequence[Target], pairs: str, stages: Any = None
     Returns
     -------
     Transition
-        On a tuple of states, one for each chain.
+        On a tuple of states, one for each chain; on a ladder on :class:`Replicas`.
 
     Raises
     ------
@@ -189,6 +189,26 @@ def exchange(on: TemperedPath | Sequence[Target], pairs: str, stages: Any = None
     References
     ----------
     Geyer (1991); Okabe et al. (2001); Syed et al. (2022), *Non-reversible parallel tempering*.
+
+    Examples
+    --------
+    The state on the first rung has the higher likelihood, so it surely moves up:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...     log_likelihood=lambda x: -((x[0] - 5) ** 2),
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ... )
+    >>> path, stages = bi.TemperedPath(target), bi.rungs([0.0, 1.0])
+    >>> moves = bi.product(bi.transition(bi.RandomWalk(), path), stages)
+    >>> state = moves.init(jax.random.key(0), jnp.array([[5.0], [0.0]]))
+    >>> state, _ = bi.exchange(path, "even", stages).step(jax.random.key(1), state)
+    >>> state.states.position.tolist(), state.origin.tolist()
+    ([[0.0], [5.0]], [1, 0])
     """
     if pairs not in _FIRST:
         raise ValueError(f"pairs must be one of {sorted(_FIRST)}, got {pairs!r}")

@@ -267,9 +267,29 @@ def metropolis_hastings(
     -------
     Transition
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`involutive`.
+
     References
     ----------
     Metropolis et al. (1953); Hastings (1970).
+
+    Examples
+    --------
+    From 2 to 1 of a density proportional to x, which is accepted one time in two:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda x: jnp.log(x))
+    >>> other = bi.metropolis_hastings(lambda key, x: 3.0 - x, None, target)
+    >>> state = other.init(None, jnp.array(2.0))
+    >>> _, info = other.step(jax.random.key(0), state)
+    >>> float(info.acceptance)
+    0.5
     """
     log_density = _symmetric if log_proposal is None else log_proposal
     return involutive(propose, log_density, Involution(swap), target, name=name)

@@ -28,6 +28,23 @@ class Replicas(NamedTuple):
     origin : (num,) int32
         The place at which the state that is now here started; it travels with its state when
         states are exchanged, so that round trips can be counted.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...     log_likelihood=lambda x: -((x[0] - 5) ** 2),
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ... )
+    >>> walk = bi.transition(bi.RandomWalk(), bi.TemperedPath(target))
+    >>> moves = bi.product(walk, bi.rungs([0.0, 0.3, 1.0]))
+    >>> replicas = moves.init(jax.random.key(0), jnp.zeros((3, 1)))
+    >>> replicas.origin.tolist(), replicas.states.components[0].tolist()
+    ([0, 1, 2], [0.0, -25.0])
     """
 
     states: Any
@@ -143,6 +160,10 @@ class Slot(Transition):
         return (f"in place {self.place}, the others as they are:", *indented([self.part]))
 
     def step(self, key, state, stage=None):
+        if not isinstance(state, Replicas):
+            chains = list(state)
+            chains[self.place], info = self.part.step(key, chains[self.place], stage)
+            return tuple(chains), info
         here = jax.tree.map(lambda leaf: leaf[self.place], state.states)
         moved, info = self.part.step(key, here, stage)
         states = jax.tree.map(
@@ -176,7 +197,7 @@ def product(parts: Sequence[Transition] | Transition, stages: Any = None) -> Tra
     Returns
     -------
     Transition
-        On a tuple of states, one for each chain.
+        On a tuple of states, one for each chain; on a ladder on :class:`Replicas`.
 
     Raises
     ------
@@ -184,6 +205,19 @@ def product(parts: Sequence[Transition] | Transition, stages: Any = None) -> Tra
         Without parts.
     TypeError
         For anything but transitions, or for stages with a sequence or without one.
+
+    Examples
+    --------
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> first = Target(log_density=lambda x: -0.5 * x[0] ** 2, name="π")
+    >>> second = Target(log_density=lambda x: -2.0 * x[0] ** 2, name="ρ")
+    >>> both = bi.product([bi.transition(bi.HMC(), target) for target in (first, second)])
+    >>> print(both.explain())
+    independently, each on its own part of the state:
+        HMC leaves π invariant
+        HMC leaves ρ invariant
+    => L3r reversible for π ⊗ ρ: ...
     """
     if isinstance(parts, Transition):
         if stages is None:
@@ -212,12 +246,32 @@ def slot(part: Transition, place: int, whole: Transition) -> Transition:
     Returns
     -------
     Transition
-        On the tuple of all chains.
+        On the states of all chains, as the product has them.
 
     Raises
     ------
     LawMismatch
         If ``part`` leaves something else invariant than what stands in that place.
+
+    Examples
+    --------
+    An exact draw from the prior, for the lowest of three rungs:
+
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(
+    ...     log_prior=lambda x: -0.5 * x[0] ** 2,
+    ...     log_likelihood=lambda x: -((x[0] - 5) ** 2),
+    ...     sample_prior=lambda key: bi.random.normal(key, (1,)),
+    ... )
+    >>> path = bi.TemperedPath(target)
+    >>> moves = bi.product(bi.transition(bi.RandomWalk(), path), bi.rungs([0.0, 0.3, 1.0]))
+    >>> lowest = path.measure.at("rung 0")
+    >>> draw = bi.transition(lambda key, state: path.initial(key), lowest, name="prior draw")
+    >>> print(bi.slot(draw, 0, moves).explain())
+    in place 0, the others as they are:
+        prior draw leaves π_λ[rung 0] invariant
+    => L3 invariant for π_λ[rung 0] ⊗ π_λ[rung 1] ⊗ π_λ[rung 2]: π K = π
     """
     stands_for = whole.measure.parts[place]
     if part.measure != stands_for:

@@ -26,6 +26,20 @@ class Proposal:
     log_density : callable (x, x_new) -> () array, optional
         :math:`\log q(x, x')`, up to a constant. Without it the proposal is symmetric.
     name : str
+
+    Examples
+    --------
+    A positive number times a random factor. The way from 2 back to 1 has twice the density of
+    the way from 1 to 2:
+
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> scaling = bi.Proposal(
+    ...     lambda key, x: x * jnp.exp(bi.random.normal(key)),
+    ...     lambda x, new: -0.5 * jnp.log(new / x) ** 2 - jnp.log(new),
+    ... )
+    >>> round(float(jnp.exp(scaling.log_ratio(1.0, 2.0))), 4)
+    2.0
     """
 
     draw: Callable
@@ -62,6 +76,18 @@ def random_walk(scale: Any) -> Proposal:
     With d parameters and a noisy likelihood, :math:`2.56 / \sqrt{d}` times the standard
     deviation of the posterior is efficient (Sherlock, Thiery, Roberts & Rosenthal 2015), with
     enough particles for a standard deviation of the log estimate between 1 and 1.7.
+
+    Examples
+    --------
+    A scale of 0 leaves a coordinate where it is:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> walk = bi.random_walk([1.0, 0.0])
+    >>> moved = walk.draw(jax.random.key(0), jnp.array([3.0, 5.0]))
+    >>> float(moved[1]), float(walk.log_ratio(jnp.zeros(2), moved))
+    (5.0, 0.0)
     """
     # A NumPy array takes the precision of the program that runs it.
     scale = np.asarray(scale, float)

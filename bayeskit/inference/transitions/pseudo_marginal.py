@@ -29,6 +29,19 @@ class MarginalState(NamedTuple):
         It belongs to the parameters as long as they stay, and is never computed anew.
     sample : pytree
         What was drawn with the estimate, such as a path of hidden states.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import inference as bi
+    >>> prior = bi.Target(log_density=lambda m: -0.5 * m**2)
+    >>> def estimator(mean):
+    ...     return lambda key: (-0.5 * (1.0 - mean) ** 2, "no sample")
+    >>> walk = bi.pseudo_marginal(bi.random_walk(1.0), prior, estimator)
+    >>> state = walk.init(jax.random.key(0), jnp.array(3.0))
+    >>> float(state.parameters), float(state.log_estimate), float(walk.log_density(state))
+    (3.0, -2.0, -6.5)
     """
 
     parameters: Any

@@ -110,6 +110,31 @@ def reversible_jump(
     ----------
     Green (1995), *Reversible jump Markov chain Monte Carlo computation and Bayesian model
     determination*.
+
+    Examples
+    --------
+    A model without a coordinate, and one of three times its probability with a normal one. What
+    is proposed from its own prior cancels, and the odds of the models are left:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from jax.scipy.stats import norm
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> log_weights = jnp.log(jnp.array([0.25, 0.75]))
+    >>> target = Target(
+    ...     log_density=lambda z: log_weights[z[0]] + z[0] * norm.logpdf(z[1][0])
+    ... )
+    >>> jump = bi.reversible_jump(
+    ...     target,
+    ...     bi.birth_death(2),
+    ...     sample_new=lambda key, new, x: bi.random.normal(key, (1,)),
+    ...     log_new=lambda new, x, u: norm.logpdf(u),
+    ... )
+    >>> state = jump.init(None, (jnp.array(1), jnp.array([0.8])))
+    >>> _, info = jump.step(jax.random.key(0), state)
+    >>> round(float(info.acceptance), 4)
+    0.3333
     """
     table = np.asarray(jumps, float)
     square = table.ndim == 2 and table.shape[0] == table.shape[1]
@@ -170,6 +195,21 @@ def walk_within(
     Returns
     -------
     Transition
+
+    Examples
+    --------
+    In the model with one coordinate the others stay 0:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from bayeskit import Target
+    >>> from bayeskit import inference as bi
+    >>> target = Target(log_density=lambda z: 0.0 * z[1][0])
+    >>> walk = bi.walk_within(target)
+    >>> state = walk.init(None, (jnp.array(1), jnp.array([0.8, 0.0, 0.0])))
+    >>> (model, x), *_ = walk.step(jax.random.key(0), state)[0]
+    >>> int(model), x[1:].tolist()
+    (1, [0.0, 0.0])
     """
 
     def step(z: Any) -> Any:

@@ -66,6 +66,18 @@ class CalibrationReport:
     algorithms with simulation-based calibration*; Lemos, Coogan, Hezaveh & Perreault-Levasseur
     (2023), *Sampling-based accuracy testing of posterior estimators*; Modrak et al. (2023) for
     the likelihood as a statistic.
+
+    Examples
+    --------
+    Ranks that crowd at both ends, as of posteriors that are too narrow:
+
+    >>> import numpy as np
+    >>> from bayeskit.models.distribution_transformer import CalibrationReport
+    >>> ranks = np.concatenate([np.linspace(0.01, 0.2, 50), np.linspace(0.8, 0.99, 50)])
+    >>> report = CalibrationReport("fail", 1e-3, {"x[0]": ranks}, [], -1.2)
+    >>> levels, covered = report.coverage("x[0]")
+    >>> float(levels[89]), float(covered[89]), round(report.band(), 3)
+    (0.9, 0.78, 0.136)
     """
 
     verdict: str

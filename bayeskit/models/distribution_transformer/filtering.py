@@ -49,6 +49,27 @@ class FilterResult:
         Exact where ``is_exact``; else as far as components after the data are Gaussian. None
         where the likelihood is not known.
     is_exact : bool
+
+    Examples
+    --------
+    A random walk that starts at N(0, 1), seen once a step with noise N(0, 1):
+
+    >>> import bayeskit as bk
+    >>> from bayeskit.models.distribution_transformer import (
+    ...     GaussianMixtureMetaPrior,
+    ...     LinearGaussian,
+    ... )
+    >>> dt = bk.DistributionTransformer(
+    ...     simulator=LinearGaussian(1.0, 1.0, num_observations=(1, 10)),
+    ...     meta_prior=GaussianMixtureMetaPrior(dim=1, num_components=(1, 3)),
+    ...     random_state=0,
+    ... ).fit()
+    >>> start = bk.GaussianMixture([1.0], [0.0], [1.0])
+    >>> result = dt.filter([0.5, 1.0], A=1.0, Q=1.0, x0=start)
+    >>> [law.mean[:, 0].round(3).tolist() for law in (result.predicted, result.posterior)]
+    [[0.0, 0.333], [0.333, 0.75]]
+    >>> round(result.log_evidence, 3), result.is_exact
+    (-3.003, True)
     """
 
     posterior: GaussianMixture

@@ -47,6 +47,14 @@ class FittedPrior:
         :math:`KL(p \| q)`, the expected log ratio of prior and mixture under the prior.
     kl_se : float
         Its Monte-Carlo standard error; 0 where the two are equal.
+
+    Examples
+    --------
+    >>> from scipy import stats
+    >>> from bayeskit.models.distribution_transformer import fit_mixture
+    >>> fitted = fit_mixture([stats.norm(1.0, 2.0), stats.norm(3.0, 0.5)], num_components=3)
+    >>> fitted.is_exact, fitted.mixture.mean.tolist()
+    (True, [1.0, 3.0])
     """
 
     mixture: GaussianMixture

@@ -80,6 +80,19 @@ class RefinedFilterResult:
         The mean of the evidence, not of its logarithm, is exact.
     reasons : tuple of str
         Why the result cannot be trusted yet; empty if nothing was found.
+
+    Examples
+    --------
+    Two times with three particles each:
+
+    >>> import numpy as np
+    >>> from bayeskit.models.distribution_transformer import RefinedFilterResult
+    >>> particles = np.array([[0.0, 1.0, 2.0], [1.0, 2.0, 4.0]])[..., None]
+    >>> weights = np.array([[0.5, 0.5, 0.0], [0.25, 0.5, 0.25]])
+    >>> ess = 1.0 / (weights**2).sum(axis=1)
+    >>> result = RefinedFilterResult(particles, weights, ess, -3.1, 0.1)
+    >>> result.mean[:, 0].tolist(), result.ess.round(2).tolist()
+    ([0.5, 2.25], [2.0, 2.67])
     """
 
     particles: np.ndarray

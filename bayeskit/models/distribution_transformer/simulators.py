@@ -32,6 +32,23 @@ class Source:
     Notes
     -----
     In a simulator with parameters, both functions take them as a third argument, a dict.
+
+    Examples
+    --------
+    Two instruments, of which the first is read one to ten times:
+
+    >>> import jax
+    >>> from bayeskit.models.distribution_transformer import Simulator, Source
+    >>> log_normal = jax.scipy.stats.norm.logpdf
+    >>> coarse = Source(
+    ...     lambda key, x: x + 2.0 * jax.random.normal(key, x.shape),
+    ...     lambda z, x: log_normal(z, x, 2.0).sum(),
+    ...     num_observations=(1, 10),
+    ... )
+    >>> fine = Source(lambda key, x: x + 0.1 * jax.random.normal(key, x.shape))
+    >>> simulator = Simulator({"coarse": coarse, "fine": fine})
+    >>> simulator.row_sizes(2), simulator.has_log_likelihood
+    ({'coarse': 2, 'fine': 2}, False)
     """
 
     def __init__(
@@ -249,6 +266,18 @@ class JointSimulator(BaseSimulator):
         Log density of the rows where the masks, dicts of (n,) arrays of bool, are True.
     parameters : dict of str to (float, float), optional
         As for :class:`Simulator`.
+
+    Examples
+    --------
+    The first three to five steps of a random walk that begins at the latent:
+
+    >>> import jax
+    >>> from bayeskit.models.distribution_transformer import JointSimulator
+    >>> def walk(key, x):
+    ...     return x + jax.random.normal(key, (5, 1)).cumsum(axis=0)
+    >>> simulator = JointSimulator(walk, num_observations=(3, 5))
+    >>> simulator.num_observations, simulator.row_sizes(1), simulator.has_log_likelihood
+    ({'z': (3, 5)}, {'z': 1}, False)
     """
 
     has_fixed_rows = True

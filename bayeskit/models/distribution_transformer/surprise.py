@@ -32,6 +32,25 @@ class PredictiveCheck(NamedTuple):
     is_unusual : (batch,) array of bool
         Whether the log evidence is below the median of the simulated ones by more than twice
         the distance of the lowest of them.
+
+    Examples
+    --------
+    Data that no simulation from N(0, 2) comes near:
+
+    >>> import bayeskit as bk
+    >>> from bayeskit.models.distribution_transformer import (
+    ...     GaussianMixtureMetaPrior,
+    ...     LinearGaussian,
+    ... )
+    >>> dt = bk.DistributionTransformer(
+    ...     simulator=LinearGaussian(1.0, 1.0, num_observations=(1, 10)),
+    ...     meta_prior=GaussianMixtureMetaPrior(dim=1, num_components=(1, 3)),
+    ...     random_state=0,
+    ... ).fit()
+    >>> prior = bk.GaussianMixture([1.0], [0.0], [1.0])
+    >>> check = dt.predictive_check([6.0], prior=prior, random_state=0)
+    >>> check.log_evidence.round(2).tolist(), check.tail_probability.round(4).tolist()
+    ([-10.27], [0.0039])
     """
 
     tail_probability: np.ndarray

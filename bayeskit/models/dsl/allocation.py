@@ -68,6 +68,24 @@ def allocate_labels(
     References
     ----------
     Neyman (1934); Zrnic & Candes (2024), *Active statistical inference*.
+
+    Examples
+    --------
+    The noise is ten times as large where x is positive, so that labels help more there:
+
+    >>> import numpy as np, pandas as pd
+    >>> import bayeskit as bk
+    >>> from bayeskit.models.dsl import allocate_labels
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise, error = rng.normal(size=(3, 400))
+    >>> y = 1.0 + 2.0 * x + noise * np.where(x > 0, 3.0, 0.3)
+    >>> table = pd.DataFrame({"x": x, "y": y, "guess": y + error})
+    >>> table.loc[100:, "y"] = np.nan
+    >>> settings = {"formula": "y ~ x", "predicted": {"y": "guess"}, "features": ["x"]}
+    >>> pilot = bk.DSLRegressor(**settings, learner="linear", random_state=0).fit(table)
+    >>> probability = allocate_labels(None, 80, pilot=pilot, learner="linear")
+    >>> [round(float(probability[rows].mean()), 1) for rows in (x > 0, x < 0)]
+    [0.3, 0.1]
     """
     import pandas as pd
 

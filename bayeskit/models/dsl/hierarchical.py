@@ -81,6 +81,26 @@ def hierarchical_posterior(
     References
     ----------
     Gelman (2006), *Prior distributions for variance parameters in hierarchical models*.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> import bayeskit as bk
+    >>> from bayeskit.models.dsl import hierarchical_posterior
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise, error = rng.normal(size=(3, 400))
+    >>> y = 1.0 + 2.0 * x + noise
+    >>> table = pd.DataFrame({"x": x, "y": y, "guess": y + error})
+    >>> table.loc[100:, "y"] = np.nan
+    >>> settings = {"formula": "y ~ x", "predicted": {"y": "guess"}, "features": ["x"]}
+    >>> regions = {"north": table[::2], "south": table[1::2]}
+    >>> fits = {
+    ...     name: bk.DSLRegressor(**settings, learner="linear", random_state=0).fit(rows)
+    ...     for name, rows in regions.items()
+    ... }
+    >>> found = hierarchical_posterior(fits, terms=["x"], random_state=0)
+    >>> found.mean("coef").round(1).tolist(), found.mean("mean").round(1).tolist()
+    ([[2.1], [2.1]], [2.1])
     """
     if len(models) < 2:
         raise InvalidDataError(f"at least two fits are needed, got {len(models)}")

@@ -37,6 +37,25 @@ class DSLResult:
         Estimates by repeat, and their combination.
     data : MomentData
         What the moments are made of.
+
+    Examples
+    --------
+    The slope is 2, of 400 rows a quarter have labels:
+
+    >>> import numpy as np, pandas as pd
+    >>> import bayeskit as bk
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise, error = rng.normal(size=(3, 400))
+    >>> y = 1.0 + 2.0 * x + noise
+    >>> table = pd.DataFrame({"x": x, "y": y, "guess": y + error})
+    >>> table.loc[100:, "y"] = np.nan
+    >>> settings = {"formula": "y ~ x", "predicted": {"y": "guess"}, "features": ["x"]}
+    >>> model = bk.DSLRegressor(**settings, learner="linear", random_state=0)
+    >>> result = model.fit(table).result_
+    >>> result.to_frame()["estimate"].round(2).to_dict(), result.num_labeled
+    ({'Intercept': 0.97, 'x': 2.08}, 100)
+    >>> result.power([400])["x"].round(2).tolist()  # standard errors, now and with all labels
+    [0.08, 0.05]
     """
 
     terms: tuple[str, ...]

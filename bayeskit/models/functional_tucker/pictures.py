@@ -15,7 +15,7 @@ from bayeskit.inference.gp_kernels import White
 from bayeskit.models.functional_tucker.additive.design import column_of
 from bayeskit.models.functional_tucker.naming import place_of_mode
 from bayeskit.models.functional_tucker.terms import term_label
-from bayeskit.models.markov_gp.rows import as_dates, observations
+from bayeskit.models.markov_gp.rows import as_dates, observations, with_zone
 
 __all__ = ["Pictures", "StandardForm"]
 
@@ -221,4 +221,7 @@ class Pictures:
         names = self.categories_.get(self.names_[mode])
         if names is not None:
             return names[x.astype(int)]
-        return as_dates(x) if self.names_[mode] in self._dates else x
+        name = self.names_[mode]
+        if name not in self._dates:
+            return x
+        return with_zone(as_dates(x)) if self._dates[name] else as_dates(x)

@@ -15,10 +15,16 @@ from bayeskit.models.functional_tucker.low_rank.mean_field import factor_moments
 from bayeskit.models.functional_tucker.matching import factor_moments_of_draws
 from bayeskit.models.functional_tucker.naming import place_of_mode
 from bayeskit.models.functional_tucker.predictive import Predictive, predictive
-from bayeskit.models.functional_tucker.rows import Categories, coordinates_of, new_table
+from bayeskit.models.functional_tucker.rows import (
+    Categories,
+    Dates,
+    coordinates_of,
+    new_table,
+    refuse_other_dates,
+)
 from bayeskit.models.functional_tucker.sampled import Sampled
 from bayeskit.models.functional_tucker.terms import MainEffect, term_label
-from bayeskit.models.markov_gp.rows import checked_levels, observations, refuse_other_kind
+from bayeskit.models.markov_gp.rows import checked_levels, observations
 from bayeskit.models.tables import as_frame
 
 __all__ = ["Predictions"]
@@ -39,8 +45,8 @@ class Predictions:
     transform_: Any
     _posterior: MeanField | Sampled
     _is_student: Any
-    # Names of the modes that were dates.
-    _dates: frozenset[Any]
+    # Modes that were dates, and whether these had a time zone.
+    _dates: Dates
 
     def predict(self, X: Any, *, return_std: bool = False) -> Any:
         """Return the posterior mean of new observations at any coordinates.
@@ -225,7 +231,7 @@ class Predictions:
 
     def _coordinates_of(self, grid: Any, mode: Any) -> np.ndarray:
         if mode not in self.categories_:
-            refuse_other_kind(mode in self._dates, grid, f"mode {mode!r}")
+            refuse_other_dates(self._dates, mode, grid, f"mode {mode!r}")
         return coordinates_of(grid, mode, self.categories_)
 
     def _check_fitted(self) -> None:

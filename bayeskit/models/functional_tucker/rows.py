@@ -16,12 +16,23 @@ from bayeskit.models.markov_gp.rows import (
     have_zone,
     refuse_huge,
     refuse_other_kind,
+    refuse_other_zone,
 )
 
-__all__ = ["Categories", "coordinates_of", "date_columns", "new_table", "table_of"]
+__all__ = [
+    "Categories",
+    "Dates",
+    "coordinates_of",
+    "date_columns",
+    "new_table",
+    "refuse_other_dates",
+    "table_of",
+]
 
 #: For each mode that holds categories: its values, whose places are their coordinates.
 Categories = Mapping[Hashable, np.ndarray]
+#: For each mode that holds dates: whether they have a time zone.
+Dates = Mapping[Hashable, bool]
 
 
 def table_of(
@@ -135,10 +146,23 @@ def _reads_as_number(text: str) -> bool:
     return True
 
 
-def date_columns(X: Any) -> frozenset[Hashable]:
-    """Return the names of the columns of a DataFrame that hold dates."""
+def date_columns(X: Any) -> Dates:
+    """Return the columns of a DataFrame that hold dates, and whether those have a zone."""
     names = X.columns if hasattr(X, "columns") else ()
-    return frozenset(name for name in names if are_dates(X[name]))
+    return {name: have_zone(X[name]) for name in names if are_dates(X[name])}
+
+
+def refuse_other_dates(dates: Dates, mode: Hashable, values: Any, name: str) -> None:
+    """Refuse dates for numbers, the reverse, and dates of another kind than in the fit.
+
+    Raises
+    ------
+    InvalidDataError
+        If the two cannot be compared.
+    """
+    refuse_other_kind(mode in dates, values, name)
+    if mode in dates:
+        refuse_other_zone(dates[mode], values, name)
 
 
 def coordinates_of(values: Any, mode: Hashable, categories: Categories) -> np.ndarray:
@@ -159,7 +183,7 @@ def new_table(
     X: Any,
     names: tuple[Hashable, ...],
     categories: Categories,
-    dates: frozenset[Hashable],
+    dates: Dates,
     may_be_unseen: bool = False,
 ) -> np.ndarray:
     """Return coordinates of new rows, in the order of the modes of the fit.
@@ -168,7 +192,7 @@ def new_table(
     ------
     InvalidDataError
         For modes that are missing, another number of columns, and columns of another kind than
-        in the fit: numbers, dates or categories.
+        in the fit: numbers, dates with or without a time zone, or categories.
 
     Warns
     -----
@@ -193,7 +217,7 @@ def new_table(
         )
     if hasattr(X, "columns"):
         for place, name in enumerate(names[: X.shape[1]]):
-            refuse_other_kind(name in dates, X.iloc[:, place], f"column {name!r}")
+            refuse_other_dates(dates, name, X.iloc[:, place], f"column {name!r}")
     found, table, kinds = table_of(X, categories)
     strange = [name for name in kinds if name not in categories]
     if strange:

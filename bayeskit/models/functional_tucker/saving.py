@@ -55,6 +55,7 @@ class Saving:
             "parameters": {name: to_plain(value) for name, value in parameters.items()},
             "names": to_plain(self.names_),
             "dates": [to_plain(name) for name in self.names_ if name in self._dates],
+            "zoned": [to_plain(name) for name in self.names_ if self._dates.get(name)],
             "categories": to_plain({k: v.tolist() for k, v in self.categories_.items()}),
             "posterior": learned,
             "timing": self.timing_,
@@ -95,7 +96,8 @@ class Saving:
                 given.t,
                 given.seen,
             )
-        model._dates = frozenset(from_plain(stored["dates"]))
+        zoned = from_plain(stored.get("zoned", []))
+        model._dates = {name: name in zoned for name in from_plain(stored["dates"])}
         model._keep(given)
         model.timing_ = stored["timing"]
         return model

@@ -70,6 +70,16 @@ class GroupMeanEffect:
         Default: Matern 3/2.
     num_knots : int, optional
         As in :class:`MainEffect`.
+
+    Examples
+    --------
+    Warm days may differ from cool ones by more than the temperature of each row explains:
+
+    >>> import bayeskit as bk
+    >>> terms = [bk.MainEffect("temperature"), bk.GroupMeanEffect("temperature", by="day")]
+    >>> est = bk.FunctionalCP(rank=0, mean=terms)  # and then est.fit(X, y)
+    >>> est.mean[1].mode, est.mean[1].by
+    ('temperature', 'day')
     """
 
     mode: Hashable

@@ -1,7 +1,8 @@
 """Prints one JSON object: names of the bits that come out on meshes of 1, 2, 4 and 8 devices.
 
 ``mesh.py`` does so in one process, ``mesh.py ADDRESS I`` as process I of two, and
-``mesh.py BUG`` with a planted bug.
+``mesh.py BUG`` with a planted bug. ``everything`` as the first argument asks for all schemes
+and blocks, which take long to compile; without it there is one of each kind.
 """
 
 # ruff: noqa: E402
@@ -16,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-IN_PROCESSES = __name__ == "__main__" and len(sys.argv) == 3
+ARGUMENTS = [word for word in sys.argv[1:] if word != "everything"]
+IS_EVERYTHING = "everything" in sys.argv
+IN_PROCESSES = __name__ == "__main__" and len(ARGUMENTS) == 2
 # Not where tests are collected, which imports this file.
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 4 if IN_PROCESSES else 8)
 if IN_PROCESSES:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+    jax.distributed.initialize(ARGUMENTS[0], num_processes=2, process_id=int(ARGUMENTS[1]))
 
 from bayeskit import accel
 from bayeskit import inference as bi
@@ -78,6 +81,11 @@ IN_GROUPS = {
     "ring": bi.resample_in_groups(16),
     "butterfly": bi.resample_butterfly(8),
 }
+if not IS_EVERYTHING:
+    del IN_GROUPS["butterfly"]
+SCHEMES = (
+    sorted({*accel.SCHEME_NAMES} - {"ssp"}) if IS_EVERYTHING else ["residual", "systematic"]
+)
 
 
 def communicated(block):
@@ -101,19 +109,19 @@ def sampler(dim):
     return bi.tempered_smc(target, bi.RandomWalk(), NUM)
 
 
-def results(mesh, with_everything=True):
+def results(mesh, on_whole_mesh=True):
     rng = np.random.default_rng(0)
     log_weights = (3 * rng.normal(size=NUM)).astype(np.float32)
     log_weights[::7] = -np.inf
     log_weights[-100:] = -np.inf
     with accel.on_mesh(mesh):
-        schemes = sorted({*accel.SCHEME_NAMES} - {"ssp"}) if with_everything else ["systematic"]
+        schemes = SCHEMES if on_whole_mesh else ["systematic"]
         found = {name: digest(x) for name, x in ancestors(log_weights, schemes).items()}
         if mesh is None:
             return found
         found["normalize"] = digest(jax.jit(accel.normalize)(accel.spread(log_weights)))
         found["totals"] = digest(jax.jit(totals)(accel.spread(log_weights)))
-        if not with_everything:
+        if not on_whole_mesh:
             return found
         for name, block in (("filter", particle_filter()), ("sampler", sampler(1))):
             population = bi.run(block, KEY)
@@ -131,7 +139,7 @@ def results(mesh, with_everything=True):
                 (population.particles, population.log_weights, population.log_evidence)
             )
         # The products with matrices in these moves round as their shapes on a device demand.
-        if not IN_PROCESSES:
+        if IS_EVERYTHING and not IN_PROCESSES:
             found["evidence"] = float(bi.run(sampler(3), KEY).log_evidence)
     return found
 
@@ -145,7 +153,7 @@ def plant(bug):
 
 
 if __name__ == "__main__":
-    bug = sys.argv[1] if len(sys.argv) == 2 else None
+    bug = ARGUMENTS[0] if len(ARGUMENTS) == 1 else None
     plant(bug)
     assert jax.device_count() == 8
     # All processes take part in each mesh.

@@ -103,7 +103,7 @@ def test_moves_at_another_temperature_are_caught():
     assert validate(moves).verdict == "fail"
 
 
-def test_product_of_different_transitions():
+def test_product_of_different_transitions_and_one_of_them_alone():
     masses = [np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.4])]
     targets = [
         bk.Target(log_density=lambda x, m=m: log_table(np.log(m))[x], has_gradient=False)
@@ -120,6 +120,11 @@ def test_product_of_different_transitions():
         states = jax.vmap(lambda x, y: both.init(jax.random.key(0), (x, y)))(x, y)
         start = Atoms(jax.tree.map(np.asarray, states), np.outer(*masses).ravel())
     bk.validate(both, start=start).raise_if_failed()
+
+    bk.validate(bi.slot(parts[1], 1, both), start=start).raise_if_failed()
+    to_zero = lambda key, state: both.parts[1].init(key, 0 * state.position)
+    wrong = bi.slot(bi.transition(to_zero, targets[1]), 1, both)
+    assert bk.validate(wrong, start=start).verdict == "fail"
 
 
 MASSES = [np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.3, 0.1]), np.array([0.1, 0.2, 0.7])]

@@ -82,7 +82,16 @@ def assert_exact(found, density, z=Z):
     assert abs(found.log_evidence - log_evidence) < 5.5 * found.log_evidence_se
 
 
-@pytest.mark.parametrize("method", ["psis", "smc", "mcmc", "auto"])
+# Each method by itself is checked by test_refine.py.
+@pytest.mark.parametrize(
+    "method",
+    [
+        "psis",
+        "auto",
+        pytest.param("smc", marks=pytest.mark.slow),
+        pytest.param("mcmc", marks=pytest.mark.slow),
+    ],
+)
 def test_refined_posteriors_are_exact(untrained, method):
     found = untrained.posterior(Z, prior=PRIOR, refine=method, random_state=0)
     assert_exact(found, density_of_mixture)
@@ -121,8 +130,11 @@ def test_what_takes_seconds_is_said(untrained, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "prior",
-    [stats.laplace(0.5, 1.0), stats.cauchy(), stats.uniform(-1.0, 4.0)],
-    ids=["laplace", "cauchy", "uniform"],
+    [
+        pytest.param(stats.laplace(0.5, 1.0), id="laplace", marks=pytest.mark.slow),
+        pytest.param(stats.cauchy(), id="cauchy"),
+        pytest.param(stats.uniform(-1.0, 4.0), id="uniform"),
+    ],
 )
 def test_priors_of_any_kind_are_used_themselves(untrained, prior):
     with warnings.catch_warnings():

@@ -137,6 +137,33 @@ def test_kinds_of_coordinates(make, fitted, data):
     np.testing.assert_allclose(fitted.predict(X[["b", "a"]]), expected, rtol=1e-12)
 
 
+def test_dates_with_and_without_a_zone(make, data, tmp_path):
+    X, y = data
+    naive = X.assign(b=DAY_ZERO + X["b"].to_numpy().astype("timedelta64[D]"))
+    zoned = naive.assign(b=pd.DatetimeIndex(naive["b"]).tz_localize("UTC"))
+    plain, there = make().fit(naive, y), make().fit(zoned, y)
+    np.testing.assert_array_equal(there.predict(zoned), plain.predict(naive))
+    elsewhere = zoned.assign(b=zoned["b"].dt.tz_convert("Asia/Tokyo"))
+    np.testing.assert_array_equal(there.predict(elsewhere), plain.predict(naive))
+    plain.save(tmp_path / "plain.bkit")
+    there.save(tmp_path / "there.bkit")
+    for one in (plain, bk.load(tmp_path / "plain.bkit")):
+        for call in (one.predict, lambda X, one=one: one.partial_fit(X, y)):
+            with pytest.raises(InvalidDataError, match="no time zone, but column 'b' has one"):
+                call(zoned)
+        with pytest.raises(InvalidDataError, match="no time zone, but mode 'b' has one"):
+            one.factors("b", zoned["b"])
+    for one in (there, bk.load(tmp_path / "there.bkit")):
+        with pytest.raises(InvalidDataError, match="a time zone, but column 'b' has none"):
+            one.predict(naive)
+        np.testing.assert_array_equal(
+            one.factors("b", elsewhere["b"][:3]), plain.factors("b", naive["b"][:3])
+        )
+    line = there.plot_factors("b").get_lines()[1]
+    assert len(line.get_xdata()) > 2
+    plt.close("all")
+
+
 def test_shift_and_scale_of_coordinates(make, fitted, data):
     X, y = data
     moved = X.assign(a=X["a"] + 1e6, b=X["b"] * 8.0)

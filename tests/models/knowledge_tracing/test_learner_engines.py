@@ -139,7 +139,12 @@ def few(simulated):
 
 
 @pytest.mark.parametrize(
-    "engine", [LearnerGibbs(300, 50), LearnerSMC2(80, 5)], ids=["gibbs", "smc2"]
+    "engine",
+    [
+        pytest.param(LearnerGibbs(300, 50), id="gibbs"),
+        # What is loaded is the same, in test_saving.py, fits with it by default.
+        pytest.param(LearnerSMC2(80, 5), id="smc2", marks=pytest.mark.slow),
+    ],
 )
 def test_exact_engines_agree_with_moment_matching(few, engine):
     settings = {**SETTINGS, "parameters": PARAMETERS}

@@ -20,7 +20,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Beliefs of Gibbs draws are kept as those of SMC² are, and take as long to compile.
+@pytest.mark.parametrize(
+    "kind", ["adf", "digraph", "smc2", pytest.param("gibbs", marks=pytest.mark.slow)]
+)
 def test_what_is_loaded_is_the_same(kind, simulated, tmp_path):
     few = simulated[simulated["learner"] < 3].groupby("learner").head(7)
     settings = {"n_kc": 3, **SETTINGS, **KINDS[kind]}

@@ -38,7 +38,8 @@ def found_in_modes(start: Start, positions: np.ndarray) -> list[str]:
         return []
     return [
         f"{num} separate modes carry weight and most chains never cross from one to another: "
-        "use tempered SMC, inference=bk.SMC()"
+        "take inference=bk.ParallelTempering(), whose chains cross where the likelihood is "
+        "weakened. It needs a prior to draw from"
     ]
 
 

@@ -151,6 +151,7 @@ class Ensemble:
             if saved := self._long_run.resumed("start", lambda: START_LIKE):
                 self.start = restored_start(saved, self.program, self._generator)
                 return self.start
+            self._line.show("searching for modes", force=True)
             starts, _ = usable_starts(self.program, self.engine.num_starts, self._proposals())
             self.program.choose_mapping(starts[0], self.engine.mapping)
             self.start = find_start(self.program, starts, self._generator)
@@ -181,6 +182,7 @@ class Ensemble:
     def _finish(self, kept: Kept, diagnostics: Diagnostics) -> Posterior:
         # The diagnosis that ended the run is no sampling; those before it were.
         self._timing["sampling_s"] -= self._timing["diagnosis_s"]
+        self._line.show("estimating the evidence", force=True)
         with self._timed("evidence_s"):
             evidence = self.log_evidence_of(kept.positions)
         self._line.close(
@@ -283,6 +285,7 @@ class Ensemble:
         return math.ceil(num * factor / CHUNK) * CHUNK, None
 
     def _diagnose(self, kept: Kept, min_ess: float) -> Diagnostics:
+        self._line.show(f"diagnosing {kept.num_draws} draws of each chain", force=True)
         with CompileClock() as clock:
             record = kept.record
             found = diagnose(

@@ -67,6 +67,23 @@ class RefinedPosterior:
     acceptance : float
     seed : int
         Of the draws that are made when asked for.
+
+    Examples
+    --------
+    >>> import bayeskit as bk
+    >>> from bayeskit.models.distribution_transformer import (
+    ...     GaussianMixtureMetaPrior,
+    ...     LinearGaussian,
+    ... )
+    >>> dt = bk.DistributionTransformer(
+    ...     simulator=LinearGaussian(1.0, 1.0, num_observations=(1, 10)),
+    ...     meta_prior=GaussianMixtureMetaPrior(dim=1, num_components=(1, 3)),
+    ...     random_state=0,
+    ... ).fit()
+    >>> prior = bk.GaussianMixture([0.5, 0.5], [-2.0, 2.0], [1.0, 1.0])
+    >>> refined = dt.posterior([1.0], prior=prior, refine="psis", n_draws=200, random_state=0)
+    >>> refined.reliable, refined.draws.shape, refined.log_evidence
+    (True, (200, 1), -2.1)
     """
 
     method: str
@@ -189,6 +206,24 @@ class RefinedBatch(Sequence):
     Parameters
     ----------
     posteriors : sequence of RefinedPosterior
+
+    Examples
+    --------
+    >>> import bayeskit as bk
+    >>> from bayeskit.models.distribution_transformer import (
+    ...     GaussianMixtureMetaPrior,
+    ...     LinearGaussian,
+    ... )
+    >>> dt = bk.DistributionTransformer(
+    ...     simulator=LinearGaussian(1.0, 1.0, num_observations=(1, 10)),
+    ...     meta_prior=GaussianMixtureMetaPrior(dim=1, num_components=(1, 3)),
+    ...     random_state=0,
+    ... ).fit()
+    >>> prior = bk.GaussianMixture([1.0], [0.0], [1.0])
+    >>> data = [[[1.0]], [[3.0]]]  # problem, observation, number
+    >>> batch = dt.posterior(data, prior=prior, refine="psis", n_draws=200, random_state=0)
+    >>> len(batch), batch.reliable.tolist(), batch.mean.shape
+    (2, [True, True], (2, 1))
     """
 
     def __init__(self, posteriors: Sequence[RefinedPosterior]):

@@ -256,17 +256,9 @@ class Answers:
         Time is linear in the number of times, memory too. With the warm start and linear
         Gaussian data this is a bank of Kalman filters, to rounding.
         """
-        self._check_fitted()
-        if not self.task_.meta_prior.is_mixture:
-            raise ValueError("filter needs a network for mixture priors")
+        x0 = self._checked_start(x0)
         if not isinstance(n_particles, int | np.integer) or n_particles < 1:
             raise ValueError(f"n_particles must be a whole number >= 1, got {n_particles!r}")
-        try:
-            x0, _ = standing_for(self.task_, x0)
-            self.task_.meta_prior.checked(x0)
-            check_support(self.task_, x0)
-        except (TypeError, InvalidDataError) as error:
-            raise type(error)(f"x0, the prior at the start of the filter: {error}") from error
         return run_filter(
             self,
             zs,
@@ -281,6 +273,19 @@ class Answers:
             int(n_particles),
             random_state,
         )
+
+    def _checked_start(self, x0: Any) -> GaussianMixture:
+        """Return the mixture that a filter starts from."""
+        self._check_fitted()
+        if not self.task_.meta_prior.is_mixture:
+            raise ValueError("filter needs a network for mixture priors")
+        try:
+            x0, _ = standing_for(self.task_, x0)
+            self.task_.meta_prior.checked(x0)
+            check_support(self.task_, x0)
+        except (TypeError, InvalidDataError) as error:
+            raise type(error)(f"x0, the prior at the start of the filter: {error}") from error
+        return x0
 
     # ------------------------------------------------------------ sensitivity
 

@@ -21,7 +21,7 @@ from bayeskit.models.distribution_transformer.refine import (
 )
 from bayeskit.models.distribution_transformer.task import Problems, Task
 
-__all__ = ["check_likelihood", "refined"]
+__all__ = ["check_likelihood", "refined", "refinement_of"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,20 @@ def _law_of(task: Task, prior: Any) -> PriorLaw:
     return PriorLaw(_LogFamily(task.meta_prior), _DrawFamily(task.meta_prior), prior)
 
 
+def refinement_of(
+    task: Task, problems: Problems, proposals: Mixture, law: PriorLaw | None, place: int
+) -> Refinement:
+    """Return one of several problems, as refinement takes it; arguments as for ``refined``."""
+    one = jax.tree.map(lambda leaf: np.asarray(leaf[place], np.asarray(leaf).dtype), problems)
+    return Refinement(
+        Mixture(*(np.asarray(leaf[place], np.float64) for leaf in proposals)),
+        _law_of(task, one.prior) if law is None else law,
+        _LogLikelihood(task),
+        (one.rows, one.masks, one.vector),
+        task.support,
+    )
+
+
 def refined(
     task: Task,
     problems: Problems,
@@ -120,18 +134,7 @@ def refined(
     keys = random.split(as_random_key(random_state), num)
     found, line = [], _LateLine(progress)
     for b, key in enumerate(keys):
-        one = jax.tree.map(
-            lambda leaf, b=b: np.asarray(leaf[b], np.asarray(leaf).dtype), problems
-        )
-        observations = (one.rows, one.masks, one.vector)
-        proposal = Mixture(*(np.asarray(leaf[b], np.float64) for leaf in proposals))
-        refinement = Refinement(
-            proposal,
-            _law_of(task, one.prior) if law is None else law,
-            _LogLikelihood(task),
-            observations,
-            task.support,
-        )
+        refinement = refinement_of(task, problems, proposals, law, b)
         line.place = f"problem {b + 1} of {num}, " if num > 1 else ""
         found.append(refine(refinement, method, num_draws, key, line.show))
     line.close(f"{num} refined" if num > 1 else found[0].method)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 from bayeskit.accel.program_cache import program_cache
 from bayeskit.errors import InvalidDataError
 from bayeskit.inference import random
+from bayeskit.inference.feynman_kac import FeynmanKac
 from bayeskit.models.base import as_random_key, precision_scope
 from bayeskit.models.distribution_transformer import programs
 from bayeskit.models.distribution_transformer.correcting import check_likelihood
@@ -21,6 +22,7 @@ from bayeskit.models.distribution_transformer.guided_filter import (
     RefinedFilterResult,
     Series,
     filtered_by_particles,
+    guided_by_network,
 )
 from bayeskit.models.distribution_transformer.mixture_arrays import (
     Mixture,
@@ -30,7 +32,7 @@ from bayeskit.models.distribution_transformer.mixture_arrays import (
 from bayeskit.models.distribution_transformer.mixture_checks import finite_array
 from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
 
-__all__ = ["FilterResult", "run_filter"]
+__all__ = ["FilterResult", "guided_model", "run_filter"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,83 @@ def _noise_factor(Q: np.ndarray) -> np.ndarray:
     return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
+class _Given(NamedTuple):
+    """What a filter is asked, checked, with a batch axis and in double precision."""
+
+    prior: Mixture
+    motion: Any
+    rows: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
+    vector: np.ndarray
+    is_batch: bool
+
+    @property
+    def length(self) -> int:
+        """Number of times."""
+        return len(next(iter(self.rows.values())))
+
+
+def _given(
+    estimator: Any, zs: Any, A: Any, Q: Any, x0: Any, c: Any, parameters: Any, missing: str
+) -> _Given:
+    """Check what a filter is asked; observations that are not there are ordinary ones."""
+    task, d = estimator.task_, estimator.task_.dim
+    prior, many_priors = task.meta_prior.checked(x0)
+    matrix, noise = _square(A, "A", d), _noise_factor(_square(Q, "Q", d))
+    offset = np.zeros(d) if c is None else np.atleast_1d(finite_array("c", c))
+    if offset.shape != (d,):
+        raise InvalidDataError(f"c must have shape ({d},), got {offset.shape}")
+    rows, masks, many_series = checked_series(zs, estimator.row_sizes_, missing)
+    task.simulator.check_rows(rows, masks)
+    vector, many_vectors = checked_parameters(parameters, task.simulator)
+    lengths = [len(prior.means), len(vector), *(a.shape[1] for a in rows.values())]
+    batch = max(lengths)
+    if set(lengths) - {1, batch}:
+        raise InvalidDataError(f"batches of zs, x0 and parameters differ: {lengths}")
+    for name, example in estimator.range_.example.items():
+        length = len(rows[name])
+        full = np.broadcast_to(rows[name], (length, batch, *rows[name].shape[2:]))
+        masks[name] = np.broadcast_to(masks[name], (length, batch, 1))
+        rows[name] = np.where(masks[name][..., None], full, example)
+    motion: Any = programs.Motion(*(np.asarray(a) for a in (matrix, offset, noise)))  # type: ignore[arg-type]
+    return _Given(
+        Mixture(*(np.broadcast_to(a, (batch, *a.shape[1:])) for a in prior)),
+        motion,
+        rows,
+        masks,
+        np.broadcast_to(vector, (batch, vector.shape[1])),
+        many_priors or many_series or many_vectors,
+    )
+
+
+def guided_model(
+    estimator: Any, zs: Any, A: Any, Q: Any, x0: Any, c: Any, parameters: Any, missing: str
+) -> FeynmanKac:
+    """Return what :meth:`DistributionTransformer.guided_model` does."""
+    task = estimator.task_
+    check_likelihood(task, "guided_model")
+    given = _given(estimator, zs, A, Q, x0, c, parameters, missing)
+    if given.is_batch:
+        raise InvalidDataError("guided_model takes one series at a time, not a batch")
+    _check_definite(given.motion.noise_factor)
+    cast = estimator._in_precision
+    rows, masks = (
+        {name: cast(a[:, 0]) for name, a in part.items()} for part in (given.rows, given.masks)
+    )
+    series = Series(
+        Mixture(*(cast(a[0]) for a in given.prior)),
+        programs.Motion(*map(cast, given.motion)),
+        rows,
+        masks,
+        cast(given.vector[0]),
+    )
+    # Particles index the times.
+    series = jax.tree.map(jnp.asarray, series)
+    return guided_by_network(
+        task, estimator.network_, estimator.weights_, estimator.scaling_, series, given.length
+    )
+
+
 def run_filter(
     estimator: Any,
     zs: Any,
@@ -111,46 +190,32 @@ def run_filter(
     random_state: Any,
 ) -> Any:
     """Return what :meth:`DistributionTransformer.filter` does."""
-    task, d = estimator.task_, estimator.task_.dim
+    task = estimator.task_
     if refine not in (None, "particles"):
         raise ValueError(f"refine must be 'particles' or None in a filter, got {refine!r}")
-    prior, many_priors = task.meta_prior.checked(x0)
-    matrix, noise = _square(A, "A", d), _noise_factor(_square(Q, "Q", d))
-    offset = np.broadcast_to(np.asarray(0.0 if c is None else c, np.float64), (d,))
-    rows, masks, many_series = checked_series(zs, estimator.row_sizes_, missing)
-    task.simulator.check_rows(rows, masks)
-    vector, many_vectors = checked_parameters(parameters, task.simulator)
-    lengths = [len(prior.means), len(vector), *(a.shape[1] for a in rows.values())]
-    batch = max(lengths)
-    if set(lengths) - {1, batch}:
-        raise InvalidDataError(f"batches of zs, x0 and parameters differ: {lengths}")
-    prior = Mixture(*(np.broadcast_to(a, (batch, *a.shape[1:])) for a in prior))
-    vector = np.broadcast_to(vector, (batch, vector.shape[1]))
-    length = next(iter(rows.values())).shape[0]
+    given = _given(estimator, zs, A, Q, x0, c, parameters, missing)
+    prior, vector, length = given.prior, given.vector, given.length
+    rows, masks, batch = dict(given.rows), dict(given.masks), len(given.vector)
     # Times after the end have no data: sizes are rounded so that few programs are compiled.
     extra = (1 << (length - 1).bit_length()) - length
-    for name, example in estimator.range_.example.items():
-        full = np.broadcast_to(rows[name], (length, batch, *rows[name].shape[2:]))
-        mask = np.broadcast_to(masks[name], (length, batch, 1))
-        filled = np.where(mask[..., None], full, example)
+    for name, filled in given.rows.items():
         rows[name] = np.concatenate([filled, np.repeat(filled[:1], extra, axis=0)])
-        masks[name] = np.pad(mask, ((0, extra), (0, 0), (0, 0)))
+        masks[name] = np.pad(given.masks[name], ((0, extra), (0, 0), (0, 0)))
     with estimator._on_device(), precision_scope(estimator.precision), program_cache():
         cast = estimator._in_precision
         initial = Mixture(*(jnp.asarray(cast(a)) for a in prior))
         num_components = initial.log_weights.shape[-1]
         # A state has as many components before each update as after it.
         initial = extended(initial, task.num_parts(num_components))
-        motion = programs.Motion(cast(matrix), cast(offset), cast(noise))
+        motion = programs.Motion(*map(cast, given.motion))
         if refine is not None:
             check_likelihood(task, f"refine={refine!r}")
-            _check_definite(noise)
+            _check_definite(given.motion.noise_factor)
             start = jax.tree.map(np.asarray, prior)
             data, known = jax.tree.map(cast, (rows, masks)), cast(vector)
             series = Series(start, motion, data[0], data[1], known)
             results = _refined(estimator, series, length, num_particles, random_state)
-            is_batch = many_priors or many_series or many_vectors
-            return results if is_batch else results[0]
+            return results if given.is_batch else results[0]
         found = programs.filtered(
             task,
             estimator.network_,
@@ -175,15 +240,14 @@ def run_filter(
         num_components,
     )
     sound_alarms(task, estimator.range_, seen, strict=strict, stacklevel=4)
-    is_batch = many_priors or many_series or many_vectors
-    return _result(task, found, num_components, is_batch)
+    return _result(task, found, num_components, given.is_batch)
 
 
 def _check_definite(noise: np.ndarray) -> None:
     """Refuse a motion that has no density."""
     if np.linalg.matrix_rank(noise) < len(noise):
         raise ValueError(
-            "refine='particles' weighs by the density of the motion, so Q must be positive "
+            "a particle filter weighs by the density of the motion, so Q must be positive "
             "definite: add a little noise to the coordinates that have none"
         )
 

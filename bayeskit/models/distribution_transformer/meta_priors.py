@@ -31,7 +31,9 @@ class GaussianMixtureMetaPrior:
     .. math:: w \sim \mathrm{Dirichlet}(c), \qquad \mu_i \sim N(0, m^2 I), \qquad
               \Sigma_i = D_i C_i D_i
 
-    with log-normal scales D and random correlations C, or with Wishart precisions.
+    with log-normal scales D and random correlations C, or with Wishart precisions. All are
+    around 0, with scales around 1: a latent of another size, such as a weight of 500 g, is one
+    of these in units of its own, ``500 + 50 * x`` in the simulator.
 
     Parameters
     ----------

@@ -20,6 +20,8 @@ _TAIL = 0.0005
 # so does a larger share of the batch that lies outside at all.
 _FAR = 0.25
 _EXPECTED_SHARE = 0.01
+# Ends are quantiles: what is further out by less than this share of the range is not told.
+_SLACK = 0.005
 # What training would need; each finding comes with its own.
 _WIDER_PRIORS = "a wider meta-prior"
 
@@ -104,7 +106,12 @@ def sound_alarms(
         return
     text = "; ".join(finding for finding, _ in findings)
     advice = f"train with {' and '.join(dict.fromkeys(cure for _, cure in findings))}"
-    if task.simulator.has_log_likelihood:
+    if task.kind == "exact":
+        advice = (
+            "the posterior is exact all the same, as the data are linear and Gaussian; check "
+            "the prior and the units"
+        )
+    elif task.simulator.has_log_likelihood:
         advice = f"refine the posterior (refine='auto'), or {advice}"
     message = (
         f"outside of what the network was trained on: {text}. {advice[0].upper()}{advice[1:]}"
@@ -155,7 +162,7 @@ def _data_findings(task: Task, trained: TrainedRange, seen: Seen) -> list[tuple[
 
 
 def _outside(name: str, values: np.ndarray, low: float, high: float) -> list[tuple[str, str]]:
-    slack = 1e-6 * (1 + abs(low) + abs(high))
+    slack = 1e-6 * (1 + abs(low) + abs(high)) + _SLACK * (high - low)
     beyond = np.maximum(low - values, values - high)
     is_out = beyond > slack
     is_far = beyond > slack + _FAR * (high - low)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from bayeskit.models.distribution_transformer import saving
-from bayeskit.models.distribution_transformer.checks import Checks
+from bayeskit.models.distribution_transformer.as_proposals import AsProposals
 from bayeskit.models.distribution_transformer.pretrained import load_pretrained
 
 __all__ = ["Stored"]
 
 
-class Stored(Checks):
+class Stored(AsProposals):
     """Files of trained estimators, those of the package among them."""
 
     def save(self, path: str | Path) -> None:

@@ -102,6 +102,21 @@ def test_refined_posteriors_are_exact(untrained, method):
     )
 
 
+def test_a_bridge_leads_from_the_network_to_the_posterior(untrained, x64):
+    """Draws of the start within 5.5 standard errors; densities of the end to rounding."""
+    bridge = untrained.bridge(Z, prior=PRIOR)
+    x = np.linspace(-3.0, 4.0, 5)[:, None]
+    joint = np.asarray(jax.vmap(lambda u: bridge.components(u).sum())(x))
+    exact = PRIOR.log_prob(x) + stats.t(4.0).logpdf(Z - x).sum(axis=1)
+    np.testing.assert_allclose(joint, exact, atol=1e-6)
+    q = untrained.posterior(Z, prior=PRIOR)
+    draws = np.asarray(jax.vmap(bridge.draw_prior)(jax.random.split(jax.random.key(0), 4000)))
+    mean = 0.95 * q.mean + 0.05 * PRIOR.mean
+    assert np.all(np.abs(draws.mean(axis=0) - mean) < 5.5 * draws.std(axis=0) / 4000**0.5)
+    with pytest.raises(InvalidDataError, match="one problem at a time"):
+        untrained.bridge(np.stack([Z, Z])[..., None], prior=PRIOR)
+
+
 def test_what_takes_seconds_is_said(untrained, monkeypatch, capsys):
     monkeypatch.setattr(untrained, "progress", True)
     z = np.stack([Z, Z])[..., None]

@@ -1,5 +1,7 @@
 """Bad input: what the user gets, with the name of the argument."""
 
+import contextlib
+import dataclasses
 import warnings
 
 import jax
@@ -26,6 +28,7 @@ from bayeskit.models.distribution_transformer import (
     Simulator,
     Source,
 )
+from bayeskit.models.distribution_transformer.ranges import Seen, sound_alarms
 from bayeskit.models.distribution_transformer.refine import RefinedPosterior
 from bayeskit.models.distribution_transformer.signatures import check_keys_are_used
 
@@ -207,18 +210,35 @@ def test_priors_of_families(variance):
 def test_alarms_name_the_feature_and_its_range(exact, prior, variance):
     with pytest.warns(
         OutOfMetaPriorWarning,
-        match="10 observations of 'z', trained with up to 4.*with a larger num_observations",
+        match=r"10 observations of 'z', trained with up to 4\. The posterior is exact all",
     ):
         exact.posterior(np.zeros(10), prior=prior)
-    words = r"observation 'z', in standard deviations.*refine='auto'.*with a wider meta-prior$"
+    words = r"observation 'z', in standard deviations.*check the prior and the units$"
     with pytest.warns(OutOfMetaPriorWarning, match=words):
         exact.posterior([50.0], prior=prior)
-    with pytest.warns(OutOfMetaPriorWarning, match=r"log rate of x is 9.21.*trained on \["):
+    words = r"log rate of x is 9.21.*trained on \[.*refine='auto'.*with a wider meta-prior$"
+    with pytest.warns(OutOfMetaPriorWarning, match=words):
         variance.posterior([1.0], prior={"concentration": 2.0, "rate": 1e4})
     far = bk.GaussianMixture([1.0], [100.0], [1.0])
-    words = "mean of the prior, coordinate 0 is 100.*train with a wider meta-prior"
+    words = "mean of the prior, coordinate 0 is 100.*check the prior"
     with pytest.raises(InvalidDataError, match=words):
         exact.posterior([100.0], prior=far, strict=True)
+
+
+def test_one_normal_is_no_alarm_where_training_had_two(exact, prior):
+    """The smallest scale of its components is 1, and that of two a little less."""
+    trained = exact.range_.prior.copy()
+    name = "log of the smallest scale of a component"
+    place = [name in one for one in META_PRIOR.feature_names()].index(True)
+    for end, is_told in ((-0.0005, False), (-0.1, True)):
+        trained[1, place] = end
+        seen = dataclasses.replace(exact.range_, prior=trained)
+        features = np.median(trained, axis=0)[None].copy()
+        features[0, place] = 0.0
+        call = Seen(features, {}, {}, np.zeros((1, 0)), 1)
+        expected = pytest.warns(OutOfMetaPriorWarning, match=name)
+        with expected if is_told else contextlib.nullcontext():
+            sound_alarms(exact.task_, seen, call, strict=False, stacklevel=2)
 
 
 def test_a_few_just_outside_are_expected_in_a_batch(exact, prior):

@@ -1,16 +1,14 @@
 """Particle filters that propose from a network, against banks of Kalman filters."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bayeskit as bk
 from bayeskit import inference as bi
+from bayeskit.errors import InvalidDataError
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.inference.feynman_kac import FeynmanKac
-from bayeskit.models.distribution_transformer.guided_filter import Series, guided_by_network
-from bayeskit.models.distribution_transformer.programs import Motion
 from tests.models.distribution_transformer import exact_mixtures
 
 START = bk.GaussianMixture([0.3, 0.7], [-1.0, 1.0], [1.0, 0.5])
@@ -44,16 +42,6 @@ def test_moments_and_evidence_are_those_of_kalman_filters(which, request):
         assert np.any(np.abs(amortised.posterior.mean - mean) > 5.5 * errors)
 
 
-def model(dt, num_steps, zs):
-    mixture = jax.tree.map(jnp.asarray, START.mixture)
-    rows = {"z": jnp.asarray(zs[:num_steps, None, None])}
-    masks = {"z": jnp.ones((num_steps, 1), bool)}
-    one = jnp.ones((1, 1))
-    motion = Motion(0.9 * one, jnp.zeros(1), 0.5**0.5 * one)
-    series = Series(mixture, motion, rows, masks, jnp.zeros(0))
-    return guided_by_network(dt.task_, dt.network_, dt.weights_, dt.scaling_, series, num_steps)
-
-
 def forgetful(guided):
     """Weigh as if the particles had moved by the motion alone."""
 
@@ -83,7 +71,7 @@ def test_the_evidence_is_unbiased(learned):
 
     def estimate(guided_of):
         def run(key):
-            guided = guided_of(model(learned, 2, zs))
+            guided = guided_of(learned.guided_model(zs, **MOTION))
             return bi.run(bi.particle_filter(guided, 8), key).log_evidence
 
         return run
@@ -112,5 +100,15 @@ def test_a_batch_and_missing_times(exact):
 def test_bad_arguments(exact):
     with pytest.raises(ValueError, match="refine must be 'particles' or None"):
         exact.filter(ZS, **MOTION, refine="psis")
-    with pytest.raises(ValueError, match="Q must be positive definite"):
-        exact.filter(ZS, **{**MOTION, "Q": 0.0}, refine="particles")
+    for call in (
+        lambda **given: exact.filter(ZS, **given, refine="particles"),
+        lambda **given: exact.guided_model(ZS, **given),
+    ):
+        with pytest.raises(ValueError, match="Q must be positive definite"):
+            call(**{**MOTION, "Q": 0.0})
+        with pytest.raises(InvalidDataError, match="c has nan"):
+            call(**MOTION, c=np.nan)
+        with pytest.raises(InvalidDataError, match=r"c must have shape \(1,\), got \(2,\)"):
+            call(**MOTION, c=[0.0, 1.0])
+    with pytest.raises(InvalidDataError, match="one series at a time"):
+        exact.guided_model(np.zeros((2, 5, 1)), **MOTION)

@@ -121,14 +121,14 @@ def test_four_components_in_two_dimensions_without_the_warm_start():
     )
     kl, of_prior = divergences(exact, learned, meta_prior, 10)
     assert of_prior.mean() > 1.0
-    # Measured: 0.0195 with another seed. The network learns all of it.
+    # Measured: 0.0193. The network learns all of it.
     assert kl.mean() < 0.03
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("d", "k", "num", "steps", "batch", "most"),
-    [(1, (1, 2), 1, 3000, 512, 0.001), (2, 4, 10, 2000, 256, 0.01)],
+    [(1, (1, 2), 1, 3000, 512, 0.001), (2, 4, 10, 2000, 256, 0.00125)],
 )
 def test_linear_data_by_default(d, k, num, steps, batch, most):
     """With a likelihood nothing is left to learn, and without one very little."""
@@ -142,7 +142,8 @@ def test_linear_data_by_default(d, k, num, steps, batch, most):
     found = quietly(exact.posterior, z, prior=prior, missing="mask")
     for i in range(0, 1000, 10):
         seen = z[i][~np.isnan(z[i, :, 0])]
-        own = bk.GaussianMixture(prior.weights[i], prior.means[i], prior.covariances[i])
+        parts = (prior.weights, prior.means, prior.covariances)
+        own = bk.GaussianMixture(*(part[i][prior.weights[i] > 0] for part in parts))
         operator, noise = np.tile(np.eye(d), (len(seen), 1)), np.eye(len(seen) * d)
         truth, _ = exact_mixtures.posterior(own, seen.ravel(), operator, noise)
         draws = truth.sample(100, random_state=1)
@@ -161,7 +162,8 @@ def test_linear_data_by_default(d, k, num, steps, batch, most):
     kl, of_prior = divergences(exact, learned, meta_prior, num)
     assert of_prior.mean() > 0.3
     assert learned.loss_ <= learned.start_loss_
-    assert kl.mean() < most / 2
+    # Measured in two dimensions: 0.00037.
+    assert kl.mean() < most
 
 
 # ---------------------------------------------------------------- inverse gamma

@@ -72,7 +72,7 @@ class Checks(Answers):
         """
         self._check_fitted()
         task = self.task_
-        if task.kind == "prior":
+        if not task.has_evidence:
             raise ValueError(
                 "predictive_check needs the evidence, which the warm start gives: it takes a "
                 "log likelihood and warm_start=True"

@@ -68,7 +68,9 @@ class DistributionTransformer(Stored, BaseEstimator):
     warm_start : bool
         Start from the exact update of linear Gaussian data, and else from Newton's method and a
         quadrature for each component, whose parts are fitted to it in one or two dimensions.
-        False starts from the prior.
+        Mixture priors without a log likelihood start from a statistical linearisation: a
+        regression of simulated data on the latent and a Kalman update of each component, if
+        that is better than the prior on problems kept aside. False starts from the prior.
     d_model, n_layers, n_heads, d_hidden : int
         Width of a token, layers, heads, and width of the hidden layers.
     max_steps, budget_seconds : int and float, optional
@@ -269,7 +271,7 @@ class DistributionTransformer(Stored, BaseEstimator):
         ):
             of_range, of_training = jax.random.split(key)
             line = ProgressLine(type(self).__name__, self.progress)
-            sample, features = first_sample(task, of_range)
+            task, sample, features = first_sample(task, of_range)
             check_simulations(sample)
             seen = observed_range(task, sample, features)
             weights: Any = {}

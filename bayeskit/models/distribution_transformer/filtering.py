@@ -296,6 +296,6 @@ def _result(
     return FilterResult(
         as_user(found.posterior),
         as_user(found.predicted),
-        None if task.kind == "prior" else log_evidence,
+        log_evidence if task.has_evidence else None,
         task.kind == "exact",
     )

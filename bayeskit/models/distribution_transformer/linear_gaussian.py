@@ -87,12 +87,6 @@ class LinearGaussian(BaseSimulator):
         numbers = tuple(self.num_observations["z"])
         return (*parts, numbers, tuple(self.parameters.ranges.items()))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LinearGaussian) and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
     def linear_part(self, vector: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return H and the lower Cholesky factor of R."""
         values = self.parameters.of_scaled(vector)

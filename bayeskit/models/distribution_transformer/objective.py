@@ -87,7 +87,8 @@ def draw_batch(
     """Return fresh problems with ``num_draws + 1`` weighted draws each."""
     of_problem, of_points = jax.random.split(key)
     problems, u = task.draw(of_problem, batch)
-    return batch_of(task, of_points, problems, u, task.start(problems), num_draws, scaling)
+    start = task.start(problems, scaling.linear)
+    return batch_of(task, of_points, problems, u, start, num_draws, scaling)
 
 
 def batch_of(
@@ -147,6 +148,9 @@ def _weighted_draws(
     is_lost = (ratio == -jnp.inf).all(axis=1, keepdims=True)
     shares = jax.nn.softmax(jnp.where(is_lost & first, 0.0, ratio), axis=1)
     evidence = start.log_evidence[:, None] + np.log(num_draws)
+    if task.kind == "linearised":
+        # That of summaries is in units of its own.
+        evidence = jax.nn.logsumexp(ratio[:, 1:], axis=1, keepdims=True)
     ratios = jnp.exp(jnp.minimum(ratio - evidence, np.log(_LARGEST_RATIO / num_draws)))
     return (
         points,

@@ -42,9 +42,10 @@ def amortised(
     task: Task, network: Network, weights: Any, scaling: Scaling, problems: Problems
 ) -> tuple[Mixture, Start]:
     """Return posteriors of a batch and what they started from."""
-    start = task.start(problems)
     if task.kind == "exact":
+        start = task.start(problems)
         return start.base, start
+    start = task.start(problems, scaling.linear)
     tokens = of_problems(task, problems, start, scaling)
     mixture = posterior_of(network, weights, tokens, start.base, may_change(task, start))
     return mixture, start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from bayeskit import container
 from bayeskit.errors import CorruptFileError
 from bayeskit.models.distribution_transformer.linear_gaussian import LinearGaussian
+from bayeskit.models.distribution_transformer.linearisation import Summary, nothing
 from bayeskit.models.distribution_transformer.meta_priors import GaussianMixtureMetaPrior
 from bayeskit.models.distribution_transformer.network import Widths
 from bayeskit.models.distribution_transformer.parametric_priors import ParametricMetaPrior
@@ -24,7 +26,9 @@ from bayeskit.models.distribution_transformer.training_progress import HISTORY, 
 __all__ = ["load", "save"]
 
 # Of what stands in the container; a reader refuses any other.
-_VERSION = 2
+_VERSION = 3
+# Files before linearised starts hold nothing else that has changed.
+_READABLE = (2, 3)
 _KIND = "DistributionTransformer"
 _SETTINGS = (*PLAIN_SETTINGS, "budget_seconds", "precision")
 
@@ -114,10 +118,10 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
         Without the simulator, where the file does not hold it.
     """
     found, arrays = read.parameters, read.arrays
-    if found.get("version") != _VERSION:
+    if found.get("version") not in _READABLE:
         raise CorruptFileError(
             f"the file has version {found.get('version')!r} of the Distribution Transformer, "
-            f"this bayeskit reads version {_VERSION}"
+            f"this bayeskit reads versions {_READABLE[0]} to {_READABLE[-1]}"
         )
     if simulator is None and found.get("simulator") is None:
         raise ValueError(
@@ -129,6 +133,9 @@ def from_container(cls: type, read: container.Container, simulator: Any) -> Any:
     # Errors of a simulator that was given are the user's, and say what is wrong with it.
     with contextlib.nullcontext() if simulator is not None else container.unpacking(_KIND):
         task = estimator._task()
+        # Which of two starts was the better one was found out by training.
+        if found["kind"] == "linearised" and task.kind != "exact":
+            task = dataclasses.replace(task, linearises=True)
         sizes = task.simulator.row_sizes(task.support.constrained_dim)
         if sizes != found["row_sizes"]:
             raise ValueError(
@@ -207,7 +214,18 @@ def _fill(estimator: Any, arrays: dict[str, np.ndarray]) -> None:
         for name in estimator.row_sizes_
     }
     context: Any = tuple(arrays[f"scaling['context'][{i}]"] for i in (0, 1))
-    estimator.scaling_ = Scaling(context, rows)
+    linear = None
+    if task.linearises:
+        linear = {
+            name: Summary(
+                *(arrays[f"scaling['linear']['{name}'].{a}"] for a in Summary._fields)
+            )
+            for name in estimator.row_sizes_
+        }
+        like_nothing = nothing(estimator.row_sizes_, task.dim)
+        if jax.tree.map(np.shape, linear) != jax.tree.map(np.shape, like_nothing):
+            raise CorruptFileError("the file has a linearisation of other shapes")
+    estimator.scaling_ = Scaling(context, rows, linear)
     weights = {k: v for k, v in arrays.items() if k.startswith("weights")}
     like = estimator.network_.initial(
         np.random.default_rng(0),

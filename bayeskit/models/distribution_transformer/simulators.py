@@ -61,6 +61,9 @@ class Source:
         self.log_likelihood = log_likelihood
         self.num_observations = num_observations
 
+    def _identity(self) -> tuple:
+        return self.simulate, self.log_likelihood
+
 
 class BaseSimulator:
     """What the estimator asks of a simulator; data sets are dicts of rows (n, m) by source.
@@ -80,6 +83,23 @@ class BaseSimulator:
     has_fixed_rows = False
     # Where the latent lives, if the simulator knows.
     support: Any = None
+
+    def _identity(self) -> tuple | None:
+        """Return functions and numbers that make a simulator what it is, if they are known."""
+        return None
+
+    # Programs are compiled for a simulator: a copy of it, as ``clone`` makes them, is to find
+    # those of the first.
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if type(self) is not type(other) or self._identity() is None:
+            return False
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        # By what surely can be hashed, which functions that are objects may not.
+        return hash(_numbers(self))
 
     def simulate_rows(self, key: jax.Array, x: jax.Array, vector: jax.Array) -> dict:
         """Return the largest data set of one problem."""
@@ -130,6 +150,11 @@ class BaseSimulator:
         if self.has_log_likelihood:
             masks = {name: np.ones(len(values), bool) for name, values in rows.items()}
             self.log_likelihood_rows(dict(rows), masks, x, vector)
+
+
+def _numbers(simulator: BaseSimulator) -> tuple:
+    counts = tuple(simulator.num_observations.items())
+    return counts, tuple(simulator.parameters.ranges.items())
 
 
 def _row_range(number: Any, name: str) -> tuple[int, int]:
@@ -202,6 +227,10 @@ class Simulator(BaseSimulator):
         self.has_log_likelihood = all(
             source.log_likelihood is not None for source in self.sources.values()
         )
+
+    def _identity(self) -> tuple:
+        of_sources = tuple((n, s._identity()) for n, s in self.sources.items())
+        return of_sources, *_numbers(self)
 
     def _more(self, vector: jax.Array) -> tuple:
         return (self.parameters.of_scaled(vector),) if self.parameters.ranges else ()
@@ -297,6 +326,9 @@ class JointSimulator(BaseSimulator):
         self.num_observations = {name: _row_range(n, name) for name, n in numbers.items()}
         self.parameters = KnownNumbers(parameters)
         self.has_log_likelihood = log_likelihood is not None
+
+    def _identity(self) -> tuple:
+        return self.simulate, self.log_likelihood, *_numbers(self)
 
     def _more(self, vector: jax.Array) -> tuple:
         return (self.parameters.of_scaled(vector),) if self.parameters.ranges else ()

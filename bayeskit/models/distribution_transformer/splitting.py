@@ -13,14 +13,16 @@ from scipy.stats import norm, qmc
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.small_matrices import multiply, multiply_vector
 
-__all__ = ["Places", "pattern", "places", "put_in_place", "unit_parts"]
+__all__ = ["SPREAD", "Places", "pattern", "places", "put_in_place", "unit_parts"]
 
 # Root mean square of the offsets of the components, in standard deviations.
-_SPREAD = 0.5
+SPREAD = 0.5
 
 
 @functools.cache
-def pattern(num_components: int, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pattern(
+    num_components: int, d: int, spread: float = SPREAD
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     r"""Return weights (k,), offsets (k, d) and the factor (d, d) that all components share.
 
     The weights go like 1 ... k, the offsets are spread like a normal law, and with C their
@@ -47,12 +49,12 @@ def pattern(num_components: int, d: int) -> tuple[np.ndarray, np.ndarray, np.nda
         uniforms = qmc.Halton(d, scramble=False).random(k + 1)[1:]
     offsets = norm.ppf(uniforms)
     offsets -= weights @ offsets
-    offsets *= _SPREAD / np.sqrt((weights @ offsets**2).max())
+    offsets *= spread / np.sqrt((weights @ offsets**2).max())
     covariance = offsets.T @ (weights[:, None] * offsets)
     # Fewer components than dimensions can spread along some directions only; with offsets
     # that are strongly correlated the covariance still has to stay well below I.
     largest = np.linalg.eigvalsh(covariance).max()
-    shrink = min(1.0, 2 * _SPREAD**2 / largest)
+    shrink = min(1.0, 2 * spread**2 / largest)
     offsets = offsets * np.sqrt(shrink)
     factor = np.linalg.cholesky(np.eye(d) - shrink * covariance)
     return weights, offsets, factor
@@ -113,12 +115,14 @@ def places(log_weights: jax.Array, num_parts: int) -> Places:
     return Places(parents, numbers, counts[parents], is_used)
 
 
-def unit_parts(where: Places, d: int, dtype: jnp.dtype) -> Mixture:
+def unit_parts(where: Places, d: int, dtype: jnp.dtype, spread: float = SPREAD) -> Mixture:
     """Return parts (K) that together have the moments of the standard normal of their parent.
 
+    ``spread`` is the root mean square of their offsets.
     Log weights are those within the parent, and -inf in places that are not used.
     """
-    weights, offsets, factors = (a.astype(dtype) for a in _patterns(len(where.parents), d))
+    patterns = _patterns(len(where.parents), d, spread)
+    weights, offsets, factors = (a.astype(dtype) for a in patterns)
     w = jnp.asarray(weights)[where.counts, where.numbers]
     return Mixture(
         jnp.where(where.is_used, jnp.log(w), -jnp.inf),
@@ -128,12 +132,14 @@ def unit_parts(where: Places, d: int, dtype: jnp.dtype) -> Mixture:
 
 
 @functools.cache
-def _patterns(most: int, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _patterns(most: int, d: int, spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return all patterns of up to ``most`` parts, by their number and then by part."""
     weights, offsets = np.ones((most + 1, most)), np.zeros((most + 1, most, d))
     factors = np.tile(np.eye(d), (most + 1, 1, 1))
     for number in range(1, most + 1):
-        weights[number, :number], offsets[number, :number], factors[number] = pattern(number, d)
+        weights[number, :number], offsets[number, :number], factors[number] = pattern(
+            number, d, spread
+        )
     return weights, offsets, factors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +11,10 @@ import jax.numpy as jnp
 
 from bayeskit.models.distribution_transformer import mixture_arrays
 from bayeskit.models.distribution_transformer.fitted_parts import fitted_parts
+from bayeskit.models.distribution_transformer.linearisation import (
+    Linearisation,
+    linearised_update,
+)
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture, extended
 from bayeskit.models.distribution_transformer.simulators import BaseSimulator
 from bayeskit.models.distribution_transformer.small_matrices import (
@@ -18,6 +23,7 @@ from bayeskit.models.distribution_transformer.small_matrices import (
     solve_lower,
 )
 from bayeskit.models.distribution_transformer.splitting import (
+    SPREAD,
     Places,
     places,
     put_in_place,
@@ -39,6 +45,10 @@ _SHARE_WITHOUT_DATA = 0.125
 _PROBES = (-2.5, -1.0, 1.0, 2.5)
 # Least pivot of the covariance of a part, in units of its component.
 _LEAST_PIVOT = {1: 0.02, 2: 0.1}
+
+
+# Of parts that are not fitted to anything: close enough to be the Gaussian that they replace.
+_NARROW = 0.2
 
 
 class Problems(NamedTuple):
@@ -99,6 +109,8 @@ class Task:
         Of the posterior, where it is not exactly a mixture of as many as the prior has.
     warm_start : bool
         Whether the network starts at the update of each component on its own.
+    linearises : bool
+        Whether that update is by a statistical linearisation of the simulator.
     """
 
     meta_prior: Any
@@ -106,6 +118,7 @@ class Task:
     support: Any
     num_components: int
     warm_start: bool = True
+    linearises: bool = False
 
     @property
     def dim(self) -> int:
@@ -120,14 +133,21 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """How the network starts: ``"exact"``, ``"tilted"`` or ``"prior"``."""
+        """How the network starts: ``exact``, ``tilted``, ``linearised`` or ``prior``."""
         if not self.warm_start:
             return "prior"
+        if self.linearises:
+            return "linearised"
         if self.meta_prior.is_mixture and self.is_linear:
             return "exact"
         if self.simulator.has_log_likelihood or not self.meta_prior.is_mixture:
             return "tilted"
         return "prior"
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether what the network starts from knows the evidence of the data."""
+        return self.kind in ("exact", "tilted")
 
     @property
     def splits(self) -> bool:
@@ -176,11 +196,14 @@ class Task:
 
     # ------------------------------------------------------------ before training
 
-    def start(self, problems: Problems) -> Start:
-        """Return the prior and the mixture that the network is to change."""
-        return jax.vmap(self._start_one)(problems)
+    def start(self, problems: Problems, linear: Linearisation | None = None) -> Start:
+        """Return the prior and the mixture that the network is to change.
 
-    def _start_one(self, problem: Problems) -> Start:
+        ``linear`` is what a task that linearises starts from.
+        """
+        return jax.vmap(lambda one: self._start_one(one, linear))(problems)
+
+    def _start_one(self, problem: Problems, linear: Linearisation | None) -> Start:
         prior = self.meta_prior.as_mixture(problem.prior)
         has_data = jnp.zeros((), bool)
         for mask in problem.masks.values():
@@ -191,7 +214,7 @@ class Task:
             nothing = jnp.zeros((k, 0), dtype)
             tilted = Tilted(jnp.zeros(k, dtype), prior.means, prior.factors, nothing)
         else:
-            update = self._exact_update if self.kind == "exact" else self._tilted_update
+            update = self._update(linear)
             tilted = jax.vmap(lambda mean, factor: update(problem, mean, factor))(*prior[1:])
             tilted = _repaired(tilted, prior)
         terms = prior.log_weights + tilted.log_evidence
@@ -201,7 +224,8 @@ class Task:
         parents = jnp.minimum(jnp.arange(num), k - 1)
         if self.splits:
             where = places(base.log_weights, num)
-            base = put_in_place(where, _parts(where, tilted), base)
+            spread = _NARROW if self.kind == "linearised" else SPREAD
+            base = put_in_place(where, _parts(where, tilted, spread), base)
             parents = (
                 jnp.where(has_data, where.parents, parents) if is_mixture else where.parents
             )
@@ -214,6 +238,17 @@ class Task:
         if self.kind == "tilted":
             residuals = self._residuals(problem, base, log_evidence)
         return Start(prior, base, parents, residuals, log_evidence, has_data)
+
+    def _update(self, linear: Linearisation | None) -> Callable[..., Tilted]:
+        """Return the update (problem, mean, factor) of one component."""
+        if self.kind == "exact":
+            return self._exact_update
+        if self.kind == "tilted":
+            return self._tilted_update
+        assert linear is not None
+        return lambda problem, mean, factor: linearised_update(
+            linear, problem.rows, problem.masks, mean, factor
+        )
 
     def _residuals(
         self, problem: Problems, base: Mixture, log_evidence: jax.Array
@@ -270,10 +305,10 @@ class Task:
         }
 
 
-def _parts(where: Places, tilted: Tilted) -> Mixture:
+def _parts(where: Places, tilted: Tilted, spread: float) -> Mixture:
     """Return the parts of updated components, in their units."""
     d, dtype = tilted.mean.shape[-1], tilted.mean.dtype
-    units = unit_parts(where, d, dtype)
+    units = unit_parts(where, d, dtype, spread)
     if not tilted.shares.shape[-1]:
         return units
     return fitted_parts(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.models.distribution_transformer.frames import frame_of, in_frame
+from bayeskit.models.distribution_transformer.linearisation import Linearisation
 from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
 from bayeskit.models.distribution_transformer.small_matrices import (
     log_diagonal,
@@ -47,10 +48,19 @@ class Tokens(NamedTuple):
 
 
 class Scaling(NamedTuple):
-    """Means and standard deviations over training, of the context and of the rows."""
+    """What was learned from the first simulations.
+
+    Attributes
+    ----------
+    context, rows
+        Means and standard deviations of the context, and of the rows by source.
+    linear : dict of str to Summary, or None
+        What posteriors start from, where nothing better is known.
+    """
 
     context: tuple[jax.Array, jax.Array]
     rows: dict[str, tuple[jax.Array, jax.Array]]
+    linear: Linearisation | None = None
 
 
 def _triangle_entries(factor: jax.Array) -> jax.Array:
@@ -110,14 +120,17 @@ def _operator(task: Task, vector: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def scaling_of(
-    context: np.ndarray, rows: dict[str, np.ndarray], masks: dict[str, np.ndarray]
+    context: np.ndarray,
+    rows: dict[str, np.ndarray],
+    masks: dict[str, np.ndarray],
+    linear: Linearisation | None,
 ) -> Scaling:
     """Return what standardises raw numbers like these."""
     by_rows = {}
     for name, values in rows.items():
         kept = values[masks[name]]
         by_rows[name] = _centre_and_scale(kept if len(kept) else values[:, 0])
-    return Scaling(_centre_and_scale(context), by_rows)
+    return Scaling(_centre_and_scale(context), by_rows, linear)
 
 
 def _centre_and_scale(values: np.ndarray) -> Any:

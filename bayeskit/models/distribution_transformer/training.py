@@ -74,7 +74,7 @@ def _optimiser() -> optax.GradientTransformation:
 def initial_state(plan: Plan, key: jax.Array, sample: FirstSample) -> tuple[State, Scaling]:
     """Return weights before training, and what standardises the tokens."""
     components, context, rows = sample.raw
-    scaling = scaling_of(context, rows, sample.problems.masks)
+    scaling = scaling_of(context, rows, sample.problems.masks, sample.linear)
     # Rows are seen twice: as they are, and on a scale where large ones come closer.
     widths = Widths(
         components.shape[-1], context.shape[-1], {n: 2 * a.shape[-1] for n, a in rows.items()}

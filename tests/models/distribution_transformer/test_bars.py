@@ -14,7 +14,13 @@ from scipy import special, stats
 
 import bayeskit as bk
 from bayeskit.errors import OutOfMetaPriorWarning
-from bayeskit.models.distribution_transformer import GaussianMixtureMetaPrior, LinearGaussian
+from bayeskit.models.distribution_transformer import (
+    GaussianMixtureMetaPrior,
+    LinearGaussian,
+    Simulator,
+)
+from bayeskit.models.distribution_transformer.mixture_arrays import Mixture
+from tests.models.distribution_transformer import exact_mixtures
 from tests.models.distribution_transformer.conftest import INVERSE_GAMMA, VARIANCE
 
 FIXED = {"budget_seconds": None, "progress": False}
@@ -115,8 +121,47 @@ def test_four_components_in_two_dimensions_without_the_warm_start():
     )
     kl, of_prior = divergences(exact, learned, meta_prior, 10)
     assert of_prior.mean() > 1.0
-    # A plain network gave 0.092; with the warm start the divergence is 0 to rounding.
-    assert kl.mean() < 0.092
+    # Measured: 0.0195 with another seed. The network learns all of it.
+    assert kl.mean() < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("d", "k", "num", "steps", "batch", "most"),
+    [(1, (1, 2), 1, 3000, 512, 0.001), (2, 4, 10, 2000, 256, 0.01)],
+)
+def test_linear_data_by_default(d, k, num, steps, batch, most):
+    """With a likelihood nothing is left to learn, and without one very little."""
+    meta_prior = GaussianMixtureMetaPrior(
+        dim=d, num_components=k, covariance="wishart", sharp_share=0.0
+    )
+    numbers = (1, num) if num > 1 else 1
+    simulator = LinearGaussian(np.eye(d), np.eye(d), num_observations=numbers)
+    exact = bk.DistributionTransformer(simulator, meta_prior, random_state=0).fit()
+    prior, z = linear_problems(meta_prior, num)
+    found = quietly(exact.posterior, z, prior=prior, missing="mask")
+    for i in range(0, 1000, 10):
+        seen = z[i][~np.isnan(z[i, :, 0])]
+        own = bk.GaussianMixture(prior.weights[i], prior.means[i], prior.covariances[i])
+        operator, noise = np.tile(np.eye(d), (len(seen), 1)), np.eye(len(seen) * d)
+        truth, _ = exact_mixtures.posterior(own, seen.ravel(), operator, noise)
+        draws = truth.sample(100, random_state=1)
+        q = Mixture(*(leaf[i] for leaf in found.mixture))
+        log_q = bk.GaussianMixture.of_arrays(q).log_prob(draws)
+        assert np.abs(truth.log_prob(draws) - log_q).max() < 1e-9
+    # The same data by a function, whose likelihood is not known.
+    learned = bk.DistributionTransformer(
+        Simulator(lambda key, x: x + jax.random.normal(key, (d,)), num_observations=numbers),
+        meta_prior,
+        random_state=2,
+        max_steps=steps,
+        batch_size=batch,
+        **FIXED,
+    ).fit()
+    kl, of_prior = divergences(exact, learned, meta_prior, num)
+    assert of_prior.mean() > 0.3
+    assert learned.loss_ <= learned.start_loss_
+    assert kl.mean() < most / 2
 
 
 # ---------------------------------------------------------------- inverse gamma

@@ -305,7 +305,7 @@ def test_the_gradient_has_no_noise_where_the_network_is_right():
         task = Task(META_PRIOR, LINEAR, as_support("real", 1), 3)
         network = Network(1, 16, 1, 1, 16)
         key = jax.random.key(3)
-        sample, _ = first_sample(task, key)
+        task, sample, _ = first_sample(task, key)
         state, scaling = initial_state(Plan(task, network, 64, 16), key, sample)
 
         @functools.partial(jax.jit, static_argnums=1)

@@ -215,7 +215,8 @@ def test_the_same_state_gives_the_same_bits(untrained):
 
 def test_without_a_likelihood_refinement_is_refused():
     simulator = Simulator(student_noise)
-    dt = bk.DistributionTransformer(simulator, GaussianMixtureMetaPrior(), **UNTRAINED)
+    settings = {**UNTRAINED, "warm_start": False}
+    dt = bk.DistributionTransformer(simulator, GaussianMixtureMetaPrior(), **settings)
     with pytest.warns(ConvergenceWarning, match="nothing was learned"):
         dt.fit()
     with pytest.raises(ValueError, match="needs the log likelihood"):
@@ -268,6 +269,7 @@ def test_calibration_without_a_likelihood_sees_posteriors_that_neglect_the_data(
     dt = bk.DistributionTransformer(
         Simulator(student_noise, num_observations=(1, 4)),
         GaussianMixtureMetaPrior(dim=1, num_components=(1, 3)),
+        warm_start=False,
         **UNTRAINED,
     )
     with pytest.warns(ConvergenceWarning, match="every posterior is its prior. Train for more"):

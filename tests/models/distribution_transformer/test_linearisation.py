@@ -8,7 +8,7 @@ from sklearn.base import clone
 
 import bayeskit as bk
 from bayeskit import container
-from bayeskit.errors import ConvergenceWarning, CorruptFileError
+from bayeskit.errors import ConvergenceWarning, CorruptFileError, NumericalWarning
 from bayeskit.inference.compile_clock import CompileClock
 from bayeskit.models.distribution_transformer import (
     GaussianMixtureMetaPrior,
@@ -227,7 +227,8 @@ def test_two_sources():
             "constant": Source(lambda key, x: 1.0 + 0 * x[0]),
         }
     )
-    estimator = bk.DistributionTransformer(simulator, META_PRIOR, **UNTRAINED).fit()
+    with pytest.warns(NumericalWarning, match="simulator of 'constant' does not use its key"):
+        estimator = bk.DistributionTransformer(simulator, META_PRIOR, **UNTRAINED).fit()
     prior = bk.GaussianMixture([1.0], [[0.0, 0.0]], [np.eye(2)])
     z = {"first": [[1.0]], "second": [[-2.0]], "constant": [[1.0]]}
     found = estimator.posterior(z, prior=prior)

@@ -127,6 +127,11 @@ def fit_many(
     backend, n_jobs = chosen_pool(backend, n_jobs)
     if not isinstance(num_threads, int) or num_threads < 1:
         raise ValueError(f"num_threads must be a positive integer, got {num_threads!r}")
+    if keep is not None and not callable(keep):
+        raise TypeError(
+            "keep must be a function of a fitted estimator, such as lambda est: "
+            f"est.log_evidence_, got {keep!r}"
+        )
     plan = _Plan(estimators, data_sets, states, keep, num_fits)
     if backend is None:
         found: Iterator[Outcome] = plan.run_here()

@@ -170,6 +170,7 @@ def test_bad_input(mean):
     refuse(ValueError, "backend must be 'loky'.* got 'slurm'", mean, [[1.0]], backend="slurm")
     refuse(ValueError, "n_jobs must not be 0", mean, [[1.0]], n_jobs=0)
     refuse(TypeError, "n_jobs must be an integer or None, got 1.5", mean, [[1.0]], n_jobs=1.5)
+    refuse(TypeError, "keep must be a function of a fitted estimator", mean, [[1.0]], keep=3)
     refuse(ValueError, "num_threads must be a positive", mean, [[1.0]], num_threads=0)
     refuse(
         TypeError,

@@ -83,7 +83,7 @@ def test_a_dataset_is_a_long_table():
     )
     frame = as_frame(cells)
     assert frame.shape == (6, 3)
-    assert date_columns(frame[["site", "time"]]) == {"time"}
+    assert date_columns(frame[["site", "time"]]) == {"time": False}
     row = frame[(frame["site"] == "south") & (frame["time"] == TIMES[1])]
     assert row["y"].item() == 4.0
 

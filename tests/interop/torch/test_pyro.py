@@ -165,9 +165,11 @@ def test_nuts_gives_the_numbers_of_the_twin(name):
 
 def test_ensemble_gives_the_numbers_of_its_twin():
     """From the same start and the same key the draws are the same, but for rounding."""
-    twin, expected = TWINS["normal"], reference("normal")
-    engine = bk.EnsembleHMC(progress=False)
-    found = bk.BayesianModel(twin.pyro, inference=engine, random_state=0).fit(**twin.call)
+    twin, engine = TWINS["normal"], bk.EnsembleHMC(progress=False)
+    found, expected = (
+        bk.BayesianModel(model, inference=engine, random_state=0).fit(**twin.call)
+        for model in (twin.pyro, twin.numpyro)
+    )
     assert found.log_evidence_ == pytest.approx(expected.log_evidence_, abs=1e-6)
     assert found.result_.mean("scale") == pytest.approx(
         expected.result_.mean("scale"), rel=1e-6

@@ -48,14 +48,15 @@ def fitted_parts(
         Least pivot of a covariance: parts are not to be narrower than the points are apart.
     """
     own = shares[where.parents]
-    are_siblings = where.parents[:, None] == where.parents[None, :]
+    are_siblings = (where.parents[:, None] == where.parents[None, :])[:, :, None]
 
     def step(_: int, parts: Mixture) -> Mixture:
         log_q = component_log_densities(parts, points).T
-        together = jax.nn.logsumexp(
-            log_q[None], axis=1, b=are_siblings[:, :, None].astype(log_q.dtype)
-        )
-        joint = own * jnp.exp(log_q - together)
+        # One exponential for each part and point, and not for each pair of siblings.
+        highest = jnp.where(are_siblings, log_q[None], -jnp.inf).max(axis=1)
+        relative = jnp.exp(log_q - jnp.where(highest > -jnp.inf, highest, 0.0))
+        together = jnp.where(are_siblings, relative[None], 0.0).sum(axis=1)
+        joint = own * relative / jnp.where(together > 0, together, 1.0)
         weight = joint.sum(axis=1)
         is_fine = where.is_used & (weight > _LEAST_WEIGHT)
         joint = joint / jnp.where(is_fine, weight, 1.0)[:, None]

@@ -9,6 +9,9 @@ import numpy as np
 
 __all__ = ["effective_sample_sizes", "rank_normalized_rhat", "to_arviz", "write_netcdf"]
 
+# Quantiles whose effective sizes are those of the tails (Vehtari et al. 2021).
+_TAILS = (0.05, 0.95)
+
 
 def _arviz() -> Any:
     """Return the package, without its announcement of 1.x: users take it for one of the fit."""
@@ -89,7 +92,9 @@ def effective_sample_sizes(draws: dict[str, np.ndarray], method: str) -> dict[st
     """
     az = _arviz()
 
-    sizes = az.ess(_dataset(draws), method=method)
+    # Said, since versions differ in what they take for tails.
+    tails = {"prob": _TAILS} if method == "tail" else {}
+    sizes = az.ess(_dataset(draws), method=method, **tails)
     return {name: np.asarray(sizes[name].values) for name in draws}
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.dtypes import canonicalize_dtype
 
 from bayeskit.errors import InvalidDataError, UnknownParameterError
 from bayeskit.inference import random
@@ -397,10 +398,13 @@ class StateSpaceModel:
 
         Nothing is computed: they are traced with abstract values.
         """
-        leaves = tuple(
-            None if a is None else (np.shape(a)[1:], np.asarray(a).dtype.name) for a in rows
-        )
         # What is a float follows the precision of the day.
+        leaves = tuple(
+            None
+            if a is None
+            else (np.shape(a)[1:], canonicalize_dtype(np.asarray(a).dtype).name)
+            for a in rows
+        )
         which = (leaves, jnp.result_type(float).name)
         if which not in self._known:
             one = Rows(*(s and jax.ShapeDtypeStruct(*s) for s in leaves))

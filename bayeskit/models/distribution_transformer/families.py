@@ -50,6 +50,14 @@ def _gamma_log_density(u: jax.Array, concentration: jax.Array, rate: jax.Array) 
     return a * jnp.log(rate) - gammaln(a) + a * u - rate * jnp.exp(u)
 
 
+def _inverse_gamma_log_density(
+    u: jax.Array, concentration: jax.Array, rate: jax.Array
+) -> jax.Array:
+    # Not the one above at -u: XLA of JAX 0.12 loses that sign in some programs on CPUs.
+    a = concentration
+    return a * jnp.log(rate) - gammaln(a) - a * u - rate * jnp.exp(-u)
+
+
 def _gamma_draw(key, shape, dtype, concentration, rate):
     # Of the logarithm, which is there even where the number itself would be zero.
     a = jnp.broadcast_to(concentration, shape).astype(dtype)
@@ -104,7 +112,7 @@ FAMILIES = {
             "inverse_gamma",
             _GAMMA,
             "positive",
-            lambda u, a, b: _gamma_log_density(-u, a, b),
+            _inverse_gamma_log_density,
             lambda a, b: (jnp.log(b) - digamma(a), _trigamma(a)),
             lambda *arguments: -_gamma_draw(*arguments),
         ),

@@ -333,3 +333,14 @@ def test_the_gradient_has_no_noise_where_the_network_is_right():
         # Planted bug: ratios that are twice too large.
         _, ours = gradients(state.weights, 4000, jnp.array([2.0, 1.0]))
         assert np.abs(ours - plain).max() > 0.5 * np.abs(plain).max()
+
+
+def test_starts_of_many_problems_are_those_of_few(variance):
+    """XLA of JAX 0.12 lost the sign of a term in programs for a thousand problems."""
+    task = variance.task_
+    problems, _ = jax.jit(lambda key: task.draw(key, 1024))(jax.random.key(0))
+    few = jax.tree.map(lambda leaf: leaf[:2], problems)
+    found, expected = (jax.jit(task.start)(p) for p in (problems, few))
+    for name in ("residuals", "log_evidence"):
+        many = np.asarray(getattr(found, name))[:2]
+        np.testing.assert_allclose(many, getattr(expected, name), atol=1e-4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -31,14 +32,13 @@ def refuse_indices_beyond(
     beyond = {
         name: value
         for name, value in new.items()
-        if np.ndim(value) and np.asarray(value).dtype.kind in "iu" and name in seen
+        if np.ndim(value) and _is_whole(value) and name in seen and _is_whole(seen[name])
         if np.max(value, initial=0) > np.max(seen[name], initial=0)
         or np.min(value, initial=0) < np.min(seen[name], initial=0)
     }
     if not beyond or not isinstance(functions, NumPyroModel):
         return
-    checked = checkify.checkify(functions.predictive_moments, errors=checkify.index_checks)
-    error, _ = jax.jit(checked)(position, *data)
+    error, _ = _checked(functions)(position, *data)
     if (found := error.get()) is None:
         return
     told = "; ".join(
@@ -50,4 +50,16 @@ def refuse_indices_beyond(
         f"the model indexes past the end of an array ({found.strip().rstrip('.')}): {told}. A "
         "group that was not fitted has no effect of its own to predict with: draw one from the "
         "prior of groups, given the draws of its scale (sample)"
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return np.asarray(value).dtype.kind in "iu"
+
+
+@functools.lru_cache(maxsize=16)
+def _checked(functions: NumPyroModel) -> Callable:
+    """Return the moments with their indexing checked; compiled once for a model."""
+    return jax.jit(
+        checkify.checkify(functions.predictive_moments, errors=checkify.index_checks)
     )

@@ -289,7 +289,7 @@ def test_groups_keep_their_names_and_unknown_ones_are_refused(tmp_path):
             InvalidDataError, match="group holds 0 to 3, in the fit it held 0 to 2"
         ):
             call(new)
-    # Beyond what was seen, and no index.
+    # Beyond what was seen, and within the array all the same.
     assert est.predict({"group": np.array([-1, 1]), "num_groups": 3}).shape == (2,)
 
 

@@ -64,7 +64,7 @@ class DiscreteMetropolis(Kernel):
             if abs(sum(row) - 1.0) > 1e-6 or min(row) < 0:
                 raise ValueError(
                     f"row {i} of proposal must hold probabilities that add up to 1, "
-                    f"got the sum {sum(row):.6g}"
+                    f"got the sum {sum(row):.6g} and the smallest {min(row):.6g}"
                 )
 
     def init(self, position, density):

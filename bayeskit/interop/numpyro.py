@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,17 @@ from bayeskit.interop.called_model import (
 )
 
 __all__ = ["NumPyroModel", "Site"]
+
+# NumPyro's handlers stand in one list of the process: two threads in models mix their sites.
+_LOCK = threading.RLock()
+
+
+def trace_of(model: Callable, *arguments: Any, **keywords: Any) -> dict[str, Any]:
+    """Return the sites of a NumPyro model by name, while no other thread runs one here."""
+    from numpyro import handlers
+
+    with _LOCK:
+        return handlers.trace(model).get_trace(*arguments, **keywords)
 
 
 class _Slot(NamedTuple):
@@ -138,15 +150,11 @@ class NumPyroModel(Coordinates):
     # ------------------------------------------------------------ running the model
 
     def _call(self, model: Callable, data: tuple, **changed: Any) -> dict[str, Any]:
-        from numpyro import handlers
-
         def fill(value):
             return data[value.number] if isinstance(value, _Slot) else value
 
         keywords = {name: fill(value) for name, value in self.keywords}
-        return handlers.trace(model).get_trace(
-            *[fill(a) for a in self.arguments], **{**keywords, **changed}
-        )
+        return trace_of(model, *[fill(a) for a in self.arguments], **{**keywords, **changed})
 
     def _prior_trace(self, key: Any, data: tuple) -> dict[str, Any]:
         from numpyro import handlers

@@ -1,5 +1,8 @@
 """NumPyro models as targets: densities, Jacobians and structure against NumPyro's own."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +26,22 @@ def hierarchy(X, y=None, num_groups=2):
     mean = X @ weights + effect[0]
     with numpyro.plate("rows", X.shape[0]), numpyro.handlers.scale(scale=2.0):
         numpyro.sample("y", dist.Normal(mean, scale), obs=y)
+
+
+def test_models_of_two_threads_do_not_mix():
+    """NumPyro's handlers belong to the process; the pause lets a thread into another's model."""
+
+    def slow(y=None):
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        time.sleep(0.01)
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    def look(_):
+        return NumPyroModel.of(slow, (), {"y": np.array(0.5)})[0].sites
+
+    with ThreadPoolExecutor(4) as pool:
+        sites = list(pool.map(look, range(8)))
+    assert all([site.name for site in one] == ["mean"] for one in sites)
 
 
 def test_prior_is_summed_in_the_order_of_the_sites():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeskit.inference import random
+from bayeskit.interop.numpyro import trace_of
 from bayeskit.models.distribution_transformer.known_numbers import KnownNumbers
 from bayeskit.models.distribution_transformer.simulators import (
     BaseSimulator,
@@ -105,7 +106,7 @@ class NumPyroSimulator(BaseSimulator):
         model = handlers.substitute(self.model, data=values)
         if key is not None:
             model = handlers.seed(model, random.threefry(key))
-        traced = handlers.trace(model).get_trace(**arguments)
+        traced = trace_of(model, **arguments)
         return {name: site for name, site in traced.items() if site["type"] == "sample"}
 
     def _latent_values(self, x: jax.Array) -> dict[str, jax.Array]:

@@ -29,7 +29,7 @@ def hierarchy(X, y=None, num_groups=2):
 
 
 def test_models_of_two_threads_do_not_mix():
-    """NumPyro's handlers belong to the process; the pause lets a thread into another's model."""
+    """Handlers belong to the process; a pause lets one thread into the model of another."""
 
     def slow(y=None):
         mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
